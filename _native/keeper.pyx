@@ -1,0 +1,363 @@
+# cython: language_level=3, binding=False, auto_pickle=False
+"""The keeper: the parent of a subhost's PID 1, on the host.
+
+    keeper NAME BOOT STATE MOUNTS NETWORK CGROUP LIVE LOG REPORT NOTIFY CLEAR HOSTNAME COMMAND...
+
+It holds the keeper's lock on the state file STATE for as long as it lives,
+makes the new namespaces, confines PID 1 in LIVE and executes COMMAND as PID 1,
+with the environment that it has got itself.  Then it passes on what the
+subhost prints to LOG, and when PID 1 has ended, executes CLEAR NAME, which
+removes what the boot made on the host.
+
+BOOT is the process id of the boot that it belongs to, 0 when it is that
+process itself (--foreground).  MOUNTS, NETWORK, CGROUP, LIVE, LOG and REPORT
+are descriptors.  On REPORT goes "+" once PID 1 has been executed, else the
+reason why not.  NOTIFY is a socket as in sd_notify(3), or empty.
+"""
+from linux cimport *
+
+cdef extern from "<stdlib.h>" nogil:
+    int atoi(const char *text)
+
+cdef extern from *:
+    """
+    /* the bytes of the state file that are locked: overlay_boot/state.py */
+    #define COMMAND_BYTE 0
+    #define KEEPER_BYTE 1
+    #define STOP_BYTE 2
+    """
+    enum: COMMAND_BYTE, KEEPER_BYTE, STOP_BYTE
+
+cdef enum:
+    CHUNK = 4096
+    LINE = 512
+
+
+cdef struct Plan:
+    int boot, state, mounts, network, cgroup, live, log, report
+    bint running
+    char *notify
+    char *clear
+    char *name
+    char *hostname
+    char **command
+
+
+cdef struct Failure:
+    # A pointer into the program's own text: both ends of the pipe are one image.
+    const char *what
+    int error
+
+
+cdef void put(char *line, const char *text) noexcept nogil:
+    """Append text to line, of LINE bytes."""
+    cdef size_t used = strlen(line)
+    cdef size_t size = strlen(text)
+    if used + size < LINE:
+        memcpy(line + used, text, size + 1)
+
+
+cdef void put_number(char *line, unsigned int number) noexcept nogil:
+    cdef char digits[12]
+    cdef int at = 11
+    digits[at] = 0
+    while True:
+        at -= 1
+        digits[at] = <char>(48 + number % 10)
+        number //= 10
+        if number == 0:
+            break
+    put(line, digits + at)
+
+
+cdef void tell(int fd, const char *what, int error) noexcept nogil:
+    cdef char line[LINE]
+    line[0] = 0
+    if fd == 2:
+        put(line, b"overlay-boot: ")
+    put(line, what)
+    put(line, b": ")
+    put(line, strerror(error))
+    if fd == 2:
+        put(line, b"\n")
+    write(fd, line, strlen(line))
+
+
+cdef int lock(int fd, int command, short kind, long byte) noexcept nogil:
+    cdef flock record
+    memset(&record, 0, sizeof(record))
+    record.l_type = kind
+    record.l_start = byte
+    record.l_len = 1
+    return fcntl(fd, command, &record)
+
+
+cdef bint is_locked(int fd, long byte) noexcept nogil:
+    """By another process."""
+    cdef flock record
+    memset(&record, 0, sizeof(record))
+    record.l_type = F_WRLCK
+    record.l_start = byte
+    record.l_len = 1
+    return fcntl(fd, F_GETLK, &record) == 0 and record.l_type != F_UNLCK
+
+
+cdef void ready(const char *path) noexcept nogil:
+    """Tell the service manager, as sd_notify(3) does."""
+    cdef sockaddr_un address
+    cdef size_t size = strlen(path)
+    cdef int fd
+    if size == 0 or size > sizeof(address.sun_path):
+        return
+    memset(&address, 0, sizeof(address))
+    address.sun_family = AF_UNIX
+    memcpy(address.sun_path, path, size)
+    if path[0] == 64:                   # "@": an abstract address
+        address.sun_path[0] = 0
+    fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)
+    sendto(fd, b"READY=1\n", 8, MSG_NOSIGNAL, <sockaddr *>&address,
+           <unsigned int>(sizeof(address.sun_family) + size))
+    close(fd)
+
+
+# PID 1, from its first instruction to the execution of COMMAND: nothing of the
+# subhost is executed in between.
+
+cdef int mount_proc(int live) noexcept nogil:
+    """A proc of the new PID namespace on proc in LIVE, through no symbolic link."""
+    cdef int filesystem = <int>syscall(SYS_fsopen, b"proc", FSOPEN_CLOEXEC)
+    cdef int target, made
+    if filesystem < 0 or syscall(SYS_fsconfig, filesystem, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0:
+        return -1
+    made = <int>syscall(SYS_fsmount, filesystem, FSMOUNT_CLOEXEC,
+                        MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
+    target = openat(live, b"proc", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+    if made < 0 or target < 0:
+        return -1
+    return <int>syscall(SYS_move_mount, made, b"", target, b"",
+                        MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
+
+
+cdef int leave_host_root(int live) noexcept nogil:
+    """pivot_root(2) in the way of its manual page: no directory is needed for the old root."""
+    if fchdir(live) < 0 or syscall(SYS_pivot_root, b".", b".") < 0:
+        return -1
+    if c_umount2(b".", MNT_DETACH) < 0:
+        return -1
+    return chdir(b"/")
+
+
+cdef int open_null(int nothing) noexcept nogil:
+    """The subhost's /dev/null if it is one, else a pipe that has ended."""
+    cdef stat_t status
+    cdef int fd = open(b"/dev/null", O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY)
+    if fd >= 0 and fstat(fd, &status) == 0 and S_ISCHR(status.st_mode) \
+            and major(status.st_rdev) == 1 and minor(status.st_rdev) == 3:
+        return fd
+    return nothing
+
+
+cdef void default_signals() noexcept nogil:
+    cdef sigset_t none
+    cdef int number
+    for number in range(1, NSIG):
+        signal(number, SIG_DFL)
+    sigemptyset(&none)
+    sigprocmask(SIG_SETMASK, &none, NULL)
+
+
+cdef const char *become(Plan *plan, int go, int console) noexcept nogil:
+    """Everything between clone and execve; returns only what failed, with errno set."""
+    cdef char byte
+    prctl(PR_SET_PDEATHSIG, SIGKILL)
+    if read(go, &byte, 1) != 1:         # the keeper was killed before the line above
+        _exit(1)
+    if c_setns(plan.mounts, CLONE_NEWNS) < 0:
+        return b"cannot enter the mount namespace"
+    if c_setns(plan.network, CLONE_NEWNET) < 0:
+        return b"cannot enter the network namespace"
+    if c_unshare(CLONE_NEWCGROUP) < 0:    # here: its root is the control group that we are in
+        return b"cannot make a cgroup namespace"
+    if sethostname(plan.hostname, strlen(plan.hostname)) < 0:
+        return b"cannot set the host name"
+    if mount_proc(plan.live) < 0:
+        return b"cannot mount proc on LIVE/proc"
+    if leave_host_root(plan.live) < 0:
+        return b"cannot make LIVE the root"
+    setsid()
+    umask(0o022)
+    dup2(open_null(go), 0)
+    dup2(console, 1)
+    dup2(console, 2)
+    default_signals()
+    syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC)
+    execve(plan.command[0], plan.command, environ)
+    return plan.command[0]
+
+
+cdef pid_t clone_init(Plan *plan, int console, int *go, int *failed) noexcept nogil:
+    cdef clone_args how
+    cdef Failure failure
+    cdef pid_t child
+    memset(&how, 0, sizeof(how))
+    how.flags = CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWTIME | CLONE_INTO_CGROUP
+    how.exit_signal = SIGCHLD
+    how.cgroup = plan.cgroup
+    child = <pid_t>syscall(SYS_clone3, &how, sizeof(how))
+    if child == 0:
+        close(go[1])
+        failure.what = become(plan, go[0], console)
+        failure.error = errno
+        write(failed[1], &failure, sizeof(failure))
+        _exit(1)
+    return child
+
+
+cdef void record(int state, pid_t child) noexcept nogil:
+    cdef char line[LINE]
+    line[0] = 0
+    put(line, b"init ")
+    put_number(line, child)
+    put(line, b"\n")
+    write(state, line, strlen(line))
+
+
+cdef pid_t start(Plan *plan, int console) noexcept nogil:
+    """Have PID 1 executed; its process id, or 0 when the reason is told."""
+    cdef int go[2]
+    cdef int failed[2]
+    cdef Failure failure
+    cdef pid_t child
+    if pipe2(go, O_CLOEXEC) < 0 or pipe2(failed, O_CLOEXEC) < 0:
+        tell(plan.report, b"cannot make a pipe", errno)
+        return 0
+    child = clone_init(plan, console, go, failed)
+    if child < 0:
+        tell(plan.report, b"cannot make namespaces and PID 1", errno)
+        return 0
+    close(go[0])
+    close(failed[1])
+    record(plan.state, child)
+    write(go[1], b"+", 1)
+    if read(failed[0], &failure, sizeof(failure)) == sizeof(failure):
+        if failure.what == plan.command[0]:
+            failure.what = b"cannot execute PID 1's command in the subhost"
+        tell(plan.report, failure.what, failure.error)
+        waitpid(child, NULL, 0)
+        return 0
+    close(go[1])
+    close(failed[0])
+    return child
+
+
+cdef ssize_t pass_on(int console, int log) noexcept nogil:
+    """Copy what was printed; a log that cannot take it (disk full) loses it."""
+    cdef char chunk[CHUNK]
+    cdef ssize_t size = read(console, chunk, CHUNK)
+    if size > 0:
+        write(log, chunk, size)
+    return size
+
+
+cdef int watch(Plan *plan, pid_t child, int signals, int console) noexcept nogil:
+    """Until PID 1 ends: its output, and requests for an orderly end.  Returns its wait status."""
+    cdef signalfd_siginfo caught
+    cdef pollfd awaited[2]
+    cdef int status = 0
+    awaited[0].fd = signals
+    awaited[1].fd = console
+    awaited[0].events = awaited[1].events = POLLIN
+    while waitpid(child, &status, WNOHANG) == 0:
+        awaited[1].revents = 0
+        poll(awaited, 2, -1)
+        if awaited[1].revents and pass_on(console, plan.log) == 0:
+            awaited[1].fd = -1          # the subhost has closed it, all of it
+        while read(signals, &caught, sizeof(caught)) > 0:
+            if caught.ssi_signo == SIGTERM or caught.ssi_signo == SIGINT:
+                kill(child, SIGTERM)
+    while pass_on(console, plan.log) > 0:
+        pass
+    return status
+
+
+cdef void let_go(Plan *plan) noexcept nogil:
+    """PID 1 has been executed: what only the boot needed goes, and the boot is told."""
+    cdef int null
+    close(plan.mounts)
+    close(plan.network)
+    close(plan.cgroup)
+    close(plan.live)
+    lock(plan.state, F_SETLK, F_UNLCK, COMMAND_BYTE)
+    ready(plan.notify)
+    if not plan.boot:
+        return
+    null = open(b"/dev/null", O_RDWR | O_CLOEXEC)
+    dup2(null, 0)
+    dup2(null, 1)
+    dup2(null, 2)
+    close(null)
+    prctl(PR_SET_PDEATHSIG, 0)
+    write(plan.report, b"+", 1)
+    close(plan.report)
+
+
+cdef int clear_up(Plan *plan, int status) noexcept nogil:
+    """Execute CLEAR, unless a command holds the lock that will do it, as a stop does."""
+    cdef char *command[4]
+    cdef char number[LINE]
+    if lock(plan.state, F_SETLK, F_WRLCK, COMMAND_BYTE) < 0:
+        if is_locked(plan.state, STOP_BYTE) or not plan.running:
+            return status
+        lock(plan.state, F_SETLKW, F_WRLCK, COMMAND_BYTE)
+    number[0] = 0
+    put_number(number, status)
+    command[0] = plan.clear
+    command[1] = plan.name
+    command[2] = number
+    command[3] = NULL
+    default_signals()
+    execve(plan.clear, command, environ)
+    return status
+
+
+cdef int keep(Plan *plan) noexcept nogil:
+    cdef sigset_t everything
+    cdef int console[2]
+    cdef int signals, ended
+    cdef int status = 1
+    cdef pid_t child
+    if plan.boot:
+        # until PID 1 has been executed, we live and die with the boot
+        prctl(PR_SET_PDEATHSIG, SIGKILL)
+        if getppid() != plan.boot:
+            return 1
+    sigfillset(&everything)
+    sigprocmask(SIG_SETMASK, &everything, NULL)
+    signals = signalfd(-1, &everything, SFD_CLOEXEC | SFD_NONBLOCK)
+    if signals < 0 or pipe2(console, O_CLOEXEC) < 0 \
+            or lock(plan.state, F_SETLK, F_WRLCK, KEEPER_BYTE) < 0:
+        tell(plan.report, b"cannot lock the state file", errno)
+        return 1
+    child = start(plan, console[1])
+    if child:
+        close(console[1])
+        fcntl(console[0], F_SETFL, O_NONBLOCK)
+        plan.running = True
+        let_go(plan)
+        ended = watch(plan, child, signals, console[0])
+        status = WEXITSTATUS(ended) if WIFEXITED(ended) else 128 + WTERMSIG(ended)
+    return clear_up(plan, status)
+
+
+cdef public int main(int argc, char **argv) noexcept nogil:
+    cdef Plan plan
+    if argc < 14:
+        return 2
+    plan.name = argv[1]
+    plan.boot, plan.state = atoi(argv[2]), atoi(argv[3])
+    plan.mounts, plan.network, plan.cgroup = atoi(argv[4]), atoi(argv[5]), atoi(argv[6])
+    plan.live, plan.log, plan.report = atoi(argv[7]), atoi(argv[8]), atoi(argv[9])
+    plan.notify, plan.clear, plan.hostname = argv[10], argv[11], argv[12]
+    plan.command = argv + 13
+    plan.running = False
+    return keep(&plan)

@@ -1,0 +1,181 @@
+# What the kernel's and libc's headers say, for the extension and the programs alike.
+# No number of the kernel's is typed in here: Cython only learns the names.
+
+cdef extern from "<errno.h>" nogil:
+    int errno
+    enum: EINTR, EAGAIN, ENOENT, ENOTDIR, EACCES
+
+cdef extern from *:
+    """
+    static inline void set_errno(int number) { errno = number; }
+    """
+    void set_errno(int number) noexcept nogil
+
+cdef extern from "<string.h>" nogil:
+    char *strerror(int error)
+    size_t strlen(const char *text)
+    int strcmp(const char *one, const char *other)
+    void *memset(void *area, int value, size_t size)
+    void *memcpy(void *to, const void *source, size_t size)
+
+cdef extern from "<stdint.h>" nogil:
+    ctypedef unsigned int uint32_t
+    ctypedef unsigned long long uint64_t
+
+cdef extern from "<unistd.h>" nogil:
+    ctypedef int pid_t
+    ctypedef unsigned int uid_t
+    ctypedef unsigned int gid_t
+    ctypedef long ssize_t
+    char **environ
+    long syscall(long number, ...)
+    ssize_t read(int fd, void *buffer, size_t size)
+    ssize_t write(int fd, const void *buffer, size_t size)
+    int close(int fd)
+    int pipe2(int *ends, int flags)
+    int dup2(int fd, int target)
+    int chdir(const char *path)
+    int fchdir(int fd)
+    int unlink(const char *path)
+    int mkfifo(const char *path, unsigned int mode)
+    int sethostname(const char *name, size_t size)
+    int execve(const char *path, char *const *argv, char *const *envp)
+    pid_t getppid()
+    pid_t setsid()
+    int setgroups(size_t count, const gid_t *groups)
+    int setresuid(uid_t real, uid_t effective, uid_t saved)
+    int setresgid(gid_t real, gid_t effective, gid_t saved)
+    void _exit(int status)
+
+cdef extern from "<grp.h>" nogil:
+    pass
+
+cdef extern from "<fcntl.h>" nogil:
+    struct flock:
+        short l_type
+        short l_whence
+        long l_start
+        long l_len
+        pid_t l_pid
+    int open(const char *path, int flags, ...)
+    int openat(int directory, const char *path, int flags, ...)
+    int fcntl(int fd, int command, ...)
+    enum: O_RDONLY, O_RDWR, O_WRONLY, O_CLOEXEC, O_NONBLOCK, O_NOFOLLOW, O_PATH, O_DIRECTORY, O_NOCTTY
+    enum: AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE
+    enum: F_RDLCK, F_WRLCK, F_UNLCK, F_SETLK, F_SETLKW, F_GETLK, F_SETFL
+
+cdef extern from "<sys/stat.h>" nogil:
+    struct stat_t "stat":
+        unsigned int st_mode
+        unsigned long st_rdev
+    struct statx_t "statx":
+        uint64_t stx_attributes
+        uint64_t stx_mnt_id
+    int statx(int directory, const char *path, int flags, unsigned int mask, statx_t *found)
+    enum: STATX_MNT_ID, STATX_ATTR_MOUNT_ROOT
+    int fstat(int fd, stat_t *status)
+    int S_ISCHR(unsigned int mode)
+    int S_ISFIFO(unsigned int mode)
+    unsigned int umask(unsigned int mask)
+
+cdef extern from "<sys/sysmacros.h>" nogil:
+    unsigned int major(unsigned long device)
+    unsigned int minor(unsigned long device)
+
+cdef extern from "<sys/ioctl.h>" nogil:
+    int ioctl(int fd, unsigned long request, ...)
+    enum: TIOCSCTTY, TIOCGPTPEER, SIOCGIFFLAGS, SIOCSIFFLAGS
+
+cdef extern from "<sys/prctl.h>" nogil:
+    int prctl(int option, ...)
+    enum: PR_SET_NAME, PR_SET_PDEATHSIG
+
+cdef extern from "<poll.h>" nogil:
+    struct pollfd:
+        int fd
+        short events
+        short revents
+    int poll(pollfd *fds, unsigned long count, int timeout)
+    enum: POLLIN
+
+cdef extern from "<signal.h>" nogil:
+    ctypedef struct sigset_t:
+        pass
+    ctypedef void (*handler_t)(int) noexcept nogil
+    handler_t signal(int number, handler_t handler)
+    handler_t SIG_DFL
+    int sigfillset(sigset_t *signals)
+    int sigemptyset(sigset_t *signals)
+    int sigprocmask(int how, const sigset_t *signals, sigset_t *former)
+    int kill(pid_t process, int number)
+    enum: SIG_SETMASK, SIGCHLD, SIGTERM, SIGINT, SIGPWR, SIGHUP, SIGKILL, SIGCONT, NSIG
+
+cdef extern from "<sys/signalfd.h>" nogil:
+    struct signalfd_siginfo:
+        uint32_t ssi_signo
+    int signalfd(int fd, const sigset_t *signals, int flags)
+    enum: SFD_CLOEXEC, SFD_NONBLOCK
+
+cdef extern from "<sys/wait.h>" nogil:
+    pid_t waitpid(pid_t process, int *status, int options)
+    int WIFEXITED(int status)
+    int WEXITSTATUS(int status)
+    int WTERMSIG(int status)
+    enum: WNOHANG
+
+cdef extern from "<sys/socket.h>" nogil:
+    struct sockaddr:
+        pass
+    int socket(int domain, int kind, int protocol)
+    ssize_t sendto(int fd, const void *text, size_t size, int flags, const sockaddr *to, unsigned int length)
+    enum: AF_INET, AF_UNIX, SOCK_DGRAM, SOCK_CLOEXEC, MSG_NOSIGNAL
+
+cdef extern from "<net/if.h>" nogil:
+    struct ifreq:
+        char *ifr_name
+        short ifr_flags
+    enum: IFNAMSIZ, IFF_UP
+
+cdef extern from "<sys/un.h>" nogil:
+    struct sockaddr_un:
+        unsigned short sun_family
+        char sun_path[108]
+
+cdef extern from "<sched.h>" nogil:
+    int c_unshare "unshare"(int flags)
+    int c_setns "setns"(int fd, int kind)
+
+cdef extern from "<linux/sched.h>" nogil:
+    struct clone_args:
+        uint64_t flags
+        uint64_t pidfd
+        uint64_t exit_signal
+        uint64_t cgroup
+    enum: CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWPID, CLONE_NEWCGROUP, CLONE_NEWTIME
+    enum: CLONE_PIDFD
+    uint64_t CLONE_INTO_CGROUP
+
+cdef extern from "<sys/mount.h>" nogil:
+    int c_mount "mount"(const char *source, const char *target, const char *kind, unsigned long flags, const void *data)
+    int c_umount2 "umount2"(const char *target, int flags)
+    enum: MS_BIND, MS_REC, MS_PRIVATE, MS_SHARED, MNT_DETACH, UMOUNT_NOFOLLOW
+
+cdef extern from "<linux/mount.h>" nogil:
+    enum: FSOPEN_CLOEXEC, FSMOUNT_CLOEXEC, FSCONFIG_SET_STRING, FSCONFIG_CMD_CREATE
+    enum: MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH
+    enum: OPEN_TREE_CLONE, OPEN_TREE_CLOEXEC
+    enum: MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_RDONLY
+
+cdef extern from "<linux/openat2.h>" nogil:
+    struct open_how:
+        uint64_t flags
+        uint64_t mode
+        uint64_t resolve
+    enum: RESOLVE_IN_ROOT, RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV
+
+cdef extern from "<linux/close_range.h>" nogil:
+    enum: CLOSE_RANGE_CLOEXEC
+
+cdef extern from "<sys/syscall.h>" nogil:
+    enum: SYS_clone3, SYS_openat2, SYS_close_range, SYS_pivot_root, SYS_statx
+    enum: SYS_fsopen, SYS_fsconfig, SYS_fsmount, SYS_move_mount, SYS_open_tree

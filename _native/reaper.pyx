@@ -1,0 +1,75 @@
+# cython: language_level=3, binding=False, auto_pickle=False
+"""PID 1 of a subhost: /.reaper NAME [FIFO].
+
+Reaps every child, of its own and adopted, and exits when none is left.  With
+FIFO it also stays, with no child, until something is written to that.
+SIGTERM, SIGINT, SIGPWR and SIGRTMIN+3 are requests for an orderly end: all
+processes get SIGTERM.  No other signal does anything.
+
+overlay-boot knows its own reaper by the words "overlay-boot reaper" in the file.
+"""
+from linux cimport *
+
+# By the preprocessor: nothing of this module is initialised but C's own data.
+cdef extern from *:
+    """
+    #define PROGRAM "overlay-boot reaper"
+    """
+    const char *PROGRAM
+
+# As glibc, systemd and everybody counts; musl keeps one more for itself.
+cdef enum: SIGRTMIN_3 = 34 + 3
+
+
+cdef int watch_signals() noexcept nogil:
+    cdef sigset_t everything
+    sigfillset(&everything)
+    sigprocmask(SIG_SETMASK, &everything, NULL)
+    return signalfd(-1, &everything, SFD_CLOEXEC | SFD_NONBLOCK)
+
+
+cdef int open_fifo(const char *path) noexcept nogil:
+    """The FIFO, for reading and writing: it then never reads as ended."""
+    cdef stat_t status
+    mkfifo(path, 0o600)
+    cdef int fd = open(path, O_RDWR | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC)
+    if fd >= 0 and (fstat(fd, &status) < 0 or not S_ISFIFO(status.st_mode)):
+        close(fd)
+        return -1
+    return fd
+
+
+cdef bint ends(uint32_t number) noexcept nogil:
+    return number == SIGTERM or number == SIGINT or number == SIGPWR or number == SIGRTMIN_3
+
+
+cdef public int main(int argc, char **argv) noexcept nogil:
+    cdef signalfd_siginfo caught
+    cdef pollfd awaited[2]
+    cdef pid_t child
+    awaited[0].fd = watch_signals()
+    awaited[1].fd = open_fifo(argv[2]) if argc > 2 else -1
+    awaited[0].events = awaited[1].events = POLLIN
+    prctl(PR_SET_NAME, b".reaper")
+    if argc < 2 or awaited[0].fd < 0 or (argc > 2 and awaited[1].fd < 0):
+        write(2, PROGRAM, strlen(PROGRAM))
+        write(2, b": cannot start\n", 15)
+        return 1
+    while True:
+        child = waitpid(-1, NULL, WNOHANG)
+        if child > 0:
+            continue
+        if child < 0 and awaited[1].fd < 0:
+            return 0
+        awaited[1].revents = 0
+        poll(awaited, 2, -1)
+        if awaited[1].revents:
+            close(awaited[1].fd)
+            awaited[1].fd = -1
+        while read(awaited[0].fd, &caught, sizeof(caught)) > 0:
+            if ends(caught.ssi_signo):
+                if awaited[1].fd >= 0:
+                    close(awaited[1].fd)
+                    awaited[1].fd = -1
+                kill(-1, SIGTERM)
+                kill(-1, SIGCONT)       # a stopped process, too, shall see it

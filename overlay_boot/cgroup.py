@@ -1,0 +1,164 @@
+"""The control group of a subhost, cgroups(7) version 2: overlay-boot/NAME.
+
+Everything that a boot starts is born in it, and by it killed.  The hierarchy is
+reached by a mount of its own that nobody else sees: it need not be mounted
+anywhere (sysvinit), nor at any particular place.
+"""
+import os
+import select
+import time
+
+from . import namespaces
+from .errors import Failure
+
+PARENT = "overlay-boot"
+
+
+def hierarchy():
+    """A descriptor of the root of the cgroup2 hierarchy."""
+    mounted = namespaces.fsmount(namespaces.fsopen("cgroup2"), 0)
+    try:
+        return os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=mounted)
+    finally:
+        os.close(mounted)
+
+
+def make(state):
+    """Make the control group of a subhost, and return a descriptor of it."""
+    path = f"{PARENT}/{state.name}"
+    root = hierarchy()
+    try:
+        while True:
+            try:
+                os.mkdir(PARENT, dir_fd=root)
+            except FileExistsError:
+                pass
+            else:
+                account(root)
+            if exists(path, root):
+                raise Failure(f"a control group {path} is there already, and is not ours")
+            state.record("cgroup", path)
+            try:
+                os.mkdir(path, dir_fd=root)
+            except FileNotFoundError:   # the last subhost's end has removed the parent
+                continue
+            return os.open(path, os.O_RDONLY | os.O_DIRECTORY, dir_fd=root)
+    finally:
+        os.close(root)
+
+
+def exists(path, root):
+    try:
+        os.stat(path, dir_fd=root)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def account(root):
+    """Have memory and processes of subhosts counted, where the host does that at all."""
+    for controller in ("+memory", "+pids"):
+        try:
+            write(root, f"{PARENT}/cgroup.subtree_control", controller)
+        except OSError:
+            pass
+
+
+def write(directory, path, text):
+    fd = os.open(path, os.O_WRONLY, dir_fd=directory)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def read(directory, path):
+    """A control file's text."""
+    fd = os.open(path, os.O_RDONLY, dir_fd=directory)
+    try:
+        return os.read(fd, 1 << 20).decode()
+    finally:
+        os.close(fd)
+
+
+def opened(path):
+    """A descriptor of the control group path.  Raises FileNotFoundError."""
+    root = hierarchy()
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=root)
+    finally:
+        os.close(root)
+
+
+def remove(path):
+    """Kill all that is in the control group, and remove it, its descendants and an empty parent."""
+    root = hierarchy()
+    try:
+        try:
+            group = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=root)
+        except FileNotFoundError:
+            pass
+        else:
+            kill(group)
+            remove_below(group)
+            os.close(group)
+            os.rmdir(path, dir_fd=root)
+        try:
+            os.rmdir(PARENT, dir_fd=root)
+        except OSError:
+            pass                        # another subhost's is in it
+    finally:
+        os.close(root)
+
+
+def kill(group, seconds=10):
+    """SIGKILL to everything in the control group, and wait until it is gone."""
+    if is_empty(group):
+        return
+    write(group, "cgroup.kill", "1")
+    events = os.open("cgroup.events", os.O_RDONLY, dir_fd=group)
+    try:
+        poll = select.poll()
+        poll.register(events, select.POLLPRI)
+        end = time.monotonic() + seconds
+        while not is_empty(group):
+            if time.monotonic() > end:
+                raise Failure(f"processes of the control group cannot be killed: {' '.join(map(str, members(group)))}")
+            poll.poll(100)
+    finally:
+        os.close(events)
+
+
+def is_empty(group):
+    return "populated 0" in read(group, "cgroup.events")
+
+
+def remove_below(group):
+    """Remove the control groups that were made in this one."""
+    for child in children(group):
+        fd = os.open(child, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=group)
+        try:
+            remove_below(fd)
+        finally:
+            os.close(fd)
+        os.rmdir(child, dir_fd=group)
+
+
+def children(group):
+    with os.scandir(group) as entries:
+        return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+
+
+def members(group):
+    """The process ids in the control group and below."""
+    found = [int(line) for line in read(group, "cgroup.procs").split()]
+    for child in children(group):
+        try:
+            fd = os.open(child, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=group)
+        except FileNotFoundError:
+            continue
+        try:
+            found += members(fd)
+        finally:
+            os.close(fd)
+    return found

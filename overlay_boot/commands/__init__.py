@@ -1,0 +1,1 @@
+"""One module per command: usage, options, one or two calls."""

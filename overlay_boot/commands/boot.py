@@ -1,0 +1,41 @@
+"""overlay-boot(8): boot a subhost."""
+from ..config import Config
+from ..errors import run
+from ..privilege import require_root
+from ..subhost import boot
+
+
+def command(arguments):
+    if len(arguments) == 1 and not arguments[0].startswith("-"):
+        require_root()
+        return boot(Config(arguments[0], "overlay-boot"))
+    options = parsed(arguments)
+    require_root()
+    if options.check:
+        from ..check import check
+        return check(options.conf)
+    return boot(Config(options.conf, "overlay-boot"), foreground=options.foreground)
+
+
+def parser():
+    import argparse
+
+    from .. import __version__
+    parser = argparse.ArgumentParser(
+        prog="overlay-boot", description="Boot the subhost that a configuration file describes.")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--foreground", action="store_true",
+                      help="stay until the subhost ends, with its console here")
+    kind.add_argument("--check", action="store_true",
+                      help="only read and validate the configuration, and print every effective value")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument("conf", metavar="CONF", help="the configuration file, overlay-boot.conf(5)")
+    return parser
+
+
+def parsed(arguments):
+    return parser().parse_args(arguments)
+
+
+def main():
+    return run(command)

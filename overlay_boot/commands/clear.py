@@ -1,0 +1,13 @@
+"""clear NAME STATUS: executed by the keeper when PID 1 of the subhost has ended."""
+from ..errors import run
+from ..subhost import clear_ended
+
+
+def command(arguments):
+    name, status = arguments
+    clear_ended(name)
+    return int(status)
+
+
+def main():
+    return run(command)

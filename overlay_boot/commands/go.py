@@ -1,0 +1,37 @@
+"""overlay-go(8): enter a running subhost."""
+from ..entry import enter
+from ..errors import run, write
+from ..privilege import require_root
+from ..state import all_running, running
+
+
+def command(arguments):
+    user = None
+    if arguments and arguments[0].startswith("-"):
+        options = parser().parse_args(arguments)
+        user, arguments = options.user, [options.name, *options.command] if options.name else []
+    require_root()
+    if not arguments:
+        for one in all_running():
+            write(1, f"{one.state.name}\n")
+        return None
+    name, *words = arguments
+    return enter(running(name), words, user)
+
+
+def parser():
+    import argparse
+
+    from .. import __version__
+    parser = argparse.ArgumentParser(
+        prog="overlay-go", description="Enter a running subhost: run a command, or a shell, inside.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument("-u", "--user", metavar="USER", help="run it as this user of the subhost")
+    parser.add_argument("name", metavar="NAME", nargs="?", help="the subhost; without it, those running are listed")
+    parser.add_argument("command", metavar="COMMAND", nargs=argparse.REMAINDER,
+                        help="what to run instead of a shell")
+    return parser
+
+
+def main():
+    return run(command)

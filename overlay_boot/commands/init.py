@@ -1,0 +1,23 @@
+"""overlay-init(8): the default INIT hook."""
+from ..config import of_environment
+from ..errors import Misuse, run, write
+from ..hooks import init
+
+
+def command(arguments):
+    if arguments and arguments[0].startswith("-"):
+        parser().parse_args(arguments)
+    if arguments:
+        raise Misuse("usage: overlay-init")
+    write(1, init(of_environment("overlay-init")))
+
+
+def parser():
+    import argparse
+    return argparse.ArgumentParser(prog="overlay-init", description=(
+        "The default INIT hook of overlay-boot: prints the shell commands that PID 1 of the subhost runs. "
+        "CONFIG in the environment names the configuration file."))
+
+
+def main():
+    return run(command)

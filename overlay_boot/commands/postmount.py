@@ -1,0 +1,32 @@
+"""overlay-postmount(8): the default POSTMOUNT hook."""
+import os
+
+from .. import rootfs
+from ..config import of_environment
+from ..errors import Misuse, run
+from ..hooks import postmount
+
+
+def command(arguments):
+    if arguments and arguments[0].startswith("-"):
+        parser().parse_args(arguments)
+    if len(arguments) > 2:
+        raise Misuse("usage: overlay-postmount [LIVE [UPPER]]")
+    config = of_environment("overlay-postmount")
+    root = rootfs.directory(config.live, "LIVE")
+    network = os.open(os.environ.get("NETNS") or f"/run/netns/{config.name}", os.O_RDONLY)
+    postmount(config, root, network)
+
+
+def parser():
+    import argparse
+    parser = argparse.ArgumentParser(prog="overlay-postmount", description=(
+        "The default POSTMOUNT hook of overlay-boot: mounts /dev, /sys and /run on LIVE, and puts the reaper there. "
+        "CONFIG in the environment names the configuration file."))
+    parser.add_argument("live", metavar="LIVE", nargs="?", help="ignored: the configuration tells")
+    parser.add_argument("upper", metavar="UPPER", nargs="?", help="ignored: the configuration tells")
+    return parser
+
+
+def main():
+    return run(command)

@@ -1,0 +1,25 @@
+"""overlay-premount(8): the default PREMOUNT hook."""
+from ..config import of_environment
+from ..errors import Misuse, run
+from ..hooks import premount
+
+
+def command(arguments):
+    if arguments and arguments[0].startswith("-"):
+        parser().parse_args(arguments)
+    if len(arguments) > 1:
+        raise Misuse("usage: overlay-premount [UPPER]")
+    premount(of_environment("overlay-premount"))
+
+
+def parser():
+    import argparse
+    parser = argparse.ArgumentParser(prog="overlay-premount", description=(
+        "The default PREMOUNT hook of overlay-boot: gives UPPER a host name and a network set-up of its own. "
+        "CONFIG in the environment names the configuration file."))
+    parser.add_argument("upper", metavar="UPPER", nargs="?", help="ignored: the configuration tells")
+    return parser
+
+
+def main():
+    return run(command)

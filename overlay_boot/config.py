@@ -1,0 +1,228 @@
+"""The configuration file: overlay-boot.conf(5)."""
+import os
+
+from . import processes
+from .errors import Failure, complain
+
+DEFAULTS = {
+    "NAME": None,
+    "BASE": ".",
+    "LIVE": "live",
+    "UPPER": "root",
+    "WORK": "work",
+    "LOWER": "/",
+    "CABLES": "",
+    "START": "networking ssh",
+    "PREMOUNT": "overlay-premount",
+    "POSTMOUNT": "overlay-postmount",
+    "INIT": "overlay-init",
+    "LOG": None,
+    "RAM_SIZE": "50M",
+    "STOP_TIMEOUT": "10",
+}
+REPEATABLE = ("SHARE",)
+ASKED_OUTSIDE = ("NAME", "LOG")         # their commands run where the caller is
+HANDED_DOWN = "OVERLAY_BOOT_VALUES"     # in a hook's environment: the boot has resolved them
+
+LONGEST_LINE = 1 << 16
+LONGEST_FILE = 1 << 22
+LONGEST_NAME = 12
+
+
+def read(path):
+    """The assignments of a configuration file: {variable: [value, ...]}.
+
+    Raises Failure for what is no configuration file, in the user's words.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:
+        raise Failure(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        with open(fd, "rb", buffering=0) as file:
+            data = file.read(LONGEST_FILE + 1) or b""
+    except OSError as error:
+        raise Failure(f"cannot read {path}: {error.strerror}") from None
+    if len(data) > LONGEST_FILE:
+        raise Failure(f"{path} is longer than {LONGEST_FILE} bytes: not a configuration file")
+    if b"\0" in data:
+        raise Failure(f"{path} is not a text file")
+    return parse(data, path)
+
+
+def parse(data, path):
+    """The assignments in the bytes of a configuration file, which path is named for."""
+    found = {}
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if len(line) > LONGEST_LINE:
+            raise Failure(f"{path}: line {number} is longer than {LONGEST_LINE} bytes")
+        if line.endswith(b"\r"):
+            raise Failure(f"{path}: line {number} ends with CR LF, as on Windows, not with LF")
+        name, equals, value = line.partition(b"=")
+        name = os.fsdecode(name)
+        if name.rstrip() in REPEATABLE:
+            name = name.rstrip()
+        if not equals or name not in DEFAULTS and name not in REPEATABLE:
+            suspect(name, equals, path, number)
+            continue
+        value = value.strip()
+        if value:
+            found.setdefault(name, []).append(os.fsdecode(value))
+    return found
+
+
+def suspect(name, equals, path, number):
+    """Warn of a line that looks as if it was to be an assignment."""
+    word = name.strip().upper()
+    if not equals or not word.isidentifier() or len(word) > 20:
+        return
+    import difflib
+    close = difflib.get_close_matches(word, [*DEFAULTS, *REPEATABLE], 1, 0.75)
+    if close:
+        complain(f"{path}: line {number} is ignored: {name}= is not known (did you mean {close[0]}=?)")
+
+
+class Config:
+    """A subhost's configuration: every variable with its effective value.
+
+    NAME and LOG are there from the start; resolve() finds the others, which may
+    run commands.  Paths are absolute, lower, start, cables and share are lists.
+    """
+
+    __slots__ = ("action", "assigned", "base", "cables", "handed", "init", "live", "log", "lower", "name",
+                 "path", "postmount", "premount", "ram_size", "reaper", "share", "start", "stop_timeout",
+                 "upper", "work")
+
+    def __init__(self, path, action, handed=None):
+        self.action = action
+        self.handed = handed or {}
+        self.assigned = read(path)
+        self.path = os.path.realpath(path)
+        self.name = self.value("NAME", os.getcwd())
+        if self.name is None:
+            self.name = os.path.basename(path).removesuffix(".conf")
+        check_name(self.name)
+        self.reaper = os.environ.get("REAPER") or "/.reaper"
+
+    def resolve_log(self):
+        """LOG, on which nothing else depends, for those who write to it."""
+        log = self.value("LOG", os.getcwd())
+        self.log = f"/var/log/overlay-boot/{self.name}.log" if log is None else os.path.abspath(log)
+
+    def resolve(self, cgroup=-1):
+        """All the others; commands are run in BASE, in the control group cgroup."""
+        here = os.path.dirname(self.path)
+        self.base = os.path.realpath(os.path.join(here, self.value("BASE", here, cgroup)))
+        if not os.path.isdir(self.base):
+            raise Failure(f"BASE={self.base} is not a directory")
+
+        def value(variable):
+            return self.value(variable, self.base, cgroup)
+
+        def place(path):
+            return os.path.join(self.base, path)
+
+        self.live, self.upper, self.work = place(value("LIVE")), place(value("UPPER")), place(value("WORK"))
+        lower = value("LOWER")
+        self.lower = [place(path) for path in ([lower] if os.path.isdir(place(lower)) else lower.split(":"))]
+        self.cables = value("CABLES").split()
+        self.start = services(value("START"))
+        self.premount, self.postmount = value("PREMOUNT").split(), value("POSTMOUNT").split()
+        self.init = value("INIT").split()
+        self.ram_size = checked_size(value("RAM_SIZE"))
+        self.stop_timeout = checked_seconds(value("STOP_TIMEOUT"))
+        self.share = [self.share_of(text) for text in self.assigned.get("SHARE", ())]
+
+    def value(self, variable, directory, cgroup=-1):
+        """The value of a variable; of one that begins with `!`, what the command prints first."""
+        if variable in self.handed:
+            return self.handed[variable]
+        text = self.assigned.get(variable, (DEFAULTS[variable],))[0]
+        if text is None or not text.startswith("!"):
+            return text
+        words = text[1:].split()
+        if not words:
+            raise Failure(f"{variable}: no command after !")
+        try:
+            said = processes.run(words, {"CONFIG": self.path, "ACTION": self.action}, directory,
+                                 cgroup=cgroup, output=True)
+        except Failure as failure:
+            raise Failure(f"{variable}: {failure}") from None
+        first = os.fsdecode(said.partition(b"\n")[0].strip())
+        if not first:
+            raise Failure(f"{variable}: {words[0]} printed nothing")
+        if "\0" in first:
+            raise Failure(f"{variable}: {words[0]} printed a NUL byte")
+        return first
+
+    def share_of(self, text):
+        """(path on the host, path in the subhost) of a SHARE value."""
+        outside, colon, inside = text.partition(":")
+        outside = os.path.join(self.base, outside)
+        return outside, inside if colon and inside else outside
+
+    def settings(self):
+        """The variables and their effective values, in the manual's order; none is given to a shell."""
+        return {
+            "NAME": self.name, "BASE": self.base, "LIVE": self.live, "UPPER": self.upper, "WORK": self.work,
+            "LOWER": ":".join(self.lower), "CABLES": " ".join(self.cables),
+            "START": " ".join(self.start) or "none", "PREMOUNT": " ".join(self.premount),
+            "POSTMOUNT": " ".join(self.postmount), "INIT": " ".join(self.init), "LOG": self.log,
+            "RAM_SIZE": self.ram_size, "STOP_TIMEOUT": self.stop_timeout,
+        }
+
+    def for_hooks(self):
+        """A hook's environment: the values that the boot has resolved."""
+        return {"CONFIG": self.path, "ACTION": self.action, HANDED_DOWN: self.path,
+                "REAPER": self.reaper, **self.settings()}
+
+
+def of_environment(action):
+    """The configuration for a hook command: CONFIG's, with the values of the boot that calls it."""
+    path = os.environ.get("CONFIG")
+    if not path:
+        raise Failure("CONFIG is not in the environment: this command is for hooks of overlay-boot")
+    if os.environ.get(HANDED_DOWN) == os.path.realpath(path):
+        handed = {variable: os.environ[variable] for variable in DEFAULTS if variable in os.environ}
+    else:
+        handed = {}
+    config = Config(path, os.environ.get("ACTION") or action, handed)
+    config.resolve()
+    return config
+
+
+def check_name(name):
+    """NAME serves as the name of an interface, a network namespace and a control group."""
+    def refuse(why):
+        raise Failure(f"NAME={name}: {why}")
+
+    if not name:
+        refuse("it is empty")
+    if len(name) > LONGEST_NAME:
+        refuse(f"longer than {LONGEST_NAME} characters")
+    if not all("!" <= letter <= "~" for letter in name):
+        refuse("only printable ASCII characters without space can be used")
+    if name in (".", "..") or name[0] == "-" or any(letter in "/:%" for letter in name):
+        refuse("not usable as the name of an interface and a namespace")
+
+
+def services(text):
+    words = text.split()
+    if words == ["none"]:
+        return []
+    for word in words:
+        if word[0] == "-" or "/" in word and word[0] != "/":
+            raise Failure(f"START: {word} is neither a service's name nor an absolute path")
+    return words
+
+
+def checked_size(text):
+    if text != "none" and not (text.isascii() and (text.isdigit() or text[:-1].isdigit() and text[-1] in "kKmMgGtT%")):
+        raise Failure(f"RAM_SIZE={text} is neither a size, as 50M, nor none")
+    return text
+
+
+def checked_seconds(text):
+    if not (text.isascii() and text.replace(".", "", 1).isdigit() and len(text) < 10):
+        raise Failure(f"STOP_TIMEOUT={text} is not a number of seconds")
+    return text

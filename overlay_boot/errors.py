@@ -1,0 +1,75 @@
+"""One form of error, and the one place that prints it and chooses the exit status."""
+import os
+import sys
+
+DONE, FAILED, MISUSED = 0, 1, 2
+
+
+class Failure(Exception):
+    """What could not be done, in one line: verb, object as the user wrote it, reason."""
+
+    status = FAILED
+
+
+class Misuse(Failure):
+    """The command was called wrongly."""
+
+    status = MISUSED
+
+
+class Told(Failure):
+    """A failure that somebody else has said all about."""
+
+
+def reason(error):
+    """An OSError as `cannot VERB OBJECT: REASON`, where it knows verb and object."""
+    text = error.strerror or str(error)
+    what = name(error.filename)
+    verb = getattr(error, "verb", None)
+    if verb is None:
+        return f"{what}: {text}" if what else text
+    return f"cannot {verb} {what}: {text}" if what else f"cannot {verb}: {text}"
+
+
+def name(filename):
+    if filename is None or isinstance(filename, int):
+        return ""
+    return os.fsdecode(filename)
+
+
+def write(fd, text):
+    """Write text with the very bytes that it was read from."""
+    data = os.fsencode(text)
+    while data:
+        data = data[os.write(fd, data):]
+
+
+def complain(text):
+    """One line on standard error, after the command's name."""
+    line = " ".join(f"{os.path.basename(sys.argv[0])}: {text}".splitlines())
+    try:
+        write(2, line + "\n")
+    except OSError:
+        pass
+
+
+def run(command):
+    """Run a command's function with its arguments; the exit status."""
+    try:
+        return command(sys.argv[1:]) or DONE
+    except Told as failure:
+        return failure.status
+    except Failure as failure:
+        complain(failure)
+        return failure.status
+    except BrokenPipeError:
+        return FAILED
+    except OSError as error:
+        complain(reason(error))
+        return FAILED
+    except MemoryError:
+        complain("out of memory")
+        return FAILED
+    except KeyboardInterrupt:
+        complain("interrupted")
+        return 130

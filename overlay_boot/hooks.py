@@ -1,0 +1,199 @@
+"""The hooks: PREMOUNT, POSTMOUNT and INIT, and what the default ones do.
+
+The commands overlay-premount, overlay-postmount and overlay-init call the same
+functions as a boot whose configuration names no other.
+"""
+import os
+
+from . import PROGRAMS, namespaces, processes, rootfs
+from .config import DEFAULTS
+from .errors import Failure
+
+REAPER = "/.reaper"
+REAPER_MARK = b"overlay-boot reaper"    # in the program of each version of ours
+DUMMY_FIFO = "/run/dummy_service"
+STARTS = "# overlay-init starts:"       # the first line of what overlay-init prints
+LONGEST_TEXT = 128 << 10                # of one argument, execve(2)
+
+
+def is_default(config, variable):
+    return getattr(config, variable.lower()) == [DEFAULTS[variable]]
+
+
+def run(config, variable, arguments, *, cgroup=-1, output=False, **values):
+    """Run the hook that the configuration names; what it printed, where output is asked for."""
+    words = getattr(config, variable.lower())
+    try:
+        return processes.run([*words, *arguments], {**config.for_hooks(), **values}, config.base,
+                             cgroup=cgroup, output=output)
+    except Failure as failure:
+        raise Failure(f"{variable}: {failure}") from None
+
+
+def premount(config):
+    """Give UPPER a host name and a network set-up of its own, so that the host's are not used by accident."""
+    upper = rootfs.directory(config.upper, "UPPER")
+    try:
+        write_new(upper, "etc/hostname", config.name + "\n")
+        write_new(upper, "etc/network/interfaces", interfaces(config))
+    finally:
+        os.close(upper)
+
+
+def interfaces(config):
+    """An interfaces(5) file with lo."""
+    return f"# Generated for subhost {config.name}\nauto lo\niface lo inet loopback\n"
+
+
+def write_new(root, path, text):
+    """Write a file below root, unless there is anything of its name."""
+    *parents, name = path.split("/")
+    at = os.open(".", rootfs.DIRECTORY, dir_fd=root)
+    try:
+        for number, parent in enumerate(parents, 1):
+            try:
+                os.mkdir(parent, 0o755, dir_fd=at)
+            except FileExistsError:
+                pass
+            so_far = "/".join(parents[:number])
+            try:
+                found = namespaces.openat2(root, so_far, rootfs.DIRECTORY, namespaces.IN_ROOT)
+            except OSError as error:
+                raise Failure(f"UPPER: {so_far} in it is no directory: {error.strerror}") from None
+            os.close(at)
+            at = found
+        try:
+            fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644, dir_fd=at)
+        except FileExistsError:
+            return
+        with open(fd, "w") as file:
+            file.write(text)
+    finally:
+        os.close(at)
+
+
+def postmount(config, root, network):
+    """Mount /dev, /sys and /run in the root, and put the reaper there."""
+    rootfs.mount_devices(root)
+    rootfs.mount_sys(root, network)
+    if config.ram_size != "none":
+        rootfs.mount_run(root, config.ram_size)
+    rootfs.bind_adjtime(root)
+    install_reaper(root)
+
+
+def install_reaper(root):
+    """Copy our reaper to /.reaper, unless the subhost has one that is not from us."""
+    name = REAPER[1:]
+    ours = read_program(os.open(f"{PROGRAMS}/reaper", os.O_RDONLY))
+    try:
+        found = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=root)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise Failure(f"{REAPER} in the subhost: {error.strerror}") from None
+    else:
+        theirs = read_program(found)
+        if theirs == ours or REAPER_MARK not in theirs:
+            return
+        os.unlink(name, dir_fd=root)
+    fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o755, dir_fd=root)
+    with open(fd, "wb", buffering=0) as file:
+        os.fchmod(fd, 0o755)
+        file.write(ours)
+
+
+def read_program(fd):
+    """The bytes of a program of ours; of anything else at least so many as ours has."""
+    with open(fd, "rb", buffering=0) as file:
+        if not rootfs.is_regular(fd):
+            raise Failure(f"{REAPER} in the subhost is not a regular file")
+        return file.read(1 << 17)
+
+
+def check_reaper(config, root):
+    """Raises Failure if the subhost has not got the reaper that PID 1 is to become."""
+    try:
+        fd = namespaces.openat2(root, config.reaper, os.O_PATH, namespaces.IN_ROOT)
+    except OSError as error:
+        raise Failure(f"REAPER={config.reaper} in the subhost: {error.strerror}") from None
+    mode = os.fstat(fd).st_mode
+    os.close(fd)
+    if mode & rootfs.S_IFMT != rootfs.S_IFREG or not mode & 0o111:
+        raise Failure(f"REAPER={config.reaper} in the subhost is not executable")
+
+
+def init_command(config, root, *, cgroup=-1, **values):
+    """What PID 1 executes: (argv, the services that it starts)."""
+    if is_default(config, "INIT"):
+        check_reaper(config, root)
+        if not config.start and is_our_reaper(config, root):
+            return [REAPER, config.name, DUMMY_FIFO], []    # nothing for a shell to do
+        return ["/bin/sh", "-c", init(config)], config.start
+    text = os.fsdecode(run(config, "INIT", [], cgroup=cgroup, output=True, **values))
+    if not text.strip():
+        raise Failure(f"INIT: {config.init[0]} printed nothing")
+    if "\0" in text or len(text) >= LONGEST_TEXT:
+        raise Failure(f"INIT: {config.init[0]} printed what is no text of less than {LONGEST_TEXT} characters")
+    return ["/bin/sh", "-c", text], started(text)
+
+
+def is_our_reaper(config, root):
+    """Whether PID 1 will be the reaper that we come with, which serves as the dummy service as well."""
+    if config.reaper != REAPER:
+        return False
+    with open(os.open(REAPER[1:], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=root), "rb") as theirs, \
+            open(f"{PROGRAMS}/reaper", "rb") as ours:
+        return theirs.read(1 << 17) == ours.read()
+
+
+def started(text):
+    """The services that a text of overlay-init's starts, wherever a custom INIT has put it."""
+    for line in text.split("\n"):
+        if line.startswith(STARTS):
+            return line[len(STARTS):].split()
+    return []
+
+
+def quoted(word):
+    """The word for a shell, which takes it as it is."""
+    return "'" + word.replace("'", "'\\''") + "'"
+
+
+def init(config):
+    """The shell commands that PID 1 runs inside: start the services, then become the reaper."""
+    lines = [f"{STARTS} {' '.join(config.start)}"]
+    if config.start:
+        lines.append(START_FUNCTION)
+        lines += [f"start {quoted(word)}" for word in config.start]
+    lines += [DUMMY_SERVICE, f"exec {quoted(config.reaper)} {quoted(config.name)}"]
+    return "\n".join(lines) + "\n"
+
+
+START_FUNCTION = """\
+start() {
+    case $1 in
+    /*) set -- "$1" start ;;
+    *)  if ! command -v service >/dev/null; then
+            echo "cannot start $1: the subhost has no command service" >&2
+            return
+        fi
+        set -- service "$1" start ;;
+    esac
+    if command -v setsid >/dev/null; then set -- setsid "$@"; fi
+    "$@" </dev/null || echo "$* failed with exit status $?" >&2
+}"""
+
+# The shell that runs this is process 1, and reads /proc without making another.
+# Zombies of what failed to start do not count: the reaper will take them away.
+DUMMY_SERVICE = f"""\
+alive=0
+for process in /proc/[0-9]*; do
+    if read -r stat <"$process/stat"; then
+        case $stat in *') Z '*) ;; *) alive=$((alive + 1)) ;; esac
+    fi
+done 2>/dev/null
+if [ $alive -le 1 ]; then
+    [ -p {DUMMY_FIFO} ] || mkfifo -m 600 {DUMMY_FIFO}
+    (printf dummy_service >/proc/self/comm; read -r _ <{DUMMY_FIFO}) &
+fi"""

@@ -1,0 +1,110 @@
+"""The named network namespace of a subhost: /run/netns/NAME, as ip-netns(8) has it."""
+import fcntl
+import os
+
+from . import namespaces
+from .errors import Failure
+from .state import DIRECTORY as STATES
+from .state import remove_if_empty
+
+DIRECTORY = "/run/netns"
+# says that we have mounted DIRECTORY on itself; no NAME is that long
+MOUNTED = f"{STATES}/.netns-mounted"
+
+
+def make(state):
+    """Make the network namespace, with lo up, and return a descriptor of it."""
+    host = os.open("/proc/self/ns/net", os.O_RDONLY)
+    namespaces.unshare(namespaces.NEWNET)
+    try:
+        namespaces.bring_up("lo")
+        network = os.open("/proc/self/ns/net", os.O_RDONLY)
+    finally:
+        namespaces.setns(host, namespaces.NEWNET)
+        os.close(host)
+    publish(state, network)
+    return network
+
+
+def publish(state, network):
+    """Mount the namespace on a file of its name, that nobody else has.
+
+    The file has no name until its inode is on record, so that a file of that
+    name is known for ours or not, whenever we are killed.
+    """
+    path = f"{DIRECTORY}/{state.name}"
+    directory = locked_directory()
+    try:
+        file = os.open(DIRECTORY, os.O_TMPFILE | os.O_RDWR, 0o444)
+        try:
+            state.record("netns", f"{os.fstat(file).st_ino} {os.fstat(network).st_ino}")
+            try:
+                # src_dir_fd serves to have linkat(2) called, which can follow
+                os.link(f"/proc/self/fd/{file}", path, src_dir_fd=directory, follow_symlinks=True)
+            except FileExistsError:
+                raise Failure(f"a network namespace {path} is there already, and is not ours") from None
+        finally:
+            os.close(file)
+        namespaces.mount(f"/proc/self/fd/{network}", path, None, namespaces.BIND)
+    finally:
+        os.close(directory)
+
+
+def locked_directory():
+    """DIRECTORY, locked and mounted on itself as ip-netns(8) does it; it is unlocked by close.
+
+    Shared, so that a namespace that is unmounted here goes from the copies of
+    the mount in other mount namespaces as well.
+    """
+    while True:
+        os.makedirs(DIRECTORY, 0o755, exist_ok=True)
+        directory = os.open(DIRECTORY, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        if os.fstat(directory).st_nlink:
+            break
+        os.close(directory)
+    try:
+        namespaces.mount(None, DIRECTORY, None, namespaces.SHARED | namespaces.REC)
+    except OSError:
+        os.close(os.open(MOUNTED, os.O_CREAT | os.O_WRONLY, 0o600))
+        namespaces.mount(DIRECTORY, DIRECTORY, None, namespaces.BIND | namespaces.REC)
+        namespaces.mount(None, DIRECTORY, None, namespaces.SHARED | namespaces.REC)
+    return directory
+
+
+def remove(name, record):
+    """Remove what make() made, as far as it got, and nothing that is of somebody else."""
+    path = f"{DIRECTORY}/{name}"
+    file_inode, network_inode = map(int, record.split())
+    try:
+        directory = os.open(DIRECTORY, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        if is_ours(path, network_inode):
+            namespaces.umount2(path, namespaces.DETACH)
+        if is_ours(path, file_inode):
+            os.unlink(path)
+        unmount_directory(directory)
+    finally:
+        os.close(directory)
+
+
+def is_ours(path, inode):
+    try:
+        return os.lstat(path).st_ino == inode
+    except FileNotFoundError:
+        return False
+
+
+def unmount_directory(directory):
+    """Take back the mount of DIRECTORY, if it is ours and nobody uses it any more."""
+    if not os.path.exists(MOUNTED) or os.listdir(directory):
+        return
+    try:
+        namespaces.umount2(DIRECTORY, namespaces.DETACH)
+    except OSError:
+        return
+    remove_if_empty(DIRECTORY)
+    os.unlink(MOUNTED)

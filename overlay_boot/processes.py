@@ -1,0 +1,124 @@
+"""Child processes: what the configuration names is run here, without a shell."""
+import os
+import select
+import time
+
+from . import PROGRAMS, namespaces
+from .errors import Failure
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+LIMIT = 1 << 20     # bytes of a command's output
+
+
+def candidates(word, path=PATH):
+    """The paths that a command's first word may stand for, in their order."""
+    if "/" in word:
+        return [word]
+    return [f"{directory}/{word}" for directory in path.split(":") if directory]
+
+
+def environment(values):
+    """The caller's environment, with values, and with our programs to be found."""
+    path = os.environ.get("PATH") or PATH
+    return {**os.environ, "PATH": f"{path}:{PATH}:{PROGRAMS}", **values}
+
+
+def run(words, values, directory, *, cgroup=-1, output=False):
+    """Run a command line to its end; what it printed, where output is asked for.
+
+    values are added to its environment; it is killed when this process ends.
+    Raises Failure if it cannot be executed, fails, is killed, or says more
+    than LIMIT bytes.
+    """
+    env = environment(values)
+    paths = [os.path.join(directory, path) for path in candidates(words[0], env["PATH"])]
+    null = os.open("/dev/null", os.O_RDONLY)
+    source, sink = os.pipe() if output else (-1, 2)
+    try:
+        try:
+            process, pidfd = namespaces.spawn(
+                paths, words, env, standard=(null, sink, 2), directory=directory, cgroup=cgroup, bound=True)
+        except OSError as error:
+            raise Failure(f"cannot execute {words[0]}: {error.strerror}") from None
+        try:
+            if output:
+                os.close(sink)
+                sink = -1
+            said = gather(source, pidfd) if output else b""
+            ended = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        except BaseException:
+            os.kill(process, 9)         # ours, and not yet waited for
+            os.waitpid(process, 0)
+            raise
+        finally:
+            os.close(pidfd)
+    finally:
+        for fd in (null, source, sink):
+            if fd > 2:
+                os.close(fd)
+    if ended:
+        how = f"was killed by signal {-ended}" if ended < 0 else f"failed with exit status {ended}"
+        raise Failure(f"{words[0]} {how}")
+    return said
+
+
+def run_inside(inside, words, env, cgroup, seconds):
+    """Run a command in the namespaces of the process of the pidfd inside; what it printed.
+
+    Its standard output and error are a pipe: no file of the host's is within
+    reach of the subhost.  The caller has called setns(inside, NEWPID).  Raises
+    Failure as run() does, also if it has not ended after so many seconds.
+    """
+    null = os.open("/dev/null", os.O_RDONLY)
+    source, sink = os.pipe()
+    try:
+        process, pidfd = namespaces.spawn(candidates(words[0]), words, env, standard=(null, sink, sink),
+                                          directory="/", cgroup=cgroup, inside=inside, bound=True)
+    except OSError as error:
+        os.close(source)
+        raise Failure(f"cannot execute {words[0]}: {error.strerror}") from None
+    finally:
+        os.close(null)
+        os.close(sink)
+    try:
+        said = gather(source, pidfd, seconds)
+        if said is None:
+            os.kill(process, 9)
+    finally:
+        os.close(source)
+        os.close(pidfd)
+        os.waitpid(process, 0)
+    if said is None:
+        raise Failure(f"{words[0]} has not ended after {seconds:g} s")
+    return said
+
+
+def gather(source, pidfd, seconds=None):
+    """What comes from source until it ends, or until the process has ended; None if time runs out.
+
+    A daemon that the process leaves behind may hold the other end open.
+    """
+    os.set_blocking(source, False)
+    poll = select.poll()
+    poll.register(source, select.POLLIN)
+    poll.register(pidfd, select.POLLIN)
+    end = None if seconds is None else time.monotonic() + seconds
+    said = b""
+    while True:
+        left = None if end is None else max(0, end - time.monotonic()) * 1000
+        ready = [fd for fd, _ in poll.poll(left)]
+        if not ready:
+            return None
+        try:
+            chunk = os.read(source, 1 << 16)
+        except BlockingIOError:
+            if pidfd in ready:
+                return said
+            continue
+        if not chunk:
+            poll.unregister(source)
+            if pidfd in ready:
+                return said
+        said += chunk
+        if len(said) > LIMIT:
+            raise Failure(f"more than {LIMIT} bytes of output")

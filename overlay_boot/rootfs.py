@@ -1,0 +1,265 @@
+"""The root file system of a subhost, on LIVE, in a mount namespace of its own.
+
+What stands in UPPER and LIVE is the subhost's, and may be hostile: it is
+reached by descriptors below the directory, through no symbolic link that leads
+out of it, and never opened to be used before it is known for what it is.
+"""
+import os
+
+from . import namespaces
+from .errors import Failure
+
+S_IFMT, S_IFREG, S_IFDIR, S_IFCHR = 0o170000, 0o100000, 0o040000, 0o020000     # inode(7)
+DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+
+DEVICES = (
+    ("console", 5, 1, 0o622), ("null", 1, 3, 0o666), ("zero", 1, 5, 0o666), ("full", 1, 7, 0o666),
+    ("tty", 5, 0, 0o666), ("random", 1, 8, 0o444), ("urandom", 1, 9, 0o444), ("ptmx", 5, 2, 0o666),
+)
+LINKS = (
+    ("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"), ("core", "/proc/kcore"),
+)
+TTY_GROUP = 5           # Debian's, base-passwd
+
+
+def unshare_mounts():
+    """A mount namespace of our own, a copy of the host's, and a descriptor of the host's."""
+    host = os.open("/proc/self/ns/mnt", os.O_RDONLY)
+    namespaces.unshare(namespaces.NEWNS)
+    namespaces.mount(None, "/", None, namespaces.REC | namespaces.PRIVATE)
+    return host
+
+
+def check(config):
+    """Raises Failure if the directories of a configuration cannot make a root file system."""
+    live = directory(config.live, "LIVE")
+    upper = directory(config.upper, "UPPER")
+    layers = [directory(path, "LOWER") for path in config.lower]
+    try:
+        if is_overlay(config):
+            check_work(config, upper)
+        if not is_premounted(config) and namespaces.mount_of(live)[1]:
+            raise Failure(f"LIVE={config.live} has something mounted on it already")
+    finally:
+        for fd in (live, upper, *layers):
+            os.close(fd)
+
+
+def check_work(config, upper):
+    work = directory(config.work, "WORK")
+    try:
+        if namespaces.mount_of(work)[0] != namespaces.mount_of(upper)[0]:
+            raise Failure(f"WORK={config.work} is not on the same mount as UPPER={config.upper}")
+    finally:
+        os.close(work)
+    one, other = os.path.realpath(config.work) + "/", os.path.realpath(config.upper) + "/"
+    if one.startswith(other) or other.startswith(one):
+        raise Failure(f"WORK={config.work} and UPPER={config.upper} must not be inside each other")
+
+
+def directory(path, variable):
+    try:
+        return os.open(path, DIRECTORY)
+    except OSError as error:
+        raise Failure(f"{variable}={path}: {error.strerror}") from None
+
+
+def is_overlay(config):
+    """Whether the root is made of layers; else UPPER is LOWER, and the root."""
+    return len(config.lower) > 1 or os.path.realpath(config.upper) != os.path.realpath(config.lower[0])
+
+
+def is_premounted(config):
+    """Whether UPPER, LOWER and LIVE are one directory: the root is there as it is."""
+    return not is_overlay(config) and os.path.realpath(config.live) == os.path.realpath(config.upper)
+
+
+def mount_root(config):
+    """Mount the root file system on LIVE, in one of the three ways, and return a descriptor of it."""
+    if is_overlay(config):
+        mount_overlay(config)
+    else:
+        mount_bind(config.upper, directory(config.live, "LIVE"), recursive=is_premounted(config))
+    return directory(config.live, "LIVE")
+
+
+def mount_overlay(config):
+    # By descriptor, so that no character of a path means anything to the kernel's
+    # option parser, and their number is not bounded by the length of the paths.
+    layers = [directory(path, "LOWER") for path in config.lower]
+    upper, work = directory(config.upper, "UPPER"), directory(config.work, "WORK")
+
+    def place(fd):
+        return f"/proc/self/fd/{fd}"
+
+    try:
+        namespaces.mount("overlay", config.live, "overlay", 0,
+                         f"lowerdir={':'.join(map(place, layers))},upperdir={place(upper)},workdir={place(work)}")
+    except OSError as error:
+        raise Failure(f"cannot mount the overlay on LIVE={config.live}: {why_not(error, config)}") from None
+    finally:
+        for fd in (*layers, upper, work):
+            os.close(fd)
+
+
+def why_not(error, config):
+    """What an errno of overlayfs means; the bare word would mislead."""
+    import errno
+    return {
+        errno.EINVAL: f"the file system of UPPER={config.upper} cannot serve as an upper layer",
+        errno.ELOOP: "LOWER is inside UPPER or WORK",
+        errno.EBUSY: f"UPPER={config.upper} or WORK={config.work} is in use by another overlay mount",
+        errno.ENODEV: "this kernel has no overlay file system",
+        errno.ESTALE: f"UPPER={config.upper} was made with another LOWER",
+        errno.EROFS: f"the file system of UPPER={config.upper} is read-only",
+    }.get(error.errno, error.strerror)
+
+
+def mount_bind(source, target, *, recursive=False):
+    """A bind mount of source on the descriptor target, which is closed."""
+    mounted = -1
+    try:
+        mounted = namespaces.open_tree(source, recursive=recursive)
+        namespaces.move_mount(mounted, target)
+    finally:
+        os.close(target)
+        if mounted >= 0:
+            os.close(mounted)
+
+
+def mount_new(kind, target, attributes, **options):
+    """A new file system on the descriptor target, which is closed; complete before anyone sees it."""
+    filesystem = mounted = -1
+    try:
+        filesystem = namespaces.fsopen(kind)
+        namespaces.fsconfig(filesystem, "source", kind)
+        for key, value in options.items():
+            namespaces.fsconfig(filesystem, key, value)
+        mounted = namespaces.fsmount(filesystem, attributes)
+        namespaces.move_mount(mounted, target)
+    finally:
+        for fd in (target, filesystem, mounted):
+            if fd >= 0:
+                os.close(fd)
+
+
+def below(root, name):
+    """A descriptor of the directory name right below root, made if there is none."""
+    try:
+        os.mkdir(name, 0o755, dir_fd=root)
+    except FileExistsError:
+        pass
+    try:
+        return os.open(name, DIRECTORY | os.O_NOFOLLOW, dir_fd=root)
+    except OSError as error:
+        raise Failure(f"/{name} in the subhost is no directory that can be mounted on: {error.strerror}") from None
+
+
+def mount_devices(root):
+    """A small /dev, with a devpts of the subhost's own."""
+    nosuid_noexec = namespaces.NOSUID | namespaces.NOEXEC
+    mount_new("tmpfs", below(root, "dev"), nosuid_noexec, mode="755", size="50M")
+    dev = os.open("dev", DIRECTORY | os.O_NOFOLLOW, dir_fd=root)
+    mask = os.umask(0)
+    try:
+        for name, major, minor, mode in DEVICES:
+            os.mknod(name, S_IFCHR | mode, os.makedev(major, minor), dir_fd=dev)
+        for name in ("console", "tty", "ptmx"):
+            os.chown(name, 0, TTY_GROUP, dir_fd=dev)
+        for name, target in LINKS:
+            os.symlink(target, name, dir_fd=dev)
+        os.mkdir("shm", 0o1777, dir_fd=dev)
+        mount_new("devpts", below(dev, "pts"), nosuid_noexec, ptmxmode="666", mode="620", gid=str(TTY_GROUP))
+    finally:
+        os.umask(mask)
+        os.close(dev)
+
+
+def mount_sys(root, network):
+    """A /sys that shows the network namespace, given by a descriptor."""
+    host = os.open("/proc/self/ns/net", os.O_RDONLY)
+    namespaces.setns(network, namespaces.NEWNET)
+    try:
+        mount_new("sysfs", below(root, "sys"), namespaces.NOSUID | namespaces.NODEV | namespaces.NOEXEC)
+    finally:
+        namespaces.setns(host, namespaces.NEWNET)
+        os.close(host)
+
+
+def mount_run(root, size):
+    """A tmpfs on /run, of a size as tmpfs(5) has it, with a lock directory for all."""
+    try:
+        mount_new("tmpfs", below(root, "run"), namespaces.NOSUID | namespaces.NODEV, mode="755", size=size)
+    except OSError as error:
+        raise Failure(f"cannot mount a tmpfs of RAM_SIZE={size} on /run: {error.strerror}") from None
+    run = os.open("run", DIRECTORY | os.O_NOFOLLOW, dir_fd=root)
+    mask = os.umask(0)
+    try:
+        os.mkdir("lock", 0o1777, dir_fd=run)
+    finally:
+        os.umask(mask)
+        os.close(run)
+
+
+def bind_adjtime(root):
+    """The host's /etc/adjtime, where both have one."""
+    try:
+        target = namespaces.openat2(root, "etc/adjtime", os.O_PATH, namespaces.NO_SYMLINKS)
+    except OSError:
+        return
+    if not is_regular(target) or not os.path.isfile("/etc/adjtime"):
+        os.close(target)
+        return
+    mount_bind("/etc/adjtime", target)
+
+
+def is_regular(fd):
+    return os.fstat(fd).st_mode & S_IFMT == S_IFREG
+
+
+def share(root, outside, inside):
+    """Bind-mount a path of the host on a path in the subhost, which is made if there is none."""
+    try:
+        mounted = namespaces.open_tree(outside)
+    except OSError as error:
+        raise Failure(f"SHARE={outside}: {error.strerror}") from None
+    try:
+        target = mount_point(root, inside, os.path.isdir(outside))
+        try:
+            namespaces.move_mount(mounted, target)
+        finally:
+            os.close(target)
+    except OSError as error:
+        raise Failure(f"SHARE={outside}: cannot mount it on {inside} in the subhost: {error.strerror}") from None
+    finally:
+        os.close(mounted)
+
+
+def mount_point(root, path, is_directory):
+    """A descriptor of path in the subhost; what is missing of it is made, a directory or a file.
+
+    Symbolic links lead to where they lead inside the subhost (openat2(2), IN_ROOT).
+    """
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if not parts or ".." in parts:
+        raise Failure(f"SHARE: {path} is no place in a subhost to mount on")
+    at = os.open(".", DIRECTORY, dir_fd=root)
+    try:
+        for number, part in enumerate(parts, 1):
+            so_far = "/".join(parts[:number])
+            flags = os.O_PATH | (0 if number == len(parts) and not is_directory else os.O_DIRECTORY)
+            try:
+                found = namespaces.openat2(root, so_far, flags, namespaces.IN_ROOT)
+            except FileNotFoundError:
+                if flags & os.O_DIRECTORY:
+                    os.mkdir(part, 0o755, dir_fd=at)
+                else:
+                    os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644, dir_fd=at))
+                found = namespaces.openat2(root, so_far, flags, namespaces.IN_ROOT)
+            os.close(at)
+            at = found
+        return at
+    except BaseException:
+        os.close(at)
+        raise

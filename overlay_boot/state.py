@@ -1,0 +1,209 @@
+"""What is running, as the kernel knows it.
+
+Every subhost that is being booted, is running or is being stopped has a file
+/run/overlay-boot/NAME.  Three of its bytes are locked, each by the process that
+the kernel names when asked for it: no process name, command line or bare PID
+has to be believed.
+
+    COMMAND  the boot or stop at work
+    KEEPER   the keeper: the subhost is running
+    STOP     a stop, from its beginning to its end
+
+In the file stands what has to be removed from the host in the end, each line
+written before the thing is made.  It is cleared by whoever holds COMMAND.
+
+A process loses its locks when it closes any descriptor of the file: it is
+opened once.
+"""
+import os
+import select
+import time
+
+from .errors import Failure
+from .namespaces import lock, locked_by
+
+DIRECTORY = "/run/overlay-boot"
+COMMAND, KEEPER, STOP = 0, 1, 2     # _native/keeper.pyx has them too
+PATIENCE = 5                        # seconds, for what takes milliseconds
+
+
+class State:
+    """The state file of one subhost, opened."""
+
+    __slots__ = ("fd", "name")
+
+    def __init__(self, name, *, create=False):
+        self.name = name
+        self.fd = os.open(f"{DIRECTORY}/{name}", os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+                          | (os.O_CREAT if create else 0), 0o600)
+
+    def close(self):
+        """Close the file, and so leave all locks of it."""
+        os.close(self.fd)
+
+    def is_current(self):
+        """Whether the file still is the one of that name: not cleared and made anew meanwhile."""
+        return os.fstat(self.fd).st_nlink > 0
+
+    def record(self, key, value):
+        """Note a thing that is about to be made, or a fact for other commands."""
+        os.write(self.fd, os.fsencode(f"{key} {value}\n"))
+
+    def records(self):
+        """What was noted: {key: value}."""
+        size = os.fstat(self.fd).st_size
+        lines = os.fsdecode(os.pread(self.fd, size, 0)).splitlines()
+        return {key: value for key, _, value in (line.partition(" ") for line in lines)}
+
+    def keeper(self):
+        """The process id of the keeper, 0 if the subhost is not running."""
+        return locked_by(self.fd, KEEPER)
+
+    def forget(self):
+        """Empty the file: all that it noted is removed."""
+        os.ftruncate(self.fd, 0)
+
+    def remove(self):
+        """The last thing to be cleared."""
+        os.unlink(f"{DIRECTORY}/{self.name}")
+        self.close()
+        remove_if_empty(DIRECTORY)
+
+
+def remove_if_empty(directory):
+    try:
+        os.rmdir(directory)
+    except OSError:
+        pass
+
+
+def claim(name):
+    """The state file for a boot, with COMMAND locked.
+
+    Waits for a stop to end.  Raises Failure if the subhost is running, or is
+    being booted by another process.
+    """
+    while True:
+        try:
+            os.mkdir(DIRECTORY, 0o700)
+        except FileExistsError:
+            pass
+        try:
+            state = State(name, create=True)
+        except FileNotFoundError:       # another command has just removed the directory
+            continue
+        if locked_by(state.fd, STOP):
+            lock(state.fd, STOP, wait=True)
+        elif not lock(state.fd, COMMAND):
+            booting = locked_by(state.fd, COMMAND)
+            if booting and not locked_by(state.fd, STOP):
+                raise Failure(f"{name} is being booted already, by process {booting}")
+        elif state.is_current():
+            keeper = state.keeper()
+            if not keeper:
+                return state
+            if not is_ending(state):
+                raise Failure(f"{name} is running already, from {state.records().get('config')}")
+            state.close()
+            wait_for(keeper)
+            continue
+        state.close()
+
+
+def is_ending(state):
+    """Whether PID 1 is gone, and the keeper about to clear up."""
+    init = state.records().get("init")
+    return init is not None and not os.path.exists(f"/proc/{init}")
+
+
+def wait_for(process, seconds=PATIENCE):
+    """Wait for the end of a process that is not our child; False if it goes on."""
+    try:
+        pidfd = os.pidfd_open(process)
+    except ProcessLookupError:
+        return True
+    try:
+        return has_ended(pidfd, seconds)
+    finally:
+        os.close(pidfd)
+
+
+def has_ended(pidfd, seconds=0):
+    """Whether the process of a descriptor ends within the time."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(max(0, seconds) * 1000))
+
+
+class Running:
+    """A running subhost: descriptors of its keeper and of its PID 1."""
+
+    __slots__ = ("init", "init_fd", "keeper", "keeper_fd", "records", "state")
+
+    def __init__(self, state):
+        """Raises ProcessLookupError if it is not running (any more)."""
+        self.state = state
+        self.keeper = state.keeper()
+        if not self.keeper:
+            raise ProcessLookupError
+        self.keeper_fd = os.pidfd_open(self.keeper)
+        self.records = state.records()
+        self.init = int(self.records["init"]) if "init" in self.records else 0
+        if not self.init:
+            raise ProcessLookupError
+        self.init_fd = os.pidfd_open(self.init)
+        # The kernel vouches for the keeper, and the keeper has but one child.
+        if parent(self.init) != self.keeper or state.keeper() != self.keeper:
+            raise ProcessLookupError
+
+    def close(self):
+        os.close(self.keeper_fd)
+        os.close(self.init_fd)
+
+
+def parent(process):
+    """The parent's process id, proc(5)."""
+    try:
+        with open(f"/proc/{process}/stat", "rb", buffering=0) as file:
+            return int(file.read(1024).rpartition(b")")[2].split()[1])
+    except (OSError, IndexError):
+        return 0
+
+
+def running(name):
+    """The running subhost NAME.  Raises Failure if it is not."""
+    try:
+        state = State(name)
+    except (FileNotFoundError, ValueError):
+        raise Failure(f"{name} is not running") from None
+    try:
+        return Running(state)
+    except ProcessLookupError:
+        state.close()
+        raise Failure(f"{name} is not running") from None
+
+
+def names():
+    """The names that have a state file, oldest first."""
+    try:
+        found = [entry for entry in os.scandir(DIRECTORY) if len(entry.name) <= 12]
+        found.sort(key=lambda entry: (entry.stat().st_ctime_ns, entry.name))
+    except FileNotFoundError:
+        return []
+    return [entry.name for entry in found]
+
+
+def all_running():
+    """Every running subhost, in the order of their boots."""
+    found = []
+    for name in names():
+        try:
+            found.append(running(name))
+        except Failure:
+            pass
+    found.sort(key=lambda one: float(one.records.get("since", 0)))
+    return found
+
+
+def now():
+    return f"{time.time():.3f}"
