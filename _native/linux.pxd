@@ -78,13 +78,21 @@ cdef extern from "<sys/stat.h>" nogil:
     int S_ISFIFO(unsigned int mode)
     unsigned int umask(unsigned int mask)
 
+cdef extern from "<sys/statfs.h>" nogil:
+    struct statfs_t "statfs":
+        long f_type
+    int statfs(const char *path, statfs_t *found)
+
+cdef extern from "<linux/magic.h>" nogil:
+    enum: CGROUP2_SUPER_MAGIC
+
 cdef extern from "<sys/sysmacros.h>" nogil:
     unsigned int major(unsigned long device)
     unsigned int minor(unsigned long device)
 
 cdef extern from "<sys/ioctl.h>" nogil:
     int ioctl(int fd, unsigned long request, ...)
-    enum: TIOCSCTTY, TIOCGPTPEER, SIOCGIFFLAGS, SIOCSIFFLAGS
+    enum: TIOCSCTTY, TIOCGPTPEER, TIOCSPTLCK, SIOCGIFFLAGS, SIOCSIFFLAGS
 
 cdef extern from "<sys/prctl.h>" nogil:
     int prctl(int option, ...)

@@ -141,6 +141,13 @@ def openat2(int directory, path, unsigned long flags, unsigned long resolve):
     return fd
 
 
+def is_cgroup2(str path):
+    """statfs(2): whether a cgroup2 file system is there."""
+    cdef bytes at = encoded(path)
+    cdef statfs_t found
+    return statfs(PyBytes_AsString(at), &found) == 0 and found.f_type == CGROUP2_SUPER_MAGIC
+
+
 def mount_of(int fd):
     """statx(2): (id of the mount that fd is in, whether fd is the root of that mount)."""
     cdef statx_t found
@@ -206,8 +213,11 @@ def locked_by(int fd, long byte):
 
 
 def terminal_peer(int master):
-    """TIOCGPTPEER, ioctl_tty(2): the other end of the pseudo-terminal, by no path."""
-    cdef int fd = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC)
+    """TIOCSPTLCK, TIOCGPTPEER, ioctl_tty(2): the other end of the pseudo-terminal, by no path."""
+    cdef int locked = 0
+    cdef int fd = -1
+    if ioctl(master, TIOCSPTLCK, &locked) == 0:
+        fd = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC)
     if fd < 0:
         raise failure("open the terminal")
     return fd

@@ -1,8 +1,7 @@
 """The control group of a subhost, cgroups(7) version 2: overlay-boot/NAME.
 
-Everything that a boot starts is born in it, and by it killed.  The hierarchy is
-reached by a mount of its own that nobody else sees: it need not be mounted
-anywhere (sysvinit), nor at any particular place.
+Everything that a boot starts is born in it, and by it killed.  Where nobody has
+mounted the hierarchy (sysvinit), it is reached by a mount that only we see.
 """
 import os
 import select
@@ -11,11 +10,16 @@ import time
 from . import namespaces
 from .errors import Failure
 
+MOUNTED = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 PARENT = "overlay-boot"
 
 
 def hierarchy():
     """A descriptor of the root of the cgroup2 hierarchy."""
+    for path in MOUNTED:
+        if namespaces.is_cgroup2(path):
+            return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    # Not at once: on a quiet machine the kernel takes 6 to 14 ms for this.
     mounted = namespaces.fsmount(namespaces.fsopen("cgroup2"), 0)
     try:
         return os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=mounted)

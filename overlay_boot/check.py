@@ -7,7 +7,6 @@ from .errors import write
 def check(path):
     """Print every variable of a configuration file with its effective value."""
     config = Config(path, "overlay-check")
-    config.resolve_log()
     rootfs.unshare_mounts()         # what a `!` command mounts goes with this process
     config.resolve()
     rootfs.check(config)

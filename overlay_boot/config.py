@@ -21,8 +21,9 @@ DEFAULTS = {
     "STOP_TIMEOUT": "10",
 }
 REPEATABLE = ("SHARE",)
-ASKED_OUTSIDE = ("NAME", "LOG")         # their commands run where the caller is
 HANDED_DOWN = "OVERLAY_BOOT_VALUES"     # in a hook's environment: the boot has resolved them
+
+LOGS = "/var/log/overlay-boot"
 
 LONGEST_LINE = 1 << 16
 LONGEST_FILE = 1 << 22
@@ -40,6 +41,8 @@ def read(path):
         raise Failure(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     try:
         with open(fd, "rb", buffering=0) as file:
+            if os.fstat(fd).st_mode & 0o170000 not in (0o100000, 0o040000):     # inode(7)
+                raise Failure(f"{path} is not a regular file")
             data = file.read(LONGEST_FILE + 1) or b""
     except OSError as error:
         raise Failure(f"cannot read {path}: {error.strerror}") from None
@@ -85,8 +88,8 @@ def suspect(name, equals, path, number):
 class Config:
     """A subhost's configuration: every variable with its effective value.
 
-    NAME and LOG are there from the start; resolve() finds the others, which may
-    run commands.  Paths are absolute, lower, start, cables and share are lists.
+    NAME is there from the start; resolve() finds the others.  Paths are absolute;
+    lower, start, cables and share are lists.
     """
 
     __slots__ = ("action", "assigned", "base", "cables", "handed", "init", "live", "log", "lower", "name",
@@ -102,15 +105,13 @@ class Config:
         if self.name is None:
             self.name = os.path.basename(path).removesuffix(".conf")
         check_name(self.name)
+        if "\n" in self.path:
+            raise Failure(f"{path}: no line feed can be in the path of a configuration file")
+        self.log = self.value("LOG", os.getcwd())
         self.reaper = os.environ.get("REAPER") or "/.reaper"
 
-    def resolve_log(self):
-        """LOG, on which nothing else depends, for those who write to it."""
-        log = self.value("LOG", os.getcwd())
-        self.log = f"/var/log/overlay-boot/{self.name}.log" if log is None else os.path.abspath(log)
-
     def resolve(self, cgroup=-1):
-        """All the others; commands are run in BASE, in the control group cgroup."""
+        """Find all the others; commands are run in BASE, in the control group cgroup."""
         here = os.path.dirname(self.path)
         self.base = os.path.realpath(os.path.join(here, self.value("BASE", here, cgroup)))
         if not os.path.isdir(self.base):
@@ -126,11 +127,14 @@ class Config:
         lower = value("LOWER")
         self.lower = [place(path) for path in ([lower] if os.path.isdir(place(lower)) else lower.split(":"))]
         self.cables = value("CABLES").split()
+        if self.cables:
+            raise Failure(f"CABLES={' '.join(self.cables)}: this version makes no cables")
         self.start = services(value("START"))
         self.premount, self.postmount = value("PREMOUNT").split(), value("POSTMOUNT").split()
         self.init = value("INIT").split()
         self.ram_size = checked_size(value("RAM_SIZE"))
         self.stop_timeout = checked_seconds(value("STOP_TIMEOUT"))
+        self.log = place(self.log or f"{LOGS}/{self.name}.log")
         self.share = [self.share_of(text) for text in self.assigned.get("SHARE", ())]
 
     def value(self, variable, directory, cgroup=-1):

@@ -5,7 +5,6 @@ import select
 
 from . import cgroup, namespaces, processes, rootfs
 from .errors import Failure
-from .subhost import environment
 
 SHELLS = ["/bin/bash", "/usr/bin/bash", "/bin/sh", "/usr/bin/sh"]
 NOT_EXECUTABLE, NOT_FOUND = 126, 127        # as a shell says it
@@ -17,7 +16,7 @@ def enter(running, command, user=None):
     """Run a command, or a shell if there is none, in the subhost; its exit status."""
     root = os.open(f"/proc/{running.init}/root", rootfs.DIRECTORY)
     account = Account(root, user)
-    env = {**environment(), **account.environment()}
+    env = {**processes.environment_inside(), **account.environment()}
     words, paths = [*command], SHELLS
     if command:
         paths = processes.candidates(command[0])
@@ -93,7 +92,7 @@ def entries(root, path, fields):
         return
     with open(fd, "rb", buffering=0) as file:
         data = file.read(LONGEST_FILE) if rootfs.is_regular(fd) else b""
-    for line in os.fsdecode(data).splitlines():
+    for line in os.fsdecode(data).split("\n"):
         entry = line.split(":")
         if len(entry) == fields and entry[2].isascii() and entry[2].isdigit() and "\0" not in line:
             yield entry
@@ -114,16 +113,9 @@ class Terminal:
                 raise Failure("the subhost's /dev/pts/ptmx is no pseudo-terminal multiplexer")
             self.outer = os.open(f"/proc/self/fd/{found}", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
             os.close(found)
-            self.unlock()
             self.inner = namespaces.terminal_peer(self.outer)
         except OSError as error:
             raise Failure(f"no terminal from the subhost's /dev/pts: {error.strerror}") from None
-
-    def unlock(self):
-        """unlockpt(3)."""
-        import fcntl
-        import termios
-        fcntl.ioctl(self.outer, termios.TIOCSPTLCK, b"\0\0\0\0")
 
     def serve(self, process, pidfd, terminals):
         """Copy what is typed and what is printed, until the child has ended."""

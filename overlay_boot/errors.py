@@ -17,12 +17,10 @@ class Misuse(Failure):
     status = MISUSED
 
 
-class Told(Failure):
-    """A failure that somebody else has said all about."""
-
-
 def reason(error):
-    """An OSError as `cannot VERB OBJECT: REASON`, where it knows verb and object."""
+    """What a Failure says; an OSError as `cannot VERB OBJECT: REASON`, where it knows verb and object."""
+    if isinstance(error, Failure):
+        return str(error)
     text = error.strerror or str(error)
     what = name(error.filename)
     verb = getattr(error, "verb", None)
@@ -57,8 +55,6 @@ def run(command):
     """Run a command's function with its arguments; the exit status."""
     try:
         return command(sys.argv[1:]) or DONE
-    except Told as failure:
-        return failure.status
     except Failure as failure:
         complain(failure)
         return failure.status

@@ -23,27 +23,33 @@ def environment(values):
     return {**os.environ, "PATH": f"{path}:{PATH}:{PROGRAMS}", **values}
 
 
-def run(words, values, directory, *, cgroup=-1, output=False):
+def environment_inside():
+    """All of the environment that enters a subhost."""
+    return {"PATH": PATH, "TERM": os.environ.get("TERM") or "linux",
+            "LANG": os.environ.get("LANG") or "C.UTF-8", "container": "overlay-boot"}
+
+
+def run(words, values, directory, *, cgroup=-1, log=2, output=False):
     """Run a command line to its end; what it printed, where output is asked for.
 
-    values are added to its environment; it is killed when this process ends.
+    What it prints otherwise goes to the descriptor log.  values are added to its environment; it is killed when this process ends.
     Raises Failure if it cannot be executed, fails, is killed, or says more
     than LIMIT bytes.
     """
     env = environment(values)
     paths = [os.path.join(directory, path) for path in candidates(words[0], env["PATH"])]
     null = os.open("/dev/null", os.O_RDONLY)
-    source, sink = os.pipe() if output else (-1, 2)
+    source, sink = os.pipe() if output else (-1, log)
     try:
         try:
             process, pidfd = namespaces.spawn(
-                paths, words, env, standard=(null, sink, 2), directory=directory, cgroup=cgroup, bound=True)
+                paths, words, env, standard=(null, sink, log), directory=directory, cgroup=cgroup, bound=True)
         except OSError as error:
             raise Failure(f"cannot execute {words[0]}: {error.strerror}") from None
         try:
             if output:
                 os.close(sink)
-                sink = -1
+                sink = log
             said = gather(source, pidfd) if output else b""
             ended = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
         except BaseException:
@@ -54,7 +60,7 @@ def run(words, values, directory, *, cgroup=-1, output=False):
             os.close(pidfd)
     finally:
         for fd in (null, source, sink):
-            if fd > 2:
+            if fd not in (-1, log):
                 os.close(fd)
     if ended:
         how = f"was killed by signal {-ended}" if ended < 0 else f"failed with exit status {ended}"
@@ -94,7 +100,7 @@ def run_inside(inside, words, env, cgroup, seconds):
 
 
 def gather(source, pidfd, seconds=None):
-    """What comes from source until it ends, or until the process has ended; None if time runs out.
+    """What comes from source until the process has ended; None if time runs out before.
 
     A daemon that the process leaves behind may hold the other end open.
     """
@@ -105,20 +111,27 @@ def gather(source, pidfd, seconds=None):
     end = None if seconds is None else time.monotonic() + seconds
     said = b""
     while True:
-        left = None if end is None else max(0, end - time.monotonic()) * 1000
-        ready = [fd for fd, _ in poll.poll(left)]
+        ready = dict(poll.poll(None if end is None else max(0, end - time.monotonic()) * 1000))
         if not ready:
             return None
+        said += available(source)
+        if len(said) > LIMIT:
+            raise Failure(f"more than {LIMIT} bytes of output")
+        if pidfd in ready:
+            return said
+        if not ready[source] & select.POLLIN:       # hung up
+            poll.unregister(source)
+
+
+def available(source):
+    """What there is to be read now, or more than LIMIT bytes of it."""
+    said = b""
+    while len(said) <= LIMIT:
         try:
             chunk = os.read(source, 1 << 16)
         except BlockingIOError:
-            if pidfd in ready:
-                return said
-            continue
+            break
         if not chunk:
-            poll.unregister(source)
-            if pidfd in ready:
-                return said
+            break
         said += chunk
-        if len(said) > LIMIT:
-            raise Failure(f"more than {LIMIT} bytes of output")
+    return said

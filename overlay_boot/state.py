@@ -52,7 +52,7 @@ class State:
     def records(self):
         """What was noted: {key: value}."""
         size = os.fstat(self.fd).st_size
-        lines = os.fsdecode(os.pread(self.fd, size, 0)).splitlines()
+        lines = os.fsdecode(os.pread(self.fd, size, 0)).split("\n")
         return {key: value for key, _, value in (line.partition(" ") for line in lines)}
 
     def keeper(self):

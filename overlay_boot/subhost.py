@@ -3,6 +3,7 @@ import _signal
 import os
 
 from . import PROGRAMS, cgroup, hooks, namespaces, network, processes, rootfs
+from .config import LOGS
 from .errors import Failure, complain, reason
 from .namespaces import lock, locked_by
 from .state import COMMAND, PATIENCE, STOP, Running, State, claim, has_ended, now
@@ -16,8 +17,7 @@ def boot(config, *, foreground=False):
     In the foreground it does not return: this process becomes the keeper.
     Raises Failure, with nothing left of the boot, if a step fails.
     """
-    config.resolve_log()
-    log = open_log(config)
+    os.umask(0o022)
     state = claim(config.name)
     host = -1
     try:
@@ -28,14 +28,16 @@ def boot(config, *, foreground=False):
         host = rootfs.unshare_mounts()
         config.resolve(group)
         rootfs.check(config)
-        net = made_on_host(host, network.make, state)
-        values = {"NETNS": f"/proc/{os.getpid()}/fd/{net}"}
-        premount(config, group, values)
+        log = on_host(host, open_log, config)
+        net = on_host(host, network.make, state)
+        hook = Hook(config, group, log, net)
+        if not rootfs.is_premounted(config):
+            hook.premount()
         root = rootfs.mount_root(config)
-        postmount(config, root, net, group, values)
+        hook.postmount(root)
         for outside, inside in config.share:
             rootfs.share(root, outside, inside)
-        command, started = hooks.init_command(config, root, cgroup=group, **values)
+        command, started = hook.init(root)
         state.record("start", " ".join(started))
         state.record("timeout", config.stop_timeout)
         state.record("log", config.log)
@@ -50,8 +52,8 @@ def boot(config, *, foreground=False):
             namespaces.setns(host, namespaces.NEWNS)
         try:
             clear(state)
-        except (OSError, Failure) as error:     # the first error is the one that is told last
-            complain(f"cannot undo all of the boot: {reason(error) if isinstance(error, OSError) else error}")
+        except (OSError, Failure) as error:
+            complain(f"cannot undo all of the boot: {reason(error)}")
         raise
 
 
@@ -71,7 +73,7 @@ def open_log(config):
     """LOG, opened for appending, with its directory made if it is the default one's."""
     directory = os.path.dirname(config.log)
     try:
-        if directory == "/var/log/overlay-boot" and not os.path.isdir(directory):
+        if directory == LOGS and not os.path.isdir(directory):
             os.mkdir(directory, 0o750)
         return os.open(config.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
                        | os.O_NOCTTY | os.O_CLOEXEC, 0o640)
@@ -79,31 +81,40 @@ def open_log(config):
         raise Failure(f"cannot write LOG={config.log}: {error.strerror}") from None
 
 
-def made_on_host(host, make, state):
-    """Call make in the host's mount namespace, of which host is a descriptor."""
+def on_host(host, function, argument):
+    """Call a function in the host's mount namespace, of which host is a descriptor."""
     own = os.open("/proc/self/ns/mnt", os.O_RDONLY)
     namespaces.setns(host, namespaces.NEWNS)
     try:
-        return make(state)
+        return function(argument)
     finally:
         namespaces.setns(own, namespaces.NEWNS)
         os.close(own)
 
 
-def premount(config, group, values):
-    if rootfs.is_premounted(config):
-        return
-    if hooks.is_default(config, "PREMOUNT"):
-        hooks.premount(config)
-    else:
-        hooks.run(config, "PREMOUNT", [config.upper], cgroup=group, **values)
+class Hook:
+    """The hooks of a boot: the default ones are called here, others are run."""
 
+    def __init__(self, config, group, log, net):
+        self.config = config
+        self.network = net
+        self.values = {"NETNS": f"/proc/{os.getpid()}/fd/{net}"}
+        self.child = {"cgroup": group, "log": log}
 
-def postmount(config, root, net, group, values):
-    if hooks.is_default(config, "POSTMOUNT"):
-        hooks.postmount(config, root, net)
-    else:
-        hooks.run(config, "POSTMOUNT", [config.live, config.upper], cgroup=group, **values)
+    def premount(self):
+        if hooks.is_default(self.config, "PREMOUNT"):
+            hooks.premount(self.config)
+        else:
+            hooks.run(self.config, "PREMOUNT", [self.config.upper], self.values, **self.child)
+
+    def postmount(self, root):
+        if hooks.is_default(self.config, "POSTMOUNT"):
+            hooks.postmount(self.config, root, self.network)
+        else:
+            hooks.run(self.config, "POSTMOUNT", [self.config.live, self.config.upper], self.values, **self.child)
+
+    def init(self, root):
+        return hooks.init_command(self.config, root, self.values, **self.child)
 
 
 class Keeper:
@@ -129,8 +140,8 @@ class Keeper:
                 self.hostname, *command]
         program = f"{PROGRAMS}/keeper"
         if foreground:
-            os.execve(program, argv, environment())
-        process = os.posix_spawn(program, argv, environment(), setsid=True)
+            os.execve(program, argv, processes.environment_inside())
+        process = os.posix_spawn(program, argv, processes.environment_inside(), setsid=True)
         os.close(report)
         try:
             said = read_all(source)
@@ -163,12 +174,6 @@ def hostname(config, root):
     name = text.strip().decode("ascii", "replace")
     is_one = 0 < len(name) <= 64 and all(letter.isalnum() or letter in "-." for letter in name) and name.isascii()
     return name if is_one else config.name
-
-
-def environment():
-    """All of the environment that enters a subhost."""
-    return {"PATH": processes.PATH, "TERM": os.environ.get("TERM") or "linux",
-            "LANG": os.environ.get("LANG") or "C.UTF-8", "container": "overlay-boot"}
 
 
 # Clear
@@ -229,9 +234,11 @@ def stop(config):
         if interrupted:
             return
         raise Failure(f"{config.name} is not running") from None
-    stop_services(running)
-    terminate(running)
-    clear(state)
+    try:
+        stop_services(running)
+        terminate(running)
+    finally:
+        clear(state)
 
 
 def refuse_others(config, state):
@@ -276,7 +283,7 @@ def send(pidfd, number):
 def stop_services(running):
     """Stop what START has started, in reverse order; each may take as long as STOP_TIMEOUT."""
     words = running.records.get("start", "").split()
-    if not words:
+    if not words or has_ended(running.init_fd):
         return
     seconds = float(running.records["timeout"])
     namespaces.setns(running.init_fd, namespaces.NEWPID)
@@ -285,7 +292,7 @@ def stop_services(running):
     for word in reversed(words):
         command = [word, "stop"] if word[0] == "/" else ["service", word, "stop"]
         try:
-            said = processes.run_inside(running.init_fd, command, environment(), group, seconds)
+            said = processes.run_inside(running.init_fd, command, processes.environment_inside(), group, seconds)
         except Failure as failure:
             said = f"overlay-stop: stop {word}: {failure}\n".encode()
             complain(f"stop {word}: {failure}")

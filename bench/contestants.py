@@ -1,0 +1,243 @@
+"""Who is measured: the installed overlay-boot, the shell version, and other container programs.
+
+Each has `boot()`, which returns milliseconds, and `close()`. Those that have subhosts also have `enter()`, `stop()` and
+`resident()`.
+"""
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+
+import process
+from process import Failed
+
+
+class Subhost:
+    """What the installed and the shell version have in common: a configuration, and the same three commands."""
+
+    def __init__(self, machine, name):
+        self.name = name
+        self.log = os.path.join(machine.directory, f"{name}.out")
+        directory = machine.make(name)
+        self.conf = os.path.join(directory, f"{name}.conf")
+        with open(self.conf, "w", encoding="utf-8") as file:
+            file.write(f"BASE= .\nSTART= none\nLOG= {directory}/log\n")
+        self.feed = os.path.join(directory, "exit")
+        with open(self.feed, "w", encoding="utf-8") as file:
+            file.write("exit\n")
+        self.running = False
+
+    def command(self, name):
+        raise NotImplementedError
+
+    def boot(self):
+        self.running = True
+        return process.run([self.command("overlay-boot"), self.conf], self.log)
+
+    def enter_shell(self):
+        return process.run([self.command("overlay-go"), self.name], self.log, stdin=self.feed)
+
+    def stop(self):
+        elapsed = process.run([self.command("overlay-stop"), self.conf], self.log)
+        self.running = False
+        return elapsed
+
+    def close(self):
+        """Stop it, however far its boot has come. What a stop that fails leaves is for Machine.tidy() to tell."""
+        if self.running:
+            with contextlib.suppress(Failed):
+                self.stop()
+
+
+class Installed(Subhost):
+    """overlay-boot as it is installed."""
+
+    title = "overlay-boot"
+
+    def command(self, name):
+        return process.program(name)
+
+    def boot(self):
+        elapsed = super().boot()
+        self.expect_network(True)
+        return elapsed
+
+    def stop(self):
+        elapsed = super().stop()
+        self.expect_network(False)
+        return elapsed
+
+    def expect_network(self, there):
+        """A time counts only if what was timed has been done, and done by then."""
+        if os.path.exists(f"/run/netns/{self.name}") != there:
+            raise Failed(f"{'no' if there else 'still a'} network namespace {self.name}")
+
+    def enter(self):
+        return process.run([self.command("overlay-go"), self.name, "true"], self.log)
+
+    def resident(self):
+        """The KiB of the two processes that a subhost costs: PID 1, and the keeper, its parent."""
+        listed = process.output([self.command("overlay-ls"), "--json"])
+        pid = next((subhost["pid"] for subhost in listed if subhost["name"] == self.name), None)
+        if not pid:
+            raise Failed(f"overlay-ls gives no pid of {self.name}")
+        return process.private_dirty([pid, process.parent(pid)])
+
+
+class ShellVersion(Subhost):
+    """overlay-boot 1.6.4, unpacked somewhere."""
+
+    title = "shell version"
+
+    def __init__(self, machine, name, directory):
+        super().__init__(machine, name)
+        self.programs = os.path.join(machine.directory, "shell")
+        os.mkdir(self.programs)
+        for command in ("overlay-boot", "overlay-go", "overlay-stop"):
+            source = os.path.join(os.path.abspath(directory), command)
+            if not os.access(source, os.X_OK):
+                raise Failed(f"no {source}")
+            # Through a link, as from /usr/sbin: by the path of its own directory, .../overlay-boot/overlay-stop,
+            # a stop would take itself for the subhost.
+            os.symlink(source, self.command(command))
+        self.outer = None
+
+    def command(self, name):
+        return os.path.join(self.programs, name)
+
+    def boot(self):
+        """Until the reaper runs: the command itself returns before anything was tried."""
+        start = process.now()
+        super().boot()
+        self.outer = process.until(self._find_outer, f"{self.name} is booting")
+        process.until(self._reaper_runs, f"the reaper of {self.name} runs")
+        return process.now() - start
+
+    def _find_outer(self):
+        """The topmost process of the subhost: its subshells have the same arguments."""
+        pids = process.with_argument(self.conf)
+        return next((pid for pid in pids if process.parent(pid) not in pids), None)
+
+    def _reaper_runs(self):
+        grandchildren = [pid for child in process.children(self.outer) for pid in process.children(child)]
+        return any(process.arguments(pid) == ["/.reaper", self.name] for pid in grandchildren)
+
+    def enter(self):
+        return self.enter_shell()
+
+    def resident(self):
+        return process.private_dirty(process.tree(self.outer))
+
+    def stop(self):
+        """Its stop returns while its processes still end: that they do is seen to after the time was taken."""
+        pidfds = [os.pidfd_open(pid) for pid in process.tree(self.outer or self._find_outer())]
+        elapsed = super().stop()
+        for pidfd in pidfds:
+            if not select.select([pidfd], [], [], process.PATIENCE)[0]:
+                raise Failed(f"{self.name} does not stop")
+            os.close(pidfd)
+        return elapsed
+
+
+class Peer:
+    """Another program that runs `true` in namespaces of its own, on an overlay of the same root.
+
+    Its overlay is mounted beforehand, in its favour: only overlay-boot's own mount is in the time taken.
+    All are set up for the least work that gives the same: mount, pid, ipc, uts and net namespaces with lo up; /proc,
+    /dev with a devpts, /sys (not bwrap, which cannot mount one), a tmpfs on /run; no seccomp filter where possible.
+    """
+
+    def __init__(self, machine):
+        self.name = machine.prefix
+        self.program = process.program(self.title.split()[0])
+        self.log = os.path.join(machine.directory, f"{self.title}.out")
+        self.directory = machine.make(self.title.replace(" ", "-"))
+        self.live = os.path.join(self.directory, "live")
+        options = f"lowerdir=/,upperdir={self.directory}/root,workdir={self.directory}/work"
+        subprocess.run(["mount", "-t", "overlay", "-o", options, self.name, self.live], check=True)
+        self.configure()
+
+    def configure(self):
+        """Write the configuration file, where there is one."""
+
+    def boot(self):
+        return process.run([self.program, *self.options()], self.log)
+
+    def close(self):
+        subprocess.run(["umount", self.live], check=True)
+
+
+class Runc(Peer):
+    """Makes and removes a control group in every hierarchy; there is no way to do without."""
+
+    title = "runc run"
+
+    def configure(self):
+        config = {
+            "ociVersion": "1.0.2",
+            "root": {"path": "live"},
+            "hostname": self.name,
+            "process": {"user": {"uid": 0, "gid": 0}, "args": ["/bin/true"], "env": ["PATH=/usr/bin"], "cwd": "/"},
+            "mounts": [
+                {"destination": "/proc", "type": "proc", "source": "proc"},
+                {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]},
+                {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["newinstance"]},
+                {"destination": "/sys", "type": "sysfs", "source": "sysfs"},
+                {"destination": "/run", "type": "tmpfs", "source": "tmpfs", "options": ["size=50m", "mode=755"]},
+            ],
+            "linux": {"namespaces": [{"type": kind} for kind in ("mount", "pid", "ipc", "uts", "network")]},
+        }
+        with open(os.path.join(self.directory, "config.json"), "w", encoding="utf-8") as file:
+            json.dump(config, file)
+
+    def options(self):
+        state = os.path.join(self.directory, "state")
+        return ["--root", state, "run", "--no-new-keyring", "--bundle", self.directory, self.name]
+
+
+class Lxc(Peer):
+    """Makes and removes control groups too, and leaves "lxc.pivot" behind in each hierarchy."""
+
+    title = "lxc-execute"
+
+    def configure(self):
+        self.config = os.path.join(self.directory, "config")
+        with open(self.config, "w", encoding="utf-8") as file:
+            file.write(
+                f"lxc.rootfs.path = dir:{self.live}\n"
+                f"lxc.uts.name = {self.name}\n"
+                "lxc.net.0.type = empty\n"
+                "lxc.net.0.flags = up\n"
+                "lxc.mount.auto = proc:rw sys:rw\n"
+                "lxc.mount.entry = tmpfs run tmpfs size=50m,mode=755 0 0\n"
+            )
+
+    def options(self):
+        return ["-n", self.name, "-P", self.directory, "-f", self.config, "--", "/bin/true"]
+
+
+class Nspawn(Peer):
+    """Told to do without systemd as PID 1 and without a unit; it has no option for no seccomp filter."""
+
+    title = "systemd-nspawn"
+
+    def options(self):
+        without = ["--register=no", "--keep-unit", "--link-journal=no", "--resolv-conf=off", "--timezone=off"]
+        where = ["--private-network", "--console=pipe", "-M", self.name, "-D", self.live]
+        return ["--quiet", *without, *where, "/bin/true"]
+
+
+class Bwrap(Peer):
+    """All namespaces except user, which overlay-boot does not make by default either."""
+
+    title = "bwrap"
+
+    def options(self):
+        namespaces = [f"--unshare-{kind}" for kind in ("pid", "ipc", "uts", "net", "cgroup")]
+        mounts = ["--bind", self.live, "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/run"]
+        return [*namespaces, *mounts, "/bin/true"]
+
+
+PEERS = (Runc, Lxc, Nspawn, Bwrap)

@@ -1,0 +1,83 @@
+"""The machine that the benchmark borrows: a place to work on, and how it was before."""
+
+import glob
+import os
+import secrets
+import shutil
+import subprocess
+import tempfile
+
+import process
+
+# What the peers, or the shell version, make outside of their own directories and leave behind.
+PEER_GROUPS = ("lxc.pivot", "payload", "supervisor")
+MISSPELT_NULL = "/dev/nukk"
+NETNS = "/run/netns"
+
+
+class Machine:
+    """A scratch directory on a real disk, names that nobody else has, and everything as it was afterwards."""
+
+    def __init__(self, parent):
+        kind = subprocess.run(
+            ["stat", "--file-system", "--format=%T", parent], stdout=subprocess.PIPE, text=True, check=False
+        ).stdout.strip()
+        if kind in ("", "overlayfs", "tmpfs", "ramfs"):
+            raise process.Failed(f"{parent} is on {kind or 'nothing'}, not on a disk")
+        self.prefix = "ob" + secrets.token_hex(2)
+        # The shell version takes a process with "overlay-boot" and a configuration in its command line for a
+        # subhost: the path must not contain that word.
+        self.directory = tempfile.mkdtemp(prefix=f"bench-{self.prefix}-", dir=parent)
+        self._groups = _control_groups()
+        self._had_null = os.path.exists(MISSPELT_NULL)
+        self._had_netns = os.path.ismount(NETNS)
+
+    def make(self, name):
+        """A new directory in the scratch directory, with the three of a subhost in it."""
+        path = os.path.join(self.directory, name)
+        for part in ("root", "work", "live"):
+            os.makedirs(os.path.join(path, part))
+        return path
+
+    def tidy(self):
+        """Remove what is ours; return a list of what could not be removed."""
+        self._remove_left_by_peers()
+        left = self._left()
+        if any(entry.startswith("mount ") for entry in left):
+            left.append(f"directory {self.directory}")  # to delete it might delete through the mount
+        else:
+            shutil.rmtree(self.directory)
+        return left
+
+    def _remove_left_by_peers(self):
+        for path in sorted(_control_groups() - self._groups, reverse=True):
+            if os.path.basename(path).startswith((*PEER_GROUPS, self.prefix)):
+                _try(os.rmdir, path)
+        if not self._had_null:
+            _try(os.unlink, MISSPELT_NULL)
+        for path in glob.glob(f"/run/systemd/nspawn/propagate/{self.prefix}*"):
+            _try(os.rmdir, path)
+        for path, _, _ in os.walk(f"/run/lxc/lock{self.directory}", topdown=False):
+            _try(os.removedirs, path)
+        if not self._had_netns:
+            # "ip netns add" makes a mount of it. While it is in use by anyone else this fails, as it should.
+            subprocess.run(["umount", NETNS], stderr=subprocess.DEVNULL, check=False)
+
+    def _left(self):
+        with open("/proc/self/mountinfo", encoding="utf-8") as file:
+            left = [f"mount {line.split()[4]}" for line in file if self.prefix in line]
+        left += [f"process {pid}" for pid in process.with_argument(self.prefix) if pid != os.getpid()]
+        left += [f"control group {path}" for path in _control_groups() if self.prefix in path]
+        left += glob.glob(f"{NETNS}/{self.prefix}*") + glob.glob(f"/run/overlay-boot/{self.prefix}*")
+        return left
+
+
+def _control_groups():
+    return {path for path, _, _ in os.walk("/sys/fs/cgroup")}
+
+
+def _try(function, path):
+    try:
+        function(path)
+    except OSError:
+        pass  # never made, made again by somebody else, or in use: tidy() lists what is ours

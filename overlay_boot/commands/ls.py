@@ -1,0 +1,30 @@
+"""overlay-ls(8): list the subhosts."""
+from ..errors import run, write
+from ..listing import subhosts, table
+from ..privilege import require_root
+
+
+def command(arguments):
+    options = parser().parse_args(arguments) if arguments else None
+    require_root()
+    rows = subhosts()
+    if options and options.json:
+        import json
+        write(1, json.dumps(rows, indent=2) + "\n")
+    else:
+        write(1, table(rows))
+
+
+def parser():
+    import argparse
+
+    from .. import __version__
+    parser = argparse.ArgumentParser(
+        prog="overlay-ls", description="List the subhosts: running, and listed in /etc/subhosts.conf but not running.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument("--json", action="store_true", help="as JSON, for programs")
+    return parser
+
+
+def main():
+    return run(command)

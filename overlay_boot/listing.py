@@ -1,0 +1,110 @@
+"""What overlay-ls tells of every subhost."""
+import os
+import time
+
+from . import cgroup
+from .config import read
+from .errors import Failure
+from .namespaces import locked_by
+from .state import COMMAND, STOP, Running, State, names
+
+LISTED = "/etc/subhosts.conf"
+COLUMNS = ("name", "state", "pid", "since", "processes", "memory", "config")
+
+
+def subhosts():
+    """All that are running, being booted or stopped, and those of /etc/subhosts.conf that are not: a row each.
+
+    A row is a dictionary: name, state, pid (on the host, of PID 1), since
+    (seconds of the epoch), processes, memory (bytes), config; None where there
+    is nothing to tell.
+    """
+    rows = [row for row in map(of_state, names()) if row]
+    known = {row["config"] for row in rows}
+    return rows + [of_file(path) for path in listed() if os.path.realpath(path) not in known]
+
+
+def row(name, state, config, *, pid=None, since=None, processes=None, memory=None):
+    return {"name": name, "state": state, "pid": pid, "since": since,
+            "processes": processes, "memory": memory, "config": config}
+
+
+def of_state(name):
+    try:
+        state = State(name)
+    except FileNotFoundError:
+        return None
+    try:
+        running = Running(state)
+    except ProcessLookupError:
+        if locked_by(state.fd, COMMAND):
+            doing = "stopping" if locked_by(state.fd, STOP) else "booting"
+        else:
+            doing = "dead"              # killed: the next command for it clears it
+        return row(name, doing, state.records().get("config"))
+    else:
+        processes, memory = usage(running)
+        return row(name, "stopping" if locked_by(state.fd, STOP) else "running", running.records["config"],
+                   pid=running.init, since=float(running.records["since"]), processes=processes, memory=memory)
+    finally:
+        state.close()
+
+
+def usage(running):
+    """(number of processes, bytes of memory); the memory is summed where the control group does not count it."""
+    group = cgroup.opened(running.records["cgroup"])
+    try:
+        members = cgroup.members(group)
+        try:
+            return len(members), int(cgroup.read(group, "memory.current"))
+        except FileNotFoundError:
+            return len(members), sum(map(resident, members))
+    finally:
+        os.close(group)
+
+
+def resident(process):
+    """The memory of one process: its share of what is shared, where the kernel says it, proc(5)."""
+    try:
+        with open(f"/proc/{process}/smaps_rollup", encoding="ascii") as file:
+            return sum(int(line.split()[1]) << 10 for line in file if line.startswith("Pss:"))
+    except OSError:
+        return 0
+
+
+def listed():
+    """The configuration files in /etc/subhosts.conf."""
+    try:
+        with open(LISTED, encoding="utf-8", errors="surrogateescape") as file:
+            lines = file.readlines()
+    except FileNotFoundError:
+        return []
+    return [path for line in lines if "#" not in line for path in line.split()]
+
+
+def of_file(path):
+    """The row of a configuration file whose subhost is not running; no command in it is run."""
+    try:
+        name = read(path).get("NAME", [os.path.basename(path).removesuffix(".conf")])[0]
+    except Failure:
+        return row(os.path.basename(path).removesuffix(".conf"), "unreadable", path)
+    return row(name, "stopped", path)
+
+
+def table(rows):
+    """The rows as lines of text, in columns."""
+    cells = [[column.upper() for column in COLUMNS], *([said(row, column) for column in COLUMNS] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    return "".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() + "\n"
+                   for line in cells)
+
+
+def said(row, column):
+    value = row[column]
+    if value is None:
+        return "-"
+    if column == "since":
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
+    if column == "memory":
+        return f"{value / (1 << 20):.1f}M"
+    return str(value)
