@@ -25,7 +25,9 @@ cdef extern from *:
     #define COMMAND_BYTE 0
     #define KEEPER_BYTE 1
     #define STOP_BYTE 2
+    static const char EXECUTE[] = "cannot execute in the subhost, as PID 1, ";
     """
+    const char *EXECUTE
     enum: COMMAND_BYTE, KEEPER_BYTE, STOP_BYTE
 
 cdef enum:
@@ -46,6 +48,7 @@ cdef struct Plan:
 cdef struct Failure:
     # A pointer into the program's own text: both ends of the pipe are one image.
     const char *what
+    const char *which
     int error
 
 
@@ -70,12 +73,13 @@ cdef void put_number(char *line, unsigned int number) noexcept nogil:
     put(line, digits + at)
 
 
-cdef void tell(int fd, const char *what, int error) noexcept nogil:
+cdef void tell(int fd, const char *what, const char *which, int error) noexcept nogil:
     cdef char line[LINE]
     line[0] = 0
     if fd == 2:
         put(line, b"overlay-boot: ")
     put(line, what)
+    put(line, which)
     put(line, b": ")
     put(line, strerror(error))
     if fd == 2:
@@ -192,7 +196,7 @@ cdef const char *become(Plan *plan, int go, int console) noexcept nogil:
     default_signals()
     syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC)
     execve(plan.command[0], plan.command, environ)
-    return plan.command[0]
+    return EXECUTE
 
 
 cdef pid_t clone_init(Plan *plan, int console, int *go, int *failed) noexcept nogil:
@@ -208,6 +212,9 @@ cdef pid_t clone_init(Plan *plan, int console, int *go, int *failed) noexcept no
         close(go[1])
         failure.what = become(plan, go[0], console)
         failure.error = errno
+        failure.which = b""
+        if failure.what == EXECUTE:
+            failure.which = plan.command[0]
         write(failed[1], &failure, sizeof(failure))
         _exit(1)
     return child
@@ -229,20 +236,18 @@ cdef pid_t start(Plan *plan, int console) noexcept nogil:
     cdef Failure failure
     cdef pid_t child
     if pipe2(go, O_CLOEXEC) < 0 or pipe2(failed, O_CLOEXEC) < 0:
-        tell(plan.report, b"cannot make a pipe", errno)
+        tell(plan.report, b"cannot make a pipe", b"", errno)
         return 0
     child = clone_init(plan, console, go, failed)
     if child < 0:
-        tell(plan.report, b"cannot make namespaces and PID 1", errno)
+        tell(plan.report, b"cannot make namespaces and PID 1", b"", errno)
         return 0
     close(go[0])
     close(failed[1])
     record(plan.state, child)
     write(go[1], b"+", 1)
     if read(failed[0], &failure, sizeof(failure)) == sizeof(failure):
-        if failure.what == plan.command[0]:
-            failure.what = b"cannot execute PID 1's command in the subhost"
-        tell(plan.report, failure.what, failure.error)
+        tell(plan.report, failure.what, failure.which, failure.error)
         waitpid(child, NULL, 0)
         return 0
     close(go[1])
@@ -336,7 +341,7 @@ cdef int keep(Plan *plan) noexcept nogil:
     signals = signalfd(-1, &everything, SFD_CLOEXEC | SFD_NONBLOCK)
     if signals < 0 or pipe2(console, O_CLOEXEC) < 0 \
             or lock(plan.state, F_SETLK, F_WRLCK, KEEPER_BYTE) < 0:
-        tell(plan.report, b"cannot lock the state file", errno)
+        tell(plan.report, b"cannot lock the state file", b"", errno)
         return 1
     child = start(plan, console[1])
     if child:

@@ -1,5 +1,7 @@
-"""overlay-boot: subhosts on one kernel.  The story of a boot is in subhost.py."""
+"""overlay-boot: subhosts on one kernel.  The stories are boot.py and stop.py."""
 
 __version__ = "2.0.0"
 
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PROGRAMS = "/usr/libexec/overlay-boot"
+REAPER_MARK = b"overlay-boot reaper"    # in the program, of each version of ours

@@ -1,7 +1,7 @@
 """The configuration file: overlay-boot.conf(5)."""
-import os
+import posix
 
-from . import processes
+from . import paths
 from .errors import Failure, complain
 
 DEFAULTS = {
@@ -36,14 +36,14 @@ def read(path):
     Raises Failure for what is no configuration file, in the user's words.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        fd = posix.open(path, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_NOCTTY | posix.O_CLOEXEC)
     except (OSError, ValueError) as error:
         raise Failure(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     try:
         with open(fd, "rb", buffering=0) as file:
-            if os.fstat(fd).st_mode & 0o170000 not in (0o100000, 0o040000):     # inode(7)
+            if paths.kind_of(fd) not in (paths.REGULAR, paths.DIRECTORY):
                 raise Failure(f"{path} is not a regular file")
-            data = file.read(LONGEST_FILE + 1) or b""
+            data = file.read(min(posix.fstat(fd).st_size, LONGEST_FILE) + 1) or b""
     except OSError as error:
         raise Failure(f"cannot read {path}: {error.strerror}") from None
     if len(data) > LONGEST_FILE:
@@ -62,7 +62,7 @@ def parse(data, path):
         if line.endswith(b"\r"):
             raise Failure(f"{path}: line {number} ends with CR LF, as on Windows, not with LF")
         name, equals, value = line.partition(b"=")
-        name = os.fsdecode(name)
+        name = paths.decode(name)
         if name.rstrip() in REPEATABLE:
             name = name.rstrip()
         if not equals or name not in DEFAULTS and name not in REPEATABLE:
@@ -70,7 +70,7 @@ def parse(data, path):
             continue
         value = value.strip()
         if value:
-            found.setdefault(name, []).append(os.fsdecode(value))
+            found.setdefault(name, []).append(paths.decode(value))
     return found
 
 
@@ -100,32 +100,34 @@ class Config:
         self.action = action
         self.handed = handed or {}
         self.assigned = read(path)
-        self.path = os.path.realpath(path)
-        self.name = self.value("NAME", os.getcwd())
+        self.path = paths.real(path)
+        self.name = self.value("NAME", posix.getcwd())
         if self.name is None:
-            self.name = os.path.basename(path).removesuffix(".conf")
+            self.name = paths.name(path).removesuffix(".conf")
         check_name(self.name)
         if "\n" in self.path:
             raise Failure(f"{path}: no line feed can be in the path of a configuration file")
-        self.log = self.value("LOG", os.getcwd())
-        self.reaper = os.environ.get("REAPER") or "/.reaper"
+        self.log = self.value("LOG", posix.getcwd())
+        self.reaper = paths.variable("REAPER") or "/.reaper"
 
     def resolve(self, cgroup=-1):
         """Find all the others; commands are run in BASE, in the control group cgroup."""
-        here = os.path.dirname(self.path)
-        self.base = os.path.realpath(os.path.join(here, self.value("BASE", here, cgroup)))
-        if not os.path.isdir(self.base):
-            raise Failure(f"BASE={self.base} is not a directory")
+        here = paths.parent(self.path)
+        base = paths.join(here, self.value("BASE", here, cgroup))
+        if paths.kind(base) != paths.DIRECTORY:
+            raise Failure(f"BASE={base} is not a directory")
+        self.base = paths.real(base)
 
         def value(variable):
             return self.value(variable, self.base, cgroup)
 
         def place(path):
-            return os.path.join(self.base, path)
+            return paths.join(self.base, path)
 
         self.live, self.upper, self.work = place(value("LIVE")), place(value("UPPER")), place(value("WORK"))
         lower = value("LOWER")
-        self.lower = [place(path) for path in ([lower] if os.path.isdir(place(lower)) else lower.split(":"))]
+        is_one = paths.kind(place(lower)) == paths.DIRECTORY
+        self.lower = [place(path) for path in ([lower] if is_one else lower.split(":"))]
         self.cables = value("CABLES").split()
         if self.cables:
             raise Failure(f"CABLES={' '.join(self.cables)}: this version makes no cables")
@@ -147,12 +149,13 @@ class Config:
         words = text[1:].split()
         if not words:
             raise Failure(f"{variable}: no command after !")
+        from . import processes
         try:
             said = processes.run(words, {"CONFIG": self.path, "ACTION": self.action}, directory,
                                  cgroup=cgroup, output=True)
         except Failure as failure:
             raise Failure(f"{variable}: {failure}") from None
-        first = os.fsdecode(said.partition(b"\n")[0].strip())
+        first = paths.decode(said.partition(b"\n")[0].strip())
         if not first:
             raise Failure(f"{variable}: {words[0]} printed nothing")
         if "\0" in first:
@@ -162,7 +165,7 @@ class Config:
     def share_of(self, text):
         """(path on the host, path in the subhost) of a SHARE value."""
         outside, colon, inside = text.partition(":")
-        outside = os.path.join(self.base, outside)
+        outside = paths.join(self.base, outside)
         return outside, inside if colon and inside else outside
 
     def settings(self):
@@ -183,14 +186,15 @@ class Config:
 
 def of_environment(action):
     """The configuration for a hook command: CONFIG's, with the values of the boot that calls it."""
-    path = os.environ.get("CONFIG")
+    path = paths.variable("CONFIG")
     if not path:
         raise Failure("CONFIG is not in the environment: this command is for hooks of overlay-boot")
-    if os.environ.get(HANDED_DOWN) == os.path.realpath(path):
-        handed = {variable: os.environ[variable] for variable in DEFAULTS if variable in os.environ}
+    if paths.variable(HANDED_DOWN) == paths.real(path):
+        environment = paths.environment()
+        handed = {variable: environment[variable] for variable in DEFAULTS if variable in environment}
     else:
         handed = {}
-    config = Config(path, os.environ.get("ACTION") or action, handed)
+    config = Config(path, paths.variable("ACTION") or action, handed)
     config.resolve()
     return config
 

@@ -1,9 +1,9 @@
 """Entering a running subhost: a process in all of its namespaces, on a terminal of its own."""
 import _signal
-import os
+import posix
 import select
 
-from . import cgroup, namespaces, processes, rootfs
+from . import cgroup, namespaces, paths, processes, rootfs
 from .errors import Failure
 
 SHELLS = ["/bin/bash", "/usr/bin/bash", "/bin/sh", "/usr/bin/sh"]
@@ -14,17 +14,17 @@ LONGEST_FILE = 1 << 20
 
 def enter(running, command, user=None):
     """Run a command, or a shell if there is none, in the subhost; its exit status."""
-    root = os.open(f"/proc/{running.init}/root", rootfs.DIRECTORY)
+    root = posix.open(f"/proc/{running.init}/root", rootfs.DIRECTORY)
     account = Account(root, user)
     env = {**processes.environment_inside(), **account.environment()}
     words, paths = [*command], SHELLS
     if command:
         paths = processes.candidates(command[0])
     else:
-        words = [os.path.basename(next((shell for shell in SHELLS if exists(root, shell)), "sh"))]
+        words = [paths.name(next((shell for shell in SHELLS if exists(root, shell)), "sh"))]
     group = cgroup.opened(running.records["cgroup"])
     namespaces.setns(running.init_fd, namespaces.NEWPID)
-    terminals = [fd for fd in (0, 1, 2) if os.isatty(fd)]
+    terminals = [fd for fd in (0, 1, 2) if posix.isatty(fd)]
     terminal = Terminal(root) if terminals else None
     standard = [terminal.inner if fd in terminals else fd for fd in (0, 1, 2)]
     try:
@@ -39,7 +39,7 @@ def enter(running, command, user=None):
         terminal.serve(process, pidfd, terminals)
     else:
         hand_on_signals(process)
-    ended = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    ended = posix.waitstatus_to_exitcode(posix.waitpid(process, 0)[1])
     return 128 - ended if ended < 0 else ended
 
 
@@ -52,12 +52,12 @@ class NotExecuted(Failure):
 def hand_on_signals(process):
     """The signals that end this process go to the child instead, whose end ends us."""
     for number in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT):
-        _signal.signal(number, lambda number, _frame: os.kill(process, number))
+        _signal.signal(number, lambda number, _frame: posix.kill(process, number))
 
 
 def exists(root, path):
     try:
-        os.close(namespaces.openat2(root, path, os.O_PATH, namespaces.IN_ROOT))
+        posix.close(namespaces.openat2(root, path, posix.O_PATH, namespaces.IN_ROOT))
     except OSError:
         return False
     return True
@@ -87,12 +87,10 @@ class Account:
 def entries(root, path, fields):
     """The well-formed lines of a colon-separated file in the subhost."""
     try:
-        fd = namespaces.openat2(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY, namespaces.IN_ROOT)
+        data = rootfs.read(root, path, LONGEST_FILE)
     except OSError:
         return
-    with open(fd, "rb", buffering=0) as file:
-        data = file.read(LONGEST_FILE) if rootfs.is_regular(fd) else b""
-    for line in os.fsdecode(data).split("\n"):
+    for line in paths.decode(data).split("\n"):
         entry = line.split(":")
         if len(entry) == fields and entry[2].isascii() and entry[2].isdigit() and "\0" not in line:
             yield entry
@@ -106,13 +104,13 @@ class Terminal:
     def __init__(self, root):
         try:
             # By path only to look at it: what stands there is the subhost's.
-            found = namespaces.openat2(root, "dev/pts/ptmx", os.O_PATH, namespaces.NO_SYMLINKS)
-            status = os.fstat(found)
-            device = (os.major(status.st_rdev), os.minor(status.st_rdev))
-            if status.st_mode & rootfs.S_IFMT != rootfs.S_IFCHR or device != PTMX:
+            found = namespaces.openat2(root, "dev/pts/ptmx", posix.O_PATH, namespaces.NO_SYMLINKS)
+            status = posix.fstat(found)
+            device = (posix.major(status.st_rdev), posix.minor(status.st_rdev))
+            if status.st_mode & paths.FILE_TYPE != paths.CHARACTER_DEVICE or device != PTMX:
                 raise Failure("the subhost's /dev/pts/ptmx is no pseudo-terminal multiplexer")
-            self.outer = os.open(f"/proc/self/fd/{found}", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-            os.close(found)
+            self.outer = posix.open(f"/proc/self/fd/{found}", posix.O_RDWR | posix.O_NOCTTY | posix.O_CLOEXEC)
+            posix.close(found)
             self.inner = namespaces.terminal_peer(self.outer)
         except OSError as error:
             raise Failure(f"no terminal from the subhost's /dev/pts: {error.strerror}") from None
@@ -134,7 +132,7 @@ class Terminal:
         _signal.signal(_signal.SIGWINCH, resize)
         _signal.signal(_signal.SIGTERM, ended)
         _signal.signal(_signal.SIGHUP, ended)
-        os.close(self.inner)
+        posix.close(self.inner)
         try:
             if 0 in terminals:
                 tty.setraw(mine)
@@ -143,7 +141,7 @@ class Terminal:
             termios.tcsetattr(mine, termios.TCSADRAIN, before)
 
     def copy(self, pidfd, typed, screen):
-        os.set_blocking(self.outer, False)
+        posix.set_blocking(self.outer, False)
         poll = select.poll()
         poll.register(self.outer, select.POLLIN)
         poll.register(pidfd, select.POLLIN)
@@ -152,7 +150,7 @@ class Terminal:
         while True:
             ready = [fd for fd, _ in poll.poll()]
             if 0 in ready and typed:
-                keys = os.read(0, 4096)
+                keys = posix.read(0, 4096)
                 if not keys:
                     poll.unregister(0)
                 self.put(keys)
@@ -162,7 +160,7 @@ class Terminal:
     def put(self, keys):
         while keys:
             try:
-                keys = keys[os.write(self.outer, keys):]
+                keys = keys[posix.write(self.outer, keys):]
             except BlockingIOError:
                 wait = select.poll()
                 wait.register(self.outer, select.POLLOUT)
@@ -171,9 +169,9 @@ class Terminal:
     def print(self, screen):
         """Whether there was anything to print."""
         try:
-            said = os.read(self.outer, 1 << 16)
+            said = posix.read(self.outer, 1 << 16)
         except OSError:             # nothing now, or (EIO) nobody has the other end open
             return False
         while said:
-            said = said[os.write(screen, said):]
+            said = said[posix.write(screen, said):]
         return True

@@ -1,6 +1,8 @@
 """One form of error, and the one place that prints it and chooses the exit status."""
-import os
+import posix
 import sys
+
+from . import paths
 
 DONE, FAILED, MISUSED = 0, 1, 2
 
@@ -32,19 +34,19 @@ def reason(error):
 def name(filename):
     if filename is None or isinstance(filename, int):
         return ""
-    return os.fsdecode(filename)
+    return filename if isinstance(filename, str) else paths.decode(filename)
 
 
 def write(fd, text):
     """Write text with the very bytes that it was read from."""
-    data = os.fsencode(text)
+    data = paths.encode(text)
     while data:
-        data = data[os.write(fd, data):]
+        data = data[posix.write(fd, data):]
 
 
 def complain(text):
     """One line on standard error, after the command's name."""
-    line = " ".join(f"{os.path.basename(sys.argv[0])}: {text}".splitlines())
+    line = " ".join(f"{paths.name(sys.argv[0])}: {text}".splitlines())
     try:
         write(2, line + "\n")
     except OSError:

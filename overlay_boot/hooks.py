@@ -3,16 +3,16 @@
 The commands overlay-premount, overlay-postmount and overlay-init call the same
 functions as a boot whose configuration names no other.
 """
-import os
+import posix
 
-from . import PROGRAMS, namespaces, processes, rootfs
+from . import PROGRAMS, REAPER_MARK, namespaces, paths, processes, rootfs
 from .config import DEFAULTS
 from .errors import Failure
 
 REAPER = "/.reaper"
-REAPER_MARK = b"overlay-boot reaper"    # in the program of each version of ours
 DUMMY_FIFO = "/run/dummy_service"
 STARTS = "# overlay-init starts:"       # the first line of what overlay-init prints
+LONGEST_PROGRAM = 1 << 17               # far more than our reaper has
 LONGEST_TEXT = 128 << 10                # of one argument, execve(2)
 
 
@@ -41,7 +41,7 @@ def premount(config):
         write_new(upper, "etc/hostname", config.name + "\n")
         write_new(upper, "etc/network/interfaces", interfaces(config))
     finally:
-        os.close(upper)
+        posix.close(upper)
 
 
 def interfaces(config):
@@ -52,11 +52,11 @@ def interfaces(config):
 def write_new(root, path, text):
     """Write a file below root, unless there is anything of its name."""
     *parents, name = path.split("/")
-    at = os.open(".", rootfs.DIRECTORY, dir_fd=root)
+    at = posix.open(".", rootfs.DIRECTORY, dir_fd=root)
     try:
         for number, parent in enumerate(parents, 1):
             try:
-                os.mkdir(parent, 0o755, dir_fd=at)
+                posix.mkdir(parent, 0o755, dir_fd=at)
             except FileExistsError:
                 pass
             so_far = "/".join(parents[:number])
@@ -64,16 +64,16 @@ def write_new(root, path, text):
                 found = namespaces.openat2(root, so_far, rootfs.DIRECTORY, namespaces.IN_ROOT)
             except OSError as error:
                 raise Failure(f"UPPER: {so_far} in it is no directory: {error.strerror}") from None
-            os.close(at)
+            posix.close(at)
             at = found
         try:
-            fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644, dir_fd=at)
+            fd = posix.open(name, posix.O_CREAT | posix.O_EXCL | posix.O_WRONLY, 0o644, dir_fd=at)
         except FileExistsError:
             return
         with open(fd, "w") as file:
             file.write(text)
     finally:
-        os.close(at)
+        posix.close(at)
 
 
 def postmount(config, root, network):
@@ -89,41 +89,33 @@ def postmount(config, root, network):
 def install_reaper(root):
     """Copy our reaper to /.reaper, unless the subhost has one that is not from us."""
     name = REAPER[1:]
-    ours = read_program(os.open(f"{PROGRAMS}/reaper", os.O_RDONLY))
+    with open(f"{PROGRAMS}/reaper", "rb", buffering=0) as file:
+        ours = file.read()
     try:
-        found = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=root)
+        theirs = rootfs.read(root, REAPER, LONGEST_PROGRAM)
     except FileNotFoundError:
         pass
     except OSError as error:
         raise Failure(f"{REAPER} in the subhost: {error.strerror}") from None
     else:
-        theirs = read_program(found)
         if theirs == ours or REAPER_MARK not in theirs:
             return
-        os.unlink(name, dir_fd=root)
-    fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o755, dir_fd=root)
+        posix.unlink(name, dir_fd=root)
+    fd = posix.open(name, posix.O_CREAT | posix.O_EXCL | posix.O_WRONLY, 0o755, dir_fd=root)
     with open(fd, "wb", buffering=0) as file:
-        os.fchmod(fd, 0o755)
+        posix.fchmod(fd, 0o755)
         file.write(ours)
-
-
-def read_program(fd):
-    """The bytes of a program of ours; of anything else at least so many as ours has."""
-    with open(fd, "rb", buffering=0) as file:
-        if not rootfs.is_regular(fd):
-            raise Failure(f"{REAPER} in the subhost is not a regular file")
-        return file.read(1 << 17)
 
 
 def check_reaper(config, root):
     """Raises Failure if the subhost has not got the reaper that PID 1 is to become."""
     try:
-        fd = namespaces.openat2(root, config.reaper, os.O_PATH, namespaces.IN_ROOT)
+        fd = namespaces.openat2(root, config.reaper, posix.O_PATH, namespaces.IN_ROOT)
     except OSError as error:
         raise Failure(f"REAPER={config.reaper} in the subhost: {error.strerror}") from None
-    mode = os.fstat(fd).st_mode
-    os.close(fd)
-    if mode & rootfs.S_IFMT != rootfs.S_IFREG or not mode & 0o111:
+    mode = posix.fstat(fd).st_mode
+    posix.close(fd)
+    if mode & paths.FILE_TYPE != paths.REGULAR or not mode & 0o111:
         raise Failure(f"REAPER={config.reaper} in the subhost is not executable")
 
 
@@ -134,7 +126,7 @@ def init_command(config, root, values, *, cgroup, log):
         if not config.start and is_our_reaper(config, root):
             return [REAPER, config.name, DUMMY_FIFO], []    # nothing for a shell to do
         return ["/bin/sh", "-c", init(config)], config.start
-    text = os.fsdecode(run(config, "INIT", [], values, cgroup=cgroup, log=log, output=True))
+    text = paths.decode(run(config, "INIT", [], values, cgroup=cgroup, log=log, output=True))
     if not text.strip():
         raise Failure(f"INIT: {config.init[0]} printed nothing")
     if "\0" in text or len(text) >= LONGEST_TEXT:
@@ -146,9 +138,8 @@ def is_our_reaper(config, root):
     """Whether PID 1 will be the reaper that we come with, which serves as the dummy service as well."""
     if config.reaper != REAPER:
         return False
-    with open(os.open(REAPER[1:], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=root), "rb") as theirs, \
-            open(f"{PROGRAMS}/reaper", "rb") as ours:
-        return theirs.read(1 << 17) == ours.read()
+    with open(f"{PROGRAMS}/reaper", "rb", buffering=0) as ours:
+        return rootfs.read(root, REAPER, LONGEST_PROGRAM) == ours.read()
 
 
 def started(text):

@@ -1,8 +1,8 @@
 """What overlay-ls tells of every subhost."""
-import os
+import posix
 import time
 
-from . import cgroup
+from . import cgroup, paths
 from .config import read
 from .errors import Failure
 from .namespaces import locked_by
@@ -21,7 +21,7 @@ def subhosts():
     """
     rows = [row for row in map(of_state, names()) if row]
     known = {row["config"] for row in rows}
-    return rows + [of_file(path) for path in listed() if os.path.realpath(path) not in known]
+    return rows + [of_file(path) for path in listed() if real(path) not in known]
 
 
 def row(name, state, config, *, pid=None, since=None, processes=None, memory=None):
@@ -60,7 +60,7 @@ def usage(running):
         except FileNotFoundError:
             return len(members), sum(map(resident, members))
     finally:
-        os.close(group)
+        posix.close(group)
 
 
 def resident(process):
@@ -82,12 +82,19 @@ def listed():
     return [path for line in lines if "#" not in line for path in line.split()]
 
 
+def real(path):
+    try:
+        return paths.real(path)
+    except OSError:
+        return path
+
+
 def of_file(path):
     """The row of a configuration file whose subhost is not running; no command in it is run."""
     try:
-        name = read(path).get("NAME", [os.path.basename(path).removesuffix(".conf")])[0]
+        name = read(path).get("NAME", [paths.name(path).removesuffix(".conf")])[0]
     except Failure:
-        return row(os.path.basename(path).removesuffix(".conf"), "unreadable", path)
+        return row(paths.name(path).removesuffix(".conf"), "unreadable", path)
     return row(name, "stopped", path)
 
 

@@ -1,8 +1,8 @@
 """The named network namespace of a subhost: /run/netns/NAME, as ip-netns(8) has it."""
 import fcntl
-import os
+import posix
 
-from . import namespaces
+from . import namespaces, paths
 from .errors import Failure
 from .state import DIRECTORY as STATES
 from .state import remove_if_empty
@@ -14,14 +14,14 @@ MOUNTED = f"{STATES}/.netns-mounted"
 
 def make(state):
     """Make the network namespace, with lo up, and return a descriptor of it."""
-    host = os.open("/proc/self/ns/net", os.O_RDONLY)
+    host = posix.open("/proc/self/ns/net", posix.O_RDONLY)
     namespaces.unshare(namespaces.NEWNET)
     try:
         namespaces.bring_up("lo")
-        network = os.open("/proc/self/ns/net", os.O_RDONLY)
+        network = posix.open("/proc/self/ns/net", posix.O_RDONLY)
     finally:
         namespaces.setns(host, namespaces.NEWNET)
-        os.close(host)
+        posix.close(host)
     publish(state, network)
     return network
 
@@ -35,19 +35,19 @@ def publish(state, network):
     path = f"{DIRECTORY}/{state.name}"
     directory = locked_directory()
     try:
-        file = os.open(DIRECTORY, os.O_TMPFILE | os.O_RDWR, 0o444)
+        file = posix.open(DIRECTORY, posix.O_TMPFILE | posix.O_RDWR, 0o444)
         try:
-            state.record("netns", f"{os.fstat(file).st_ino} {os.fstat(network).st_ino}")
+            state.record("netns", f"{posix.fstat(file).st_ino} {posix.fstat(network).st_ino}")
             try:
                 # src_dir_fd serves to have linkat(2) called, which can follow
-                os.link(f"/proc/self/fd/{file}", path, src_dir_fd=directory, follow_symlinks=True)
+                posix.link(f"/proc/self/fd/{file}", path, src_dir_fd=directory, follow_symlinks=True)
             except FileExistsError:
                 raise Failure(f"a network namespace {path} is there already, and is not ours") from None
         finally:
-            os.close(file)
+            posix.close(file)
         namespaces.mount(f"/proc/self/fd/{network}", path, None, namespaces.BIND)
     finally:
-        os.close(directory)
+        posix.close(directory)
 
 
 def locked_directory():
@@ -57,16 +57,19 @@ def locked_directory():
     the mount in other mount namespaces as well.
     """
     while True:
-        os.makedirs(DIRECTORY, 0o755, exist_ok=True)
-        directory = os.open(DIRECTORY, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            posix.mkdir(DIRECTORY, 0o755)
+        except FileExistsError:
+            pass
+        directory = posix.open(DIRECTORY, posix.O_RDONLY | posix.O_DIRECTORY)
         fcntl.flock(directory, fcntl.LOCK_EX)
-        if os.fstat(directory).st_nlink:
+        if posix.fstat(directory).st_nlink:
             break
-        os.close(directory)
+        posix.close(directory)
     try:
         namespaces.mount(None, DIRECTORY, None, namespaces.SHARED | namespaces.REC)
     except OSError:
-        os.close(os.open(MOUNTED, os.O_CREAT | os.O_WRONLY, 0o600))
+        posix.close(posix.open(MOUNTED, posix.O_CREAT | posix.O_WRONLY, 0o600))
         namespaces.mount(DIRECTORY, DIRECTORY, None, namespaces.BIND | namespaces.REC)
         namespaces.mount(None, DIRECTORY, None, namespaces.SHARED | namespaces.REC)
     return directory
@@ -77,7 +80,7 @@ def remove(name, record):
     path = f"{DIRECTORY}/{name}"
     file_inode, network_inode = map(int, record.split())
     try:
-        directory = os.open(DIRECTORY, os.O_RDONLY | os.O_DIRECTORY)
+        directory = posix.open(DIRECTORY, posix.O_RDONLY | posix.O_DIRECTORY)
     except FileNotFoundError:
         return
     try:
@@ -85,26 +88,26 @@ def remove(name, record):
         if is_ours(path, network_inode):
             namespaces.umount2(path, namespaces.DETACH)
         if is_ours(path, file_inode):
-            os.unlink(path)
+            posix.unlink(path)
         unmount_directory(directory)
     finally:
-        os.close(directory)
+        posix.close(directory)
 
 
 def is_ours(path, inode):
     try:
-        return os.lstat(path).st_ino == inode
+        return posix.lstat(path).st_ino == inode
     except FileNotFoundError:
         return False
 
 
 def unmount_directory(directory):
     """Take back the mount of DIRECTORY, if it is ours and nobody uses it any more."""
-    if not os.path.exists(MOUNTED) or os.listdir(directory):
+    if not paths.kind(MOUNTED) or posix.listdir(directory):
         return
     try:
         namespaces.umount2(DIRECTORY, namespaces.DETACH)
     except OSError:
         return
     remove_if_empty(DIRECTORY)
-    os.unlink(MOUNTED)
+    posix.unlink(MOUNTED)

@@ -1,15 +1,19 @@
 """Becoming root."""
-import os
+import posix
 import sys
 
+from . import PATH, paths
 from .errors import Failure
 
 
 def require_root():
     """Run this command again through sudo(8) if it is not root's, where sudo is installed."""
-    if os.geteuid() == 0:
+    if posix.geteuid() == 0:
         return
-    try:
-        os.execvp("sudo", ["sudo", "--", os.path.realpath(sys.argv[0]), *sys.argv[1:]])
-    except OSError:
-        raise Failure("must be run by root (and there is no sudo here)") from None
+    command = ["sudo", "--", paths.real(sys.argv[0]), *sys.argv[1:]]
+    for directory in PATH.split(":"):
+        try:
+            posix.execv(f"{directory}/sudo", command)
+        except OSError:
+            continue
+    raise Failure("must be run by root (and there is no sudo here)")

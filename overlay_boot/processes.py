@@ -1,12 +1,11 @@
 """Child processes: what the configuration names is run here, without a shell."""
-import os
+import posix
 import select
 import time
 
-from . import PROGRAMS, namespaces
+from . import PATH, PROGRAMS, namespaces, paths
 from .errors import Failure
 
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 LIMIT = 1 << 20     # bytes of a command's output
 
 
@@ -19,49 +18,49 @@ def candidates(word, path=PATH):
 
 def environment(values):
     """The caller's environment, with values, and with our programs to be found."""
-    path = os.environ.get("PATH") or PATH
-    return {**os.environ, "PATH": f"{path}:{PATH}:{PROGRAMS}", **values}
+    path = paths.variable("PATH") or PATH
+    return {**paths.environment(), "PATH": f"{path}:{PATH}:{PROGRAMS}", **values}
 
 
 def environment_inside():
     """All of the environment that enters a subhost."""
-    return {"PATH": PATH, "TERM": os.environ.get("TERM") or "linux",
-            "LANG": os.environ.get("LANG") or "C.UTF-8", "container": "overlay-boot"}
+    return {"PATH": PATH, "TERM": paths.variable("TERM") or "linux",
+            "LANG": paths.variable("LANG") or "C.UTF-8", "container": "overlay-boot"}
 
 
 def run(words, values, directory, *, cgroup=-1, log=2, output=False):
     """Run a command line to its end; what it printed, where output is asked for.
 
-    What it prints otherwise goes to the descriptor log.  values are added to its environment; it is killed when this process ends.
-    Raises Failure if it cannot be executed, fails, is killed, or says more
-    than LIMIT bytes.
+    What it prints otherwise goes to the descriptor log.  values are added to its
+    environment; it is killed when this process ends.  Raises Failure if it cannot
+    be executed, fails, is killed, or says more than LIMIT bytes.
     """
     env = environment(values)
-    paths = [os.path.join(directory, path) for path in candidates(words[0], env["PATH"])]
-    null = os.open("/dev/null", os.O_RDONLY)
-    source, sink = os.pipe() if output else (-1, log)
+    places = [paths.join(directory, path) for path in candidates(words[0], env["PATH"])]
+    null = posix.open("/dev/null", posix.O_RDONLY)
+    source, sink = posix.pipe() if output else (-1, log)
     try:
         try:
             process, pidfd = namespaces.spawn(
-                paths, words, env, standard=(null, sink, log), directory=directory, cgroup=cgroup, bound=True)
+                places, words, env, standard=(null, sink, log), directory=directory, cgroup=cgroup, bound=True)
         except OSError as error:
             raise Failure(f"cannot execute {words[0]}: {error.strerror}") from None
         try:
             if output:
-                os.close(sink)
+                posix.close(sink)
                 sink = log
             said = gather(source, pidfd) if output else b""
-            ended = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+            ended = posix.waitstatus_to_exitcode(posix.waitpid(process, 0)[1])
         except BaseException:
-            os.kill(process, 9)         # ours, and not yet waited for
-            os.waitpid(process, 0)
+            posix.kill(process, 9)         # ours, and not yet waited for
+            posix.waitpid(process, 0)
             raise
         finally:
-            os.close(pidfd)
+            posix.close(pidfd)
     finally:
         for fd in (null, source, sink):
             if fd not in (-1, log):
-                os.close(fd)
+                posix.close(fd)
     if ended:
         how = f"was killed by signal {-ended}" if ended < 0 else f"failed with exit status {ended}"
         raise Failure(f"{words[0]} {how}")
@@ -75,25 +74,25 @@ def run_inside(inside, words, env, cgroup, seconds):
     reach of the subhost.  The caller has called setns(inside, NEWPID).  Raises
     Failure as run() does, also if it has not ended after so many seconds.
     """
-    null = os.open("/dev/null", os.O_RDONLY)
-    source, sink = os.pipe()
+    null = posix.open("/dev/null", posix.O_RDONLY)
+    source, sink = posix.pipe()
     try:
         process, pidfd = namespaces.spawn(candidates(words[0]), words, env, standard=(null, sink, sink),
                                           directory="/", cgroup=cgroup, inside=inside, bound=True)
     except OSError as error:
-        os.close(source)
+        posix.close(source)
         raise Failure(f"cannot execute {words[0]}: {error.strerror}") from None
     finally:
-        os.close(null)
-        os.close(sink)
+        posix.close(null)
+        posix.close(sink)
     try:
         said = gather(source, pidfd, seconds)
         if said is None:
-            os.kill(process, 9)
+            posix.kill(process, 9)
     finally:
-        os.close(source)
-        os.close(pidfd)
-        os.waitpid(process, 0)
+        posix.close(source)
+        posix.close(pidfd)
+        posix.waitpid(process, 0)
     if said is None:
         raise Failure(f"{words[0]} has not ended after {seconds:g} s")
     return said
@@ -104,7 +103,7 @@ def gather(source, pidfd, seconds=None):
 
     A daemon that the process leaves behind may hold the other end open.
     """
-    os.set_blocking(source, False)
+    posix.set_blocking(source, False)
     poll = select.poll()
     poll.register(source, select.POLLIN)
     poll.register(pidfd, select.POLLIN)
@@ -128,7 +127,7 @@ def available(source):
     said = b""
     while len(said) <= LIMIT:
         try:
-            chunk = os.read(source, 1 << 16)
+            chunk = posix.read(source, 1 << 16)
         except BlockingIOError:
             break
         if not chunk:

@@ -4,13 +4,12 @@ What stands in UPPER and LIVE is the subhost's, and may be hostile: it is
 reached by descriptors below the directory, through no symbolic link that leads
 out of it, and never opened to be used before it is known for what it is.
 """
-import os
+import posix
 
-from . import namespaces
+from . import namespaces, paths
 from .errors import Failure
 
-S_IFMT, S_IFREG, S_IFDIR, S_IFCHR = 0o170000, 0o100000, 0o040000, 0o020000     # inode(7)
-DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+DIRECTORY = posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC
 
 DEVICES = (
     ("console", 5, 1, 0o622), ("null", 1, 3, 0o666), ("zero", 1, 5, 0o666), ("full", 1, 7, 0o666),
@@ -25,7 +24,7 @@ TTY_GROUP = 5           # Debian's, base-passwd
 
 def unshare_mounts():
     """A mount namespace of our own, a copy of the host's, and a descriptor of the host's."""
-    host = os.open("/proc/self/ns/mnt", os.O_RDONLY)
+    host = posix.open("/proc/self/ns/mnt", posix.O_RDONLY)
     namespaces.unshare(namespaces.NEWNS)
     namespaces.mount(None, "/", None, namespaces.REC | namespaces.PRIVATE)
     return host
@@ -43,7 +42,7 @@ def check(config):
             raise Failure(f"LIVE={config.live} has something mounted on it already")
     finally:
         for fd in (live, upper, *layers):
-            os.close(fd)
+            posix.close(fd)
 
 
 def check_work(config, upper):
@@ -52,27 +51,33 @@ def check_work(config, upper):
         if namespaces.mount_of(work)[0] != namespaces.mount_of(upper)[0]:
             raise Failure(f"WORK={config.work} is not on the same mount as UPPER={config.upper}")
     finally:
-        os.close(work)
-    one, other = os.path.realpath(config.work) + "/", os.path.realpath(config.upper) + "/"
+        posix.close(work)
+    one, other = paths.real(config.work) + "/", paths.real(config.upper) + "/"
     if one.startswith(other) or other.startswith(one):
         raise Failure(f"WORK={config.work} and UPPER={config.upper} must not be inside each other")
 
 
 def directory(path, variable):
     try:
-        return os.open(path, DIRECTORY)
+        return posix.open(path, DIRECTORY)
     except OSError as error:
         raise Failure(f"{variable}={path}: {error.strerror}") from None
 
 
 def is_overlay(config):
     """Whether the root is made of layers; else UPPER is LOWER, and the root."""
-    return len(config.lower) > 1 or os.path.realpath(config.upper) != os.path.realpath(config.lower[0])
+    return len(config.lower) > 1 or not same(config.upper, config.lower[0])
+
+
+def same(one, other):
+    """Whether two paths lead to one directory."""
+    one, other = posix.stat(one), posix.stat(other)
+    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 
 
 def is_premounted(config):
     """Whether UPPER, LOWER and LIVE are one directory: the root is there as it is."""
-    return not is_overlay(config) and os.path.realpath(config.live) == os.path.realpath(config.upper)
+    return not is_overlay(config) and same(config.live, config.upper)
 
 
 def mount_root(config):
@@ -100,7 +105,7 @@ def mount_overlay(config):
         raise Failure(f"cannot mount the overlay on LIVE={config.live}: {why_not(error, config)}") from None
     finally:
         for fd in (*layers, upper, work):
-            os.close(fd)
+            posix.close(fd)
 
 
 def why_not(error, config):
@@ -123,9 +128,9 @@ def mount_bind(source, target, *, recursive=False):
         mounted = namespaces.open_tree(source, recursive=recursive)
         namespaces.move_mount(mounted, target)
     finally:
-        os.close(target)
+        posix.close(target)
         if mounted >= 0:
-            os.close(mounted)
+            posix.close(mounted)
 
 
 def mount_new(kind, target, attributes, **options):
@@ -141,17 +146,17 @@ def mount_new(kind, target, attributes, **options):
     finally:
         for fd in (target, filesystem, mounted):
             if fd >= 0:
-                os.close(fd)
+                posix.close(fd)
 
 
 def below(root, name):
     """A descriptor of the directory name right below root, made if there is none."""
     try:
-        os.mkdir(name, 0o755, dir_fd=root)
+        posix.mkdir(name, 0o755, dir_fd=root)
     except FileExistsError:
         pass
     try:
-        return os.open(name, DIRECTORY | os.O_NOFOLLOW, dir_fd=root)
+        return posix.open(name, DIRECTORY | posix.O_NOFOLLOW, dir_fd=root)
     except OSError as error:
         raise Failure(f"/{name} in the subhost is no directory that can be mounted on: {error.strerror}") from None
 
@@ -160,31 +165,31 @@ def mount_devices(root):
     """A small /dev, with a devpts of the subhost's own."""
     nosuid_noexec = namespaces.NOSUID | namespaces.NOEXEC
     mount_new("tmpfs", below(root, "dev"), nosuid_noexec, mode="755", size="50M")
-    dev = os.open("dev", DIRECTORY | os.O_NOFOLLOW, dir_fd=root)
-    mask = os.umask(0)
+    dev = posix.open("dev", DIRECTORY | posix.O_NOFOLLOW, dir_fd=root)
+    mask = posix.umask(0)
     try:
         for name, major, minor, mode in DEVICES:
-            os.mknod(name, S_IFCHR | mode, os.makedev(major, minor), dir_fd=dev)
+            posix.mknod(name, paths.CHARACTER_DEVICE | mode, posix.makedev(major, minor), dir_fd=dev)
         for name in ("console", "tty", "ptmx"):
-            os.chown(name, 0, TTY_GROUP, dir_fd=dev)
+            posix.chown(name, 0, TTY_GROUP, dir_fd=dev)
         for name, target in LINKS:
-            os.symlink(target, name, dir_fd=dev)
-        os.mkdir("shm", 0o1777, dir_fd=dev)
+            posix.symlink(target, name, dir_fd=dev)
+        posix.mkdir("shm", 0o1777, dir_fd=dev)
         mount_new("devpts", below(dev, "pts"), nosuid_noexec, ptmxmode="666", mode="620", gid=str(TTY_GROUP))
     finally:
-        os.umask(mask)
-        os.close(dev)
+        posix.umask(mask)
+        posix.close(dev)
 
 
 def mount_sys(root, network):
     """A /sys that shows the network namespace, given by a descriptor."""
-    host = os.open("/proc/self/ns/net", os.O_RDONLY)
+    host = posix.open("/proc/self/ns/net", posix.O_RDONLY)
     namespaces.setns(network, namespaces.NEWNET)
     try:
         mount_new("sysfs", below(root, "sys"), namespaces.NOSUID | namespaces.NODEV | namespaces.NOEXEC)
     finally:
         namespaces.setns(host, namespaces.NEWNET)
-        os.close(host)
+        posix.close(host)
 
 
 def mount_run(root, size):
@@ -193,29 +198,32 @@ def mount_run(root, size):
         mount_new("tmpfs", below(root, "run"), namespaces.NOSUID | namespaces.NODEV, mode="755", size=size)
     except OSError as error:
         raise Failure(f"cannot mount a tmpfs of RAM_SIZE={size} on /run: {error.strerror}") from None
-    run = os.open("run", DIRECTORY | os.O_NOFOLLOW, dir_fd=root)
-    mask = os.umask(0)
+    run = posix.open("run", DIRECTORY | posix.O_NOFOLLOW, dir_fd=root)
+    mask = posix.umask(0)
     try:
-        os.mkdir("lock", 0o1777, dir_fd=run)
+        posix.mkdir("lock", 0o1777, dir_fd=run)
     finally:
-        os.umask(mask)
-        os.close(run)
+        posix.umask(mask)
+        posix.close(run)
 
 
 def bind_adjtime(root):
     """The host's /etc/adjtime, where both have one."""
     try:
-        target = namespaces.openat2(root, "etc/adjtime", os.O_PATH, namespaces.NO_SYMLINKS)
+        target = namespaces.openat2(root, "etc/adjtime", posix.O_PATH, namespaces.NO_SYMLINKS)
     except OSError:
         return
-    if not is_regular(target) or not os.path.isfile("/etc/adjtime"):
-        os.close(target)
+    if paths.kind_of(target) != paths.REGULAR or paths.kind("/etc/adjtime") != paths.REGULAR:
+        posix.close(target)
         return
     mount_bind("/etc/adjtime", target)
 
 
-def is_regular(fd):
-    return os.fstat(fd).st_mode & S_IFMT == S_IFREG
+def read(root, path, limit):
+    """At most limit bytes of a file below root; of what is no regular file, none."""
+    fd = namespaces.openat2(root, path, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_NOCTTY, namespaces.IN_ROOT)
+    with open(fd, "rb", buffering=0) as file:
+        return file.read(limit) if paths.kind_of(fd) == paths.REGULAR else b""
 
 
 def share(root, outside, inside):
@@ -225,15 +233,15 @@ def share(root, outside, inside):
     except OSError as error:
         raise Failure(f"SHARE={outside}: {error.strerror}") from None
     try:
-        target = mount_point(root, inside, os.path.isdir(outside))
+        target = mount_point(root, inside, paths.kind(outside) == paths.DIRECTORY)
         try:
             namespaces.move_mount(mounted, target)
         finally:
-            os.close(target)
+            posix.close(target)
     except OSError as error:
         raise Failure(f"SHARE={outside}: cannot mount it on {inside} in the subhost: {error.strerror}") from None
     finally:
-        os.close(mounted)
+        posix.close(mounted)
 
 
 def mount_point(root, path, is_directory):
@@ -244,22 +252,22 @@ def mount_point(root, path, is_directory):
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if not parts or ".." in parts:
         raise Failure(f"SHARE: {path} is no place in a subhost to mount on")
-    at = os.open(".", DIRECTORY, dir_fd=root)
+    at = posix.open(".", DIRECTORY, dir_fd=root)
     try:
         for number, part in enumerate(parts, 1):
             so_far = "/".join(parts[:number])
-            flags = os.O_PATH | (0 if number == len(parts) and not is_directory else os.O_DIRECTORY)
+            flags = posix.O_PATH | (0 if number == len(parts) and not is_directory else posix.O_DIRECTORY)
             try:
                 found = namespaces.openat2(root, so_far, flags, namespaces.IN_ROOT)
             except FileNotFoundError:
-                if flags & os.O_DIRECTORY:
-                    os.mkdir(part, 0o755, dir_fd=at)
+                if flags & posix.O_DIRECTORY:
+                    posix.mkdir(part, 0o755, dir_fd=at)
                 else:
-                    os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644, dir_fd=at))
+                    posix.close(posix.open(part, posix.O_CREAT | posix.O_EXCL | posix.O_WRONLY, 0o644, dir_fd=at))
                 found = namespaces.openat2(root, so_far, flags, namespaces.IN_ROOT)
-            os.close(at)
+            posix.close(at)
             at = found
         return at
     except BaseException:
-        os.close(at)
+        posix.close(at)
         raise

@@ -15,10 +15,11 @@ written before the thing is made.  It is cleared by whoever holds COMMAND.
 A process loses its locks when it closes any descriptor of the file: it is
 opened once.
 """
-import os
+import posix
 import select
 import time
 
+from . import paths
 from .errors import Failure
 from .namespaces import lock, locked_by
 
@@ -34,25 +35,25 @@ class State:
 
     def __init__(self, name, *, create=False):
         self.name = name
-        self.fd = os.open(f"{DIRECTORY}/{name}", os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-                          | (os.O_CREAT if create else 0), 0o600)
+        self.fd = posix.open(f"{DIRECTORY}/{name}", posix.O_RDWR | posix.O_APPEND | posix.O_NOFOLLOW | posix.O_CLOEXEC
+                          | (posix.O_CREAT if create else 0), 0o600)
 
     def close(self):
         """Close the file, and so leave all locks of it."""
-        os.close(self.fd)
+        posix.close(self.fd)
 
     def is_current(self):
         """Whether the file still is the one of that name: not cleared and made anew meanwhile."""
-        return os.fstat(self.fd).st_nlink > 0
+        return posix.fstat(self.fd).st_nlink > 0
 
     def record(self, key, value):
         """Note a thing that is about to be made, or a fact for other commands."""
-        os.write(self.fd, os.fsencode(f"{key} {value}\n"))
+        posix.write(self.fd, paths.encode(f"{key} {value}\n"))
 
     def records(self):
         """What was noted: {key: value}."""
-        size = os.fstat(self.fd).st_size
-        lines = os.fsdecode(os.pread(self.fd, size, 0)).split("\n")
+        size = posix.fstat(self.fd).st_size
+        lines = paths.decode(posix.pread(self.fd, size, 0)).split("\n")
         return {key: value for key, _, value in (line.partition(" ") for line in lines)}
 
     def keeper(self):
@@ -61,18 +62,18 @@ class State:
 
     def forget(self):
         """Empty the file: all that it noted is removed."""
-        os.ftruncate(self.fd, 0)
+        posix.ftruncate(self.fd, 0)
 
     def remove(self):
         """The last thing to be cleared."""
-        os.unlink(f"{DIRECTORY}/{self.name}")
+        posix.unlink(f"{DIRECTORY}/{self.name}")
         self.close()
         remove_if_empty(DIRECTORY)
 
 
 def remove_if_empty(directory):
     try:
-        os.rmdir(directory)
+        posix.rmdir(directory)
     except OSError:
         pass
 
@@ -85,7 +86,7 @@ def claim(name):
     """
     while True:
         try:
-            os.mkdir(DIRECTORY, 0o700)
+            posix.mkdir(DIRECTORY, 0o700)
         except FileExistsError:
             pass
         try:
@@ -113,19 +114,19 @@ def claim(name):
 def is_ending(state):
     """Whether PID 1 is gone, and the keeper about to clear up."""
     init = state.records().get("init")
-    return init is not None and not os.path.exists(f"/proc/{init}")
+    return init is not None and not paths.kind(f"/proc/{init}")
 
 
 def wait_for(process, seconds=PATIENCE):
     """Wait for the end of a process that is not our child; False if it goes on."""
     try:
-        pidfd = os.pidfd_open(process)
+        pidfd = posix.pidfd_open(process)
     except ProcessLookupError:
         return True
     try:
         return has_ended(pidfd, seconds)
     finally:
-        os.close(pidfd)
+        posix.close(pidfd)
 
 
 def has_ended(pidfd, seconds=0):
@@ -146,19 +147,19 @@ class Running:
         self.keeper = state.keeper()
         if not self.keeper:
             raise ProcessLookupError
-        self.keeper_fd = os.pidfd_open(self.keeper)
+        self.keeper_fd = posix.pidfd_open(self.keeper)
         self.records = state.records()
         self.init = int(self.records["init"]) if "init" in self.records else 0
         if not self.init:
             raise ProcessLookupError
-        self.init_fd = os.pidfd_open(self.init)
+        self.init_fd = posix.pidfd_open(self.init)
         # The kernel vouches for the keeper, and the keeper has but one child.
         if parent(self.init) != self.keeper or state.keeper() != self.keeper:
             raise ProcessLookupError
 
     def close(self):
-        os.close(self.keeper_fd)
-        os.close(self.init_fd)
+        posix.close(self.keeper_fd)
+        posix.close(self.init_fd)
 
 
 def parent(process):
@@ -186,7 +187,7 @@ def running(name):
 def names():
     """The names that have a state file, oldest first."""
     try:
-        found = [entry for entry in os.scandir(DIRECTORY) if len(entry.name) <= 12]
+        found = [entry for entry in posix.scandir(DIRECTORY) if len(entry.name) <= 12]
         found.sort(key=lambda entry: (entry.stat().st_ctime_ns, entry.name))
     except FileNotFoundError:
         return []

@@ -1,7 +1,7 @@
 """overlay-postmount(8): the default POSTMOUNT hook."""
-import os
+import posix
 
-from .. import rootfs
+from .. import paths, rootfs
 from ..config import of_environment
 from ..errors import Misuse, run
 from ..hooks import postmount
@@ -14,7 +14,7 @@ def command(arguments):
         raise Misuse("usage: overlay-postmount [LIVE [UPPER]]")
     config = of_environment("overlay-postmount")
     root = rootfs.directory(config.live, "LIVE")
-    network = os.open(os.environ.get("NETNS") or f"/run/netns/{config.name}", os.O_RDONLY)
+    network = posix.open(paths.variable("NETNS") or f"/run/netns/{config.name}", posix.O_RDONLY)
     postmount(config, root, network)
 
 

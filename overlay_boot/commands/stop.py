@@ -2,7 +2,7 @@
 from ..config import Config
 from ..errors import run
 from ..privilege import require_root
-from ..subhost import stop
+from ..stop import stop
 
 
 def command(arguments):

@@ -1,0 +1,162 @@
+"""The story of a boot, step for step as in overlay-boot(8)."""
+import _signal
+import posix
+
+from . import PROGRAMS, cgroup, hooks, namespaces, network, paths, processes, rootfs
+from .config import LOGS
+from .errors import Failure, complain, reason
+from .state import claim, now
+from .stop import LOG_FLAGS, clear, clear_leftovers
+
+
+def boot(config, *, foreground=False):
+    """Boot the subhost.  Returns once its PID 1 has been executed.
+
+    In the foreground it does not return: this process becomes the keeper.
+    Raises Failure, with nothing left of the boot, if a step fails.
+    """
+    posix.umask(0o022)
+    state = claim(config.name)
+    host = -1
+    try:
+        stop_on_signals()
+        clear_leftovers(state)
+        state.record("config", config.path)
+        group = cgroup.make(state)
+        host = rootfs.unshare_mounts()
+        config.resolve(group)
+        rootfs.check(config)
+        log = on_host(host, open_log, config)
+        net = on_host(host, network.make, state)
+        hook = Hook(config, group, log, net)
+        if not rootfs.is_premounted(config):
+            hook.premount()
+        root = rootfs.mount_root(config)
+        posix.close(rootfs.below(root, "proc"))     # for the keeper's child to mount on
+        hook.postmount(root)
+        for outside, inside in config.share:
+            rootfs.share(root, outside, inside)
+        command, started = hook.init(root)
+        state.record("start", " ".join(started))
+        state.record("timeout", config.stop_timeout)
+        state.record("log", config.log)
+        state.record("since", now())
+        mounts = posix.open("/proc/self/ns/mnt", posix.O_RDONLY)
+        namespaces.setns(host, namespaces.NEWNS)
+        start_keeper(config, command, foreground,
+                     state=state, mounts=mounts, net=net, group=group, root=root, log=log)
+    except BaseException:
+        for number in INTERRUPTIONS:
+            _signal.signal(number, _signal.SIG_IGN)
+        if host >= 0:
+            namespaces.setns(host, namespaces.NEWNS)
+        try:
+            clear(state)
+        except (OSError, Failure) as error:
+            complain(f"cannot undo all of the boot: {reason(error)}")
+        raise
+
+
+INTERRUPTIONS = (_signal.SIGTERM, _signal.SIGHUP, _signal.SIGINT)
+
+
+def stop_on_signals():
+    """Signals undo the boot; overlay-stop sends SIGTERM to one that is under way."""
+    def interrupted(number, _frame):
+        raise Failure(f"interrupted by signal {number}")
+
+    for number in INTERRUPTIONS:
+        _signal.signal(number, interrupted)
+
+
+def open_log(config):
+    """LOG, opened for appending, with its directory made if it is the default one's."""
+    directory = paths.parent(config.log)
+    try:
+        if directory == LOGS and not paths.kind(directory):
+            posix.mkdir(directory, 0o750)
+        return posix.open(config.log, posix.O_CREAT | LOG_FLAGS, 0o640)
+    except OSError as error:
+        raise Failure(f"cannot write LOG={config.log}: {error.strerror}") from None
+
+
+def on_host(host, function, argument):
+    """Call a function in the host's mount namespace, of which host is a descriptor."""
+    own = posix.open("/proc/self/ns/mnt", posix.O_RDONLY)
+    namespaces.setns(host, namespaces.NEWNS)
+    try:
+        return function(argument)
+    finally:
+        namespaces.setns(own, namespaces.NEWNS)
+        posix.close(own)
+
+
+class Hook:
+    """The hooks of a boot: the default ones are called here, others are run."""
+
+    def __init__(self, config, group, log, net):
+        self.config = config
+        self.network = net
+        self.values = {"NETNS": f"/proc/{posix.getpid()}/fd/{net}"}
+        self.child = {"cgroup": group, "log": log}
+
+    def premount(self):
+        if hooks.is_default(self.config, "PREMOUNT"):
+            hooks.premount(self.config)
+        else:
+            hooks.run(self.config, "PREMOUNT", [self.config.upper], self.values, **self.child)
+
+    def postmount(self, root):
+        if hooks.is_default(self.config, "POSTMOUNT"):
+            hooks.postmount(self.config, root, self.network)
+        else:
+            hooks.run(self.config, "POSTMOUNT", [self.config.live, self.config.upper], self.values, **self.child)
+
+    def init(self, root):
+        return hooks.init_command(self.config, root, self.values, **self.child)
+
+
+def start_keeper(config, command, foreground, *, state, mounts, net, group, root, log):
+    """Start the keeper, and wait until it has PID 1 executed; or become it.  See _native/keeper.pyx."""
+    source, report = (-1, 2) if foreground else posix.pipe()
+    boot = 0 if foreground else posix.getpid()
+    notify = foreground and paths.variable("NOTIFY_SOCKET") or ""
+    descriptors = (state.fd, mounts, net, group, root, 1 if foreground else log, report)
+    for fd in descriptors:
+        posix.set_inheritable(fd, True)
+    program = f"{PROGRAMS}/keeper"
+    argv = ["keeper", config.name, *map(str, (boot, *descriptors)), notify, f"{PROGRAMS}/clear",
+            hostname(config, root), *command]
+    if foreground:
+        posix.execve(program, argv, processes.environment_inside())
+    process = posix.posix_spawn(program, argv, processes.environment_inside(), setsid=True)
+    posix.close(report)
+    try:
+        said = read_all(source)
+    except BaseException:
+        posix.kill(process, _signal.SIGKILL)
+        posix.waitpid(process, 0)
+        raise
+    if said != b"+":
+        posix.waitpid(process, 0)
+        raise Failure(said.decode() or "the keeper was killed")
+
+
+def read_all(fd):
+    """What is written to a pipe until PID 1 has been executed or cannot be."""
+    said = chunk = posix.read(fd, 4096)
+    while chunk and said != b"+":
+        chunk = posix.read(fd, 4096)
+        said += chunk
+    return said
+
+
+def hostname(config, root):
+    """The subhost's own /etc/hostname if it is one, else NAME."""
+    try:
+        text = rootfs.read(root, "etc/hostname", 65)
+    except OSError:
+        return config.name
+    name = text.strip().decode("ascii", "replace")
+    is_one = 0 < len(name) <= 64 and all(letter.isalnum() or letter in "-." for letter in name) and name.isascii()
+    return name if is_one else config.name
