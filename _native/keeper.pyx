@@ -25,7 +25,7 @@ cdef extern from *:
     #define COMMAND_BYTE 0
     #define KEEPER_BYTE 1
     #define STOP_BYTE 2
-    static const char EXECUTE[] = "cannot execute in the subhost, as PID 1, ";
+    static const char EXECUTE[] = "PID 1 of the subhost: cannot execute ";
     """
     const char *EXECUTE
     enum: COMMAND_BYTE, KEEPER_BYTE, STOP_BYTE

@@ -17,9 +17,9 @@ def enter(running, command, user=None):
     root = posix.open(f"/proc/{running.init}/root", rootfs.DIRECTORY)
     account = Account(root, user)
     env = {**processes.environment_inside(), **account.environment()}
-    words, paths = [*command], SHELLS
+    words, places = [*command], SHELLS
     if command:
-        paths = processes.candidates(command[0])
+        places = processes.candidates(command[0])
     else:
         words = [paths.name(next((shell for shell in SHELLS if exists(root, shell)), "sh"))]
     group = cgroup.opened(running.records["cgroup"])
@@ -29,7 +29,7 @@ def enter(running, command, user=None):
     standard = [terminal.inner if fd in terminals else fd for fd in (0, 1, 2)]
     try:
         process, pidfd = namespaces.spawn(
-            paths, words, env, standard=standard, directory=account.home, cgroup=group,
+            places, words, env, standard=standard, directory=account.home, cgroup=group,
             inside=running.init_fd, terminal=0 in terminals, user=account.credentials)
     except FileNotFoundError as error:
         raise NotExecuted(words[0], error.strerror, NOT_FOUND) from None
