@@ -1,0 +1,32 @@
+# Included by debian/rules, and by the rules file that stdeb generates (stdeb.cfg).
+export DEB_BUILD_MAINT_OPTIONS = hardening=+all
+export PYBUILD_SYSTEM = pyproject
+# All that a build may run; the rest of the tests boots subhosts. No cache: pybuild would install it.
+export PYBUILD_TEST_ARGS = -p no:cacheprovider tests/unit
+# Private modules serve the default Python only; stdeb build-depends on all.
+export DEBPYTHON3_SUPPORTED = $(shell py3versions -dv)
+D = debian/overlay-boot
+
+execute_after_dh_auto_build:
+	/usr/bin/python3 setup.py -q build_man build_launchers
+
+ifeq ($(wildcard tests/unit),)
+override_dh_auto_test:
+endif
+
+# Private modules need no site module to be found, which the launchers leave out.
+execute_after_dh_auto_install:
+	mkdir -p $(D)/usr/lib/overlay-boot $(D)/usr/libexec
+	mv $(D)/usr/lib/python3*/dist-packages/overlay_boot $(D)/usr/lib/overlay-boot
+	rm -rf $(D)/usr/bin $(D)/usr/lib/python3*
+	cp -r build/launchers/sbin $(D)/usr/sbin
+	cp -r build/launchers/libexec $(D)/usr/libexec/overlay-boot
+	cd $(D)/usr/lib/overlay-boot/overlay_boot && mv keeper reaper ../../../libexec/overlay-boot
+	@echo "blhc: ignore-line-regexp: .*musl-gcc .*(keeper|reaper).*"
+
+# The output of subhosts is for root and, once postinst has given it away, group adm.
+execute_after_dh_fixperms:
+	chmod 2750 $(D)/var/log/overlay-boot
+
+override_dh_gencontrol:
+	dh_gencontrol -- -V"programs:Static-Built-Using=$$(dpkg-query -W -f '$${source:Package} (= $${source:Version})' musl-dev)"

@@ -1,0 +1,128 @@
+"""Builds the Python package, its Cython parts, the manual pages and the launchers of the Debian package."""
+import copy
+import os
+import shlex
+import shutil
+import sysconfig
+from glob import glob
+from pathlib import Path
+
+from setuptools import Command, Extension, setup
+from setuptools.command.build_ext import build_ext
+
+# Every command, once: the folder it is installed in and its name; its module is the name less "overlay-".
+COMMANDS = {
+    "sbin": ["overlay-boot", "overlay-go", "overlay-ls", "overlay-stop"],
+    "libexec": ["clear", "overlay-init", "overlay-postmount", "overlay-premount"],
+}
+
+
+def module(command):
+    return "overlay_boot.commands." + command.removeprefix("overlay-")
+
+
+class Program(Extension):
+    """A freestanding program in Cython: ``cdef public int main(...) noexcept nogil``.
+
+    Only code reachable from main is kept (--gc-sections). It is linked without libpython, so the link fails, naming the
+    function, if main reaches the C API.
+    """
+
+
+class build_native(build_ext):
+    """build_ext that also links Program objects."""
+
+    def run(self):
+        # Here, not when setup.py is read: clean, sdist and egg_info then need no Cython and write nothing into the tree.
+        from Cython.Build import cythonize
+        for ext in self.extensions:
+            ext.sources = cythonize([ext], build_dir=self.build_temp, include_path=["_native"], language_level=3)[0].sources
+        super().run()
+
+    def get_ext_filename(self, fullname):
+        programs = {ext.name.rpartition(".")[2] for ext in self.extensions if isinstance(ext, Program)}
+        if fullname.rpartition(".")[2] in programs:
+            return os.path.join(*fullname.split("."))       # no .cpython-….so
+        return super().get_ext_filename(fullname)
+
+    def build_extension(self, ext):
+        if not isinstance(ext, Program):
+            return super().build_extension(ext)
+        env = os.environ
+        cc = shlex.split(env.get("PROGRAM_CC") or shutil.which("musl-gcc") or env.get("CC", "cc"))
+        flags = shlex.split(f"{env.get('CPPFLAGS', '')} {env.get('CFLAGS', '-O2')}")
+        tool = copy.copy(self.compiler)
+        # The extension compiler's library path would bring in glibc's libc.a.
+        tool.library_dirs, tool.libraries, tool.runtime_library_dirs = [], [], []
+        tool.set_executables(
+            compiler_so=[*cc, *flags],
+            linker_exe=[*cc, *flags, *shlex.split(env.get("LDFLAGS", ""))])
+        objects = tool.compile(
+            ext.sources, output_dir=self.build_temp, include_dirs=ext.include_dirs, depends=ext.depends,
+            extra_postargs=[
+                # musl-gcc knows neither the kernel's headers nor Debian's <MULTIARCH/pythonX.Y/pyconfig.h>.
+                "-idirafter", "/usr/include", "-idirafter", f"/usr/include/{sysconfig.get_config_var('MULTIARCH')}",
+                "-ffunction-sections", "-fdata-sections"])
+        target = Path(self.get_ext_fullpath(ext.name))
+        self.mkpath(str(target.parent))
+        # musl's specs drop --build-id, which dh_strip wants.
+        tool.link_executable(
+            objects, target.name, output_dir=str(target.parent),
+            extra_postargs=["-static", "-Wl,--gc-sections", "-Wl,--build-id=sha1"])
+
+
+class Step(Command):
+    """A command without options."""
+
+    user_options = []
+
+    def initialize_options(self):
+        pass
+
+    def finalize_options(self):
+        pass
+
+
+class build_man(Step):
+    """Render man/*.adoc to build/man."""
+
+    def run(self):
+        self.spawn(["asciidoctor", "-b", "manpage", "-D", "build/man", *sorted(glob("man/*.adoc"))])
+
+
+class build_launchers(Step):
+    """Write the programs of the Debian package to build/launchers."""
+
+    def run(self):
+        template = Path("debian/launcher.in").read_text()
+        for folder, commands in COMMANDS.items():
+            self.mkpath(f"build/launchers/{folder}")
+            for command in commands:
+                launcher = Path("build/launchers", folder, command)
+                launcher.write_text(template.replace("@MODULE@", module(command)))
+                launcher.chmod(0o755)
+
+
+def native(kind, name):
+    return kind(f"overlay_boot.{name}", [f"_native/{name}.pyx"], include_dirs=["_native"],
+                depends=sorted(glob("_native/*.p[xy][di]") + glob("_native/*.h")))
+
+
+setup(
+    name="overlay-boot",
+    version="2.0.0",
+    description="subhosts: a host's own system booted again, in namespaces",
+    long_description="A subhost is a directory with a configuration file and the few files in which it differs from its "
+                     "host. overlay-boot lays those over the host's own root file system and boots the result.",
+    license="GPL-2.0-or-later",
+    python_requires=">=3.11",
+    install_requires=["pyroute2>=0.7.2"],
+    packages=["overlay_boot", "overlay_boot.commands"],
+    package_data={"overlay_boot": ["*.pyi", "py.typed"]},
+    ext_modules=[native(Extension, "namespaces"), native(Program, "reaper"), native(Program, "keeper")],
+    cmdclass={"build_ext": build_native, "build_man": build_man, "build_launchers": build_launchers},
+    # clear is the keeper's own, and would hide another program of that name in a venv's bin.
+    entry_points={"console_scripts": [f"{command} = {module(command)}:main" for command in sum(COMMANDS.values(), [])
+                                      if command != "clear"]},
+    zip_safe=False,
+)

@@ -1,0 +1,49 @@
+# shellcheck shell=sh
+# For tests/install, demo and run: installs what is missing.
+
+[ "$(id -u)" = 0 ] || { echo "$0: must be run as root" >&2; exit 1; }
+# Debian's own tools, whatever else the caller has in front of them.
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+
+# quietly LOG COMMAND...: what it prints is for LOG, and shown only where it fails
+quietly() {
+	log=$1
+	shift
+	mkdir -p "${log%/*}"
+	"$@" >"$log" 2>&1 </dev/null || {
+		status=$?
+		cat "$log" >&2
+		echo "$0: failed: $*" >&2
+		return $status
+	}
+}
+
+missing() {
+	for package; do
+		[ "$(dpkg-query -Wf '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || echo "$package"
+	done
+}
+
+# apt ARGUMENT...: apt-get without questions, and without starting a daemon that it installs. New package lists are
+# fetched only where it fails with those that are there.
+apt() (
+	exec 9<tests/apt.sh
+	flock 9
+	policy=/usr/sbin/policy-rc.d
+	if [ ! -e $policy ]; then
+		trap 'rm -f $policy' EXIT
+		trap 'exit 130' HUP INT TERM
+		printf '#!/bin/sh\nexit 101\n' >$policy
+		chmod +x $policy
+	fi
+	export DEBIAN_FRONTEND=noninteractive
+	set -- -y --no-install-recommends -o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confold "$@"
+	apt-get "$@" || { apt-get update && apt-get "$@"; }
+)
+
+# packages NAME...
+packages() {
+	# shellcheck disable=SC2046 # names have no blanks
+	set -- $(missing "$@")
+	[ $# = 0 ] || { echo "installing $*"; quietly build/apt.log apt install "$@"; }
+}
