@@ -3,7 +3,7 @@
 
 cdef extern from "<errno.h>" nogil:
     int errno
-    enum: EINTR, EAGAIN, ENOENT, ENOTDIR, EACCES
+    enum: EINTR, EAGAIN, ENOENT, ENOTDIR, EACCES, ENODEV
 
 cdef extern from *:
     """
@@ -136,13 +136,25 @@ cdef extern from "<sys/socket.h>" nogil:
         pass
     int socket(int domain, int kind, int protocol)
     ssize_t sendto(int fd, const void *text, size_t size, int flags, const sockaddr *to, unsigned int length)
-    enum: AF_INET, AF_UNIX, SOCK_DGRAM, SOCK_CLOEXEC, MSG_NOSIGNAL
+    enum: AF_INET, AF_NETLINK, AF_UNIX, SOCK_RAW, SOCK_DGRAM, SOCK_CLOEXEC, MSG_NOSIGNAL
 
 cdef extern from "<net/if.h>" nogil:
     struct ifreq:
         char *ifr_name
         short ifr_flags
     enum: IFNAMSIZ, IFF_UP
+    char *if_indextoname(unsigned int index, char *name)
+
+cdef extern from "<linux/rtnetlink.h>" nogil:
+    struct nlmsghdr:
+        uint32_t nlmsg_len
+        unsigned short nlmsg_type
+        unsigned short nlmsg_flags
+    struct nlmsgerr:
+        int error
+    struct ifinfomsg:
+        int ifi_index
+    enum: NETLINK_ROUTE, RTM_DELLINK, NLM_F_REQUEST, NLM_F_ACK, NLMSG_ERROR
 
 cdef extern from "<sys/un.h>" nogil:
     struct sockaddr_un:

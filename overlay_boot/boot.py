@@ -3,6 +3,7 @@ import _signal
 import posix
 
 from . import PROGRAMS, cgroup, hooks, namespaces, network, paths, processes, rootfs
+from .check import check
 from .config import LOGS
 from .errors import Failure, complain, reason
 from .state import claim, now
@@ -25,9 +26,10 @@ def boot(config, *, foreground=False):
         group = cgroup.make(state)
         host = rootfs.unshare_mounts()
         config.resolve(group)
-        rootfs.check(config)
+        check(config)
         log = on_host(host, open_log, config)
         net = on_host(host, network.make, state)
+        plugging = plug(config, state, net, log)
         hook = Hook(config, group, log, net)
         if not rootfs.is_premounted(config):
             hook.premount()
@@ -37,6 +39,8 @@ def boot(config, *, foreground=False):
         for outside, inside in config.share:
             rootfs.share(root, outside, inside)
         command, started = hook.init(root)
+        if plugging:
+            plugging.wait()
         state.record("start", " ".join(started))
         state.record("timeout", config.stop_timeout)
         state.record("log", config.log)
@@ -55,6 +59,14 @@ def boot(config, *, foreground=False):
         except (OSError, Failure) as error:
             complain(f"cannot undo all of the boot: {reason(error)}")
         raise
+
+
+def plug(config, state, net, log):
+    """Have the cables made while the mounts go on; None if there are none to make."""
+    if not config.cables:
+        return None
+    from . import cables
+    return cables.Plugging(config, state, net, log)
 
 
 INTERRUPTIONS = (_signal.SIGTERM, _signal.SIGHUP, _signal.SIGINT)

@@ -129,8 +129,6 @@ class Config:
         is_one = paths.kind(place(lower)) == paths.DIRECTORY
         self.lower = [place(path) for path in ([lower] if is_one else lower.split(":"))]
         self.cables = value("CABLES").split()
-        if self.cables:
-            raise Failure(f"CABLES={' '.join(self.cables)}: this version makes no cables")
         self.start = services(value("START"))
         self.premount, self.postmount = value("PREMOUNT").split(), value("POSTMOUNT").split()
         self.init = value("INIT").split()

@@ -45,8 +45,13 @@ def premount(config):
 
 
 def interfaces(config):
-    """An interfaces(5) file with lo."""
-    return f"# Generated for subhost {config.name}\nauto lo\niface lo inet loopback\n"
+    """An interfaces(5) file with lo, and a stanza for each cable that leaves it alone."""
+    stanzas = ["auto lo\niface lo inet loopback\n"]
+    if config.cables:
+        from . import cables
+        stanzas += [f"auto {cable.inner}\niface {cable.inner} inet manual\n"
+                    for cable in cables.plan(config.cables, config.name) if cable.inner]
+    return f"# Generated for subhost {config.name}\n" + "\n".join(stanzas)
 
 
 def write_new(root, path, text):

@@ -9,24 +9,24 @@ from .namespaces import locked_by
 from .state import COMMAND, STOP, Running, State, names
 
 LISTED = "/etc/subhosts.conf"
-COLUMNS = ("name", "state", "pid", "since", "processes", "memory", "config")
+COLUMNS = ("name", "state", "pid", "since", "processes", "memory", "cables", "config")
 
 
 def subhosts():
     """All that are running, being booted or stopped, and those of /etc/subhosts.conf that are not: a row each.
 
     A row is a dictionary: name, state, pid (on the host, of PID 1), since
-    (seconds of the epoch), processes, memory (bytes), config; None where there
-    is nothing to tell.
+    (seconds of the epoch), processes, memory (bytes), cables (see cables.describe),
+    config; None where there is nothing to tell.
     """
     rows = [row for row in map(of_state, names()) if row]
     known = {row["config"] for row in rows}
     return rows + [of_file(path) for path in listed() if real(path) not in known]
 
 
-def row(name, state, config, *, pid=None, since=None, processes=None, memory=None):
+def row(name, state, config, *, pid=None, since=None, processes=None, memory=None, cables=None):
     return {"name": name, "state": state, "pid": pid, "since": since,
-            "processes": processes, "memory": memory, "config": config}
+            "processes": processes, "memory": memory, "cables": cables, "config": config}
 
 
 def of_state(name):
@@ -45,7 +45,8 @@ def of_state(name):
     else:
         processes, memory = usage(running)
         return row(name, "stopping" if locked_by(state.fd, STOP) else "running", running.records["config"],
-                   pid=running.init, since=float(running.records["since"]), processes=processes, memory=memory)
+                   pid=running.init, since=float(running.records["since"]), processes=processes, memory=memory,
+                   cables=plugged(running))
     finally:
         state.close()
 
@@ -61,6 +62,14 @@ def usage(running):
             return len(members), sum(map(resident, members))
     finally:
         posix.close(group)
+
+
+def plugged(running):
+    """The cables of a subhost.  Only where there are some is pyroute2 imported."""
+    if not any(key.startswith("cable:") for key in running.records):
+        return []
+    from . import cables
+    return cables.describe(cables.recorded(running.records), running.init)
 
 
 def resident(process):
@@ -114,4 +123,6 @@ def said(row, column):
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
     if column == "memory":
         return f"{value / (1 << 20):.1f}M"
+    if column == "cables":
+        return " ".join(f"{one['bridge'] or ''}={one['name']}({','.join(one['addresses'])})" for one in value) or "-"
     return str(value)

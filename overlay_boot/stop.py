@@ -190,6 +190,9 @@ def clear_leftovers(state):
     records = state.records()
     if "cgroup" in records:
         cgroup.remove(records["cgroup"])
+    if any(key.startswith("cable:") for key in records):
+        from . import cables
+        cables.remove(cables.recorded(records))
     if "netns" in records:
         network.remove(state.name, records["netns"])
     state.forget()

@@ -12,8 +12,8 @@ def command(arguments):
     options = parsed(arguments)
     require_root()
     if options.check:
-        from ..check import check
-        return check(options.conf)
+        from ..check import report
+        return report(options.conf)
     return boot(Config(options.conf, "overlay-boot"), foreground=options.foreground)
 
 
