@@ -146,6 +146,12 @@ def openat2(int directory, path, unsigned long flags, unsigned long resolve):
     return fd
 
 
+def close_range(int first):
+    """close_range(2): no descriptor from first on is to survive an execve(2)."""
+    if syscall(SYS_close_range, first, ~0U, CLOSE_RANGE_CLOEXEC) < 0:
+        raise failure("close what the caller has left open")
+
+
 def is_cgroup2(str path):
     """statfs(2): whether a cgroup2 file system is there."""
     cdef bytes at = encoded(path)

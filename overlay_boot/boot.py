@@ -17,6 +17,8 @@ def boot(config, *, foreground=False):
     Raises Failure, with nothing left of the boot, if a step fails.
     """
     posix.umask(0o022)
+    namespaces.close_range(3)
+    config.resolve_log()
     state = claim(config.name)
     host = -1
     try:
@@ -29,8 +31,8 @@ def boot(config, *, foreground=False):
         check(config)
         log = on_host(host, open_log, config)
         net = on_host(host, network.make, state)
-        plugging = plug(config, state, net, log)
-        hook = Hook(config, group, log, net)
+        cables = plug(config, state, net, log)
+        hook = Hook(config, group, log, net, cables)
         if not rootfs.is_premounted(config):
             hook.premount()
         root = rootfs.mount_root(config)
@@ -39,15 +41,14 @@ def boot(config, *, foreground=False):
         for outside, inside in config.share:
             rootfs.share(root, outside, inside)
         command, started = hook.init(root)
-        if plugging:
-            plugging.wait()
+        cables.wait()
         state.record("start", " ".join(started))
         state.record("timeout", config.stop_timeout)
         state.record("log", config.log)
         state.record("since", now())
         mounts = posix.open("/proc/self/ns/mnt", posix.O_RDONLY)
         namespaces.setns(host, namespaces.NEWNS)
-        start_keeper(config, command, foreground,
+        start_keeper(config, command, foreground, host_name=hostname(config),
                      state=state, mounts=mounts, net=net, group=group, root=root, log=log)
     except BaseException:
         for number in INTERRUPTIONS:
@@ -62,11 +63,16 @@ def boot(config, *, foreground=False):
 
 
 def plug(config, state, net, log):
-    """Have the cables made while the mounts go on; None if there are none to make."""
+    """Have the cables made while the mounts go on."""
     if not config.cables:
-        return None
+        return NoCables()
     from . import cables
     return cables.Plugging(config, state, net, log)
+
+
+class NoCables:
+    def wait(self):
+        pass
 
 
 INTERRUPTIONS = (_signal.SIGTERM, _signal.SIGHUP, _signal.SIGINT)
@@ -106,29 +112,32 @@ def on_host(host, function, argument):
 class Hook:
     """The hooks of a boot: the default ones are called here, others are run."""
 
-    def __init__(self, config, group, log, net):
+    def __init__(self, config, group, log, net, cables):
         self.config = config
         self.network = net
-        self.values = {"NETNS": f"/proc/{posix.getpid()}/fd/{net}"}
         self.child = {"cgroup": group, "log": log}
+        if not all(hooks.is_default(config, variable) for variable in ("PREMOUNT", "POSTMOUNT", "INIT")):
+            # ip-netns(8) shall do in a hook: the cables are there, the name is in its mount namespace
+            cables.wait()
+            network.mount_name(config.name, net)
 
     def premount(self):
         if hooks.is_default(self.config, "PREMOUNT"):
             hooks.premount(self.config)
         else:
-            hooks.run(self.config, "PREMOUNT", [self.config.upper], self.values, **self.child)
+            hooks.run(self.config, "PREMOUNT", [self.config.upper], **self.child)
 
     def postmount(self, root):
         if hooks.is_default(self.config, "POSTMOUNT"):
             hooks.postmount(self.config, root, self.network)
         else:
-            hooks.run(self.config, "POSTMOUNT", [self.config.live, self.config.upper], self.values, **self.child)
+            hooks.run(self.config, "POSTMOUNT", [self.config.live, self.config.upper], **self.child)
 
     def init(self, root):
-        return hooks.init_command(self.config, root, self.values, **self.child)
+        return hooks.init_command(self.config, root, **self.child)
 
 
-def start_keeper(config, command, foreground, *, state, mounts, net, group, root, log):
+def start_keeper(config, command, foreground, *, host_name, state, mounts, net, group, root, log):
     """Start the keeper, and wait until it has PID 1 executed; or become it.  See _native/keeper.pyx."""
     source, report = (-1, 2) if foreground else posix.pipe()
     boot = 0 if foreground else posix.getpid()
@@ -138,7 +147,7 @@ def start_keeper(config, command, foreground, *, state, mounts, net, group, root
         posix.set_inheritable(fd, True)
     program = f"{PROGRAMS}/keeper"
     argv = ["keeper", config.name, *map(str, (boot, *descriptors)), notify, f"{PROGRAMS}/clear",
-            hostname(config, root), *command]
+            host_name, *command]
     if foreground:
         posix.execve(program, argv, processes.environment_inside())
     process = posix.posix_spawn(program, argv, processes.environment_inside(), setsid=True)
@@ -163,12 +172,15 @@ def read_all(fd):
     return said
 
 
-def hostname(config, root):
-    """The subhost's own /etc/hostname if it is one, else NAME."""
+def hostname(config):
+    """What UPPER has as /etc/hostname if it is one, else NAME; never the host's own, which LOWER has."""
+    upper = rootfs.directory(config.upper, "UPPER")
     try:
-        text = rootfs.read(root, "etc/hostname", 65)
+        text = rootfs.read(upper, "etc/hostname", 65)
     except OSError:
         return config.name
+    finally:
+        posix.close(upper)
     name = text.strip().decode("ascii", "replace")
     is_one = 0 < len(name) <= 64 and all(letter.isalnum() or letter in "-." for letter in name) and name.isascii()
     return name if is_one else config.name

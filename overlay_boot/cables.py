@@ -151,7 +151,7 @@ def plug(planned, state, network, log):
 def record_index(cable, state):
     """Choose the index of an interface before there is one, and note it, so that a killed boot's is known for ours."""
     index = 0x10000 + int.from_bytes(posix.urandom(3), "little") % 0xf0000
-    state.record(f"cable:{cable.name}", index)
+    state.record(f"{'vlan' if cable.tag else 'cable'}:{cable.name}", index)
     return index
 
 
@@ -282,22 +282,24 @@ def new_link(netlink, cable, index, network):
     return message
 
 
-def recorded(records):
-    """The cables that are on record: {name: index}."""
-    return {key.partition(":")[2]: int(index) for key, index in records.items() if key.startswith("cable:")}
+def recorded(records, kind="cable"):
+    """The interfaces of cables, or of a kind "vlan", that are on record: {name: index}."""
+    return {key.partition(":")[2]: int(index) for key, index in records.items() if key.startswith(kind + ":")}
 
 
-def describe(noted, init):
-    """The cables {name: index} as they are now: dictionaries of name, bridge, inside and addresses.
+def describe(records, init):
+    """The cables on record as they are now: dictionaries of name, bridge, inside and addresses.
 
     inside is the name of the far interface in the subhost whose PID 1 is init,
     None for a VLAN; addresses are those that it has there.
     """
     far = far_interfaces(init)
     described = []
-    for name in noted:
-        inside, addresses = far.get(number_of(name, "iflink"), (None, [])) if "." not in name else (None, [])
+    for name in recorded(records):
+        inside, addresses = far.get(number_of(name, "iflink"), (None, []))
         described.append({"name": name, "bridge": bridge_of(name), "inside": inside, "addresses": addresses})
+    described += [{"name": name, "bridge": bridge_of(name), "inside": None, "addresses": []}
+                  for name in recorded(records, "vlan")]
     return described
 
 

@@ -5,27 +5,30 @@ from .errors import write
 from .state import State
 
 
-def check(config, records=None):
-    """Raises Failure if the subhost cannot be booted on this host; records are its own if it is running."""
+def check(config, own=()):
+    """Raises Failure if the subhost cannot be booted on this host; own are its interfaces if it is running."""
     rootfs.check(config)
     if config.cables:
         from . import cables
-        cables.check(cables.plan(config.cables, config.name), cables.recorded(records or {}))
+        cables.check(cables.plan(config.cables, config.name), own)
 
 
-def records(name):
+def interfaces_of(name):
+    """The interfaces on the host that a running subhost has."""
     try:
-        return State(name).records()
+        records = State(name).records()
     except FileNotFoundError:
-        return {}
+        return []
+    return [key.partition(":")[2] for key in records if key.startswith(("cable:", "vlan:"))]
 
 
 def report(path):
     """overlay-boot --check: print every variable of a configuration file with its effective value."""
-    config = Config(path, "overlay-check")
     rootfs.unshare_mounts()         # what a `!` command mounts goes with this process
+    config = Config(path, "overlay-check")
+    config.resolve_log()
     config.resolve()
-    check(config, records(config.name))
+    check(config, interfaces_of(config.name))
     lines = [f"{variable}={value}" for variable, value in config.settings().items()]
     lines += [f"SHARE={outside}:{inside}" for outside, inside in config.share]
     write(1, "\n".join(lines) + "\n")

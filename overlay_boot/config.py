@@ -88,8 +88,8 @@ def suspect(name, equals, path, number):
 class Config:
     """A subhost's configuration: every variable with its effective value.
 
-    NAME is there from the start; resolve() finds the others.  Paths are absolute;
-    lower, start, cables and share are lists.
+    NAME is there from the start; resolve_log() and then resolve() find the others.
+    Paths are absolute; lower, start, cables and share are lists.
     """
 
     __slots__ = ("action", "assigned", "base", "cables", "handed", "init", "live", "log", "lower", "name",
@@ -107,8 +107,11 @@ class Config:
         check_name(self.name)
         if "\n" in self.path:
             raise Failure(f"{path}: no line feed can be in the path of a configuration file")
-        self.log = self.value("LOG", posix.getcwd())
         self.reaper = paths.variable("REAPER") or "/.reaper"
+
+    def resolve_log(self):
+        """Find LOG, whose command runs where the caller is, as NAME's does."""
+        self.log = self.value("LOG", posix.getcwd()) or f"{LOGS}/{self.name}.log"
 
     def resolve(self, cgroup=-1):
         """Find all the others; commands are run in BASE, in the control group cgroup."""
@@ -134,7 +137,7 @@ class Config:
         self.init = value("INIT").split()
         self.ram_size = checked_size(value("RAM_SIZE"))
         self.stop_timeout = checked_seconds(value("STOP_TIMEOUT"))
-        self.log = place(self.log or f"{LOGS}/{self.name}.log")
+        self.log = place(self.log)
         self.share = [self.share_of(text) for text in self.assigned.get("SHARE", ())]
 
     def value(self, variable, directory, cgroup=-1):
@@ -193,6 +196,7 @@ def of_environment(action):
     else:
         handed = {}
     config = Config(path, paths.variable("ACTION") or action, handed)
+    config.resolve_log()
     config.resolve()
     return config
 

@@ -23,22 +23,19 @@ def enter(running, command, user=None):
     else:
         words = [paths.name(next((shell for shell in SHELLS if exists(root, shell)), "sh"))]
     group = cgroup.opened(running.records["cgroup"])
+    relay = Relay()
+    standard = relay.standard(root)
     namespaces.setns(running.init_fd, namespaces.NEWPID)
-    terminals = [fd for fd in (0, 1, 2) if posix.isatty(fd)]
-    terminal = Terminal(root) if terminals else None
-    standard = [terminal.inner if fd in terminals else fd for fd in (0, 1, 2)]
     try:
         process, pidfd = namespaces.spawn(
             places, words, env, standard=standard, directory=account.home, cgroup=group,
-            inside=running.init_fd, terminal=0 in terminals, user=account.credentials)
+            inside=running.init_fd, terminal=posix.isatty(0), user=account.credentials)
     except FileNotFoundError as error:
         raise NotExecuted(words[0], error.strerror, NOT_FOUND) from None
     except PermissionError as error:
         raise NotExecuted(words[0], error.strerror, NOT_EXECUTABLE) from None
-    if terminal:
-        terminal.serve(process, pidfd, terminals)
-    else:
-        hand_on_signals(process)
+    hand_on_signals(process)
+    relay.serve(pidfd)
     ended = posix.waitstatus_to_exitcode(posix.waitpid(process, 0)[1])
     return 128 - ended if ended < 0 else ended
 
@@ -96,12 +93,43 @@ def entries(root, path, fields):
             yield entry
 
 
-class Terminal:
-    """A pseudo-terminal out of the subhost's devpts, served on the caller's terminal."""
+class Relay:
+    """What the child has as 0, 1 and 2, and the copying between that and what the caller has.
 
-    __slots__ = ("inner", "outer")
+    The child gets the caller's own descriptor only if that is a pipe or a
+    socket.  Any other leads further: from a file, even one that is open for
+    reading only, /proc makes one to write, and from a directory a way out.  For
+    a terminal it gets one of its own, out of the subhost's devpts.
+    """
 
-    def __init__(self, root):
+    def __init__(self):
+        self.outer = self.inner = -1    # the two ends of the pseudo-terminal
+        self.given = []                 # the child's ends, to be closed here
+        self.inward = []                # pairs to copy from and to
+        self.outward = []
+
+    def standard(self, root):
+        """The child's three descriptors."""
+        screen = next((fd for fd in (1, 2, 0) if posix.isatty(fd)), -1)
+        if screen >= 0:
+            self.open_terminal(root)
+            self.outward.append((self.outer, screen))
+        return [self.passed(fd) for fd in (0, 1, 2)]
+
+    def passed(self, fd):
+        if posix.isatty(fd):
+            if fd == 0:
+                self.inward.append((0, self.outer))
+            return self.inner
+        if paths.kind_of(fd) in (paths.PIPE, paths.SOCKET):
+            return fd
+        source, sink = posix.pipe()
+        mine, theirs = (sink, source) if fd == 0 else (source, sink)
+        (self.inward if fd == 0 else self.outward).append((fd, mine) if fd == 0 else (mine, fd))
+        self.given.append(theirs)
+        return theirs
+
+    def open_terminal(self, root):
         try:
             # By path only to look at it: what stands there is the subhost's.
             found = namespaces.openat2(root, "dev/pts/ptmx", posix.O_PATH, namespaces.NO_SYMLINKS)
@@ -112,14 +140,20 @@ class Terminal:
             self.outer = posix.open(f"/proc/self/fd/{found}", posix.O_RDWR | posix.O_NOCTTY | posix.O_CLOEXEC)
             posix.close(found)
             self.inner = namespaces.terminal_peer(self.outer)
+            self.given.append(self.inner)
         except OSError as error:
             raise Failure(f"no terminal from the subhost's /dev/pts: {error.strerror}") from None
 
-    def serve(self, process, pidfd, terminals):
-        """Copy what is typed and what is printed, until the child has ended."""
+    def serve(self, pidfd):
+        """Copy until the child has ended, and what it has printed is out."""
+        for fd in self.given:
+            posix.close(fd)
+        if self.outer < 0:
+            self.copy(pidfd)
+            return
         import termios
         import tty
-        mine = terminals[0]
+        mine = next(fd for fd in (0, 1, 2) if posix.isatty(fd))
         before = termios.tcgetattr(mine)
 
         def resize(*_):
@@ -132,46 +166,69 @@ class Terminal:
         _signal.signal(_signal.SIGWINCH, resize)
         _signal.signal(_signal.SIGTERM, ended)
         _signal.signal(_signal.SIGHUP, ended)
-        posix.close(self.inner)
         try:
-            if 0 in terminals:
-                tty.setraw(mine)
-            self.copy(pidfd, 0 in terminals, next((fd for fd in terminals if fd), mine))
+            if posix.isatty(0):
+                tty.setraw(0, termios.TCSADRAIN)    # keeps what is typed already
+            self.copy(pidfd)
         finally:
             termios.tcsetattr(mine, termios.TCSADRAIN, before)
 
-    def copy(self, pidfd, typed, screen):
-        posix.set_blocking(self.outer, False)
-        poll = select.poll()
-        poll.register(self.outer, select.POLLIN)
-        poll.register(pidfd, select.POLLIN)
-        if typed:
-            poll.register(0, select.POLLIN)
+    def copy(self, pidfd):
+        for source, _ in self.outward:
+            posix.set_blocking(source, False)
+        for _, sink in self.inward:
+            posix.set_blocking(sink, False)
+        unwritten = {}                  # {sink: bytes}
         while True:
-            ready = [fd for fd, _ in poll.poll()]
-            if 0 in ready and typed:
-                keys = posix.read(0, 4096)
-                if not keys:
-                    poll.unregister(0)
-                self.put(keys)
-            if not self.print(screen) and pidfd in ready:
+            ready = self.wait(pidfd, unwritten)
+            self.outward = [pair for pair in self.outward if pair[0] not in ready or copy_out(*pair)]
+            self.inward = [(source, sink) for source, sink in self.inward
+                           if (sink if unwritten.get(sink) else source) not in ready
+                           or self.copy_in(source, sink, unwritten)]
+            if pidfd in ready:
+                for pair in self.outward:
+                    while copy_out(*pair):
+                        pass
                 return
 
-    def put(self, keys):
-        while keys:
-            try:
-                keys = keys[posix.write(self.outer, keys):]
-            except BlockingIOError:
-                wait = select.poll()
-                wait.register(self.outer, select.POLLOUT)
-                wait.poll(1000)
+    def wait(self, pidfd, unwritten):
+        """The descriptors that are ready for what is to be done next."""
+        reading = {pidfd, *(source for source, _ in self.outward)}
+        writing = set()
+        for source, sink in self.inward:
+            if unwritten.get(sink):
+                writing.add(sink)
+            else:
+                reading.add(source)
+        poll = select.poll()
+        for fd in reading | writing:
+            poll.register(fd, (select.POLLIN if fd in reading else 0) | (select.POLLOUT if fd in writing else 0))
+        return {fd for fd, events in poll.poll()
+                if fd in reading and events & ~select.POLLOUT or fd in writing and events & ~select.POLLIN}
 
-    def print(self, screen):
-        """Whether there was anything to print."""
+    def copy_in(self, source, sink, unwritten):
+        """Copy towards the child; whether there may be more."""
+        if not unwritten.get(sink):
+            unwritten[sink] = posix.read(source, 1 << 16)
+            if not unwritten[sink]:
+                if sink != self.outer:
+                    posix.close(sink)
+                return False
         try:
-            said = posix.read(self.outer, 1 << 16)
-        except OSError:             # nothing now, or (EIO) nobody has the other end open
+            unwritten[sink] = unwritten[sink][posix.write(sink, unwritten[sink]):]
+        except BlockingIOError:
+            pass
+        except OSError:                 # nobody reads it any more
             return False
-        while said:
-            said = said[posix.write(screen, said):]
         return True
+
+
+def copy_out(source, sink):
+    """Copy what the child has printed; whether there was something."""
+    try:
+        said = rest = posix.read(source, 1 << 16)
+    except OSError:                     # nothing now, or (EIO) nobody has the terminal open
+        return False
+    while rest:
+        rest = rest[posix.write(sink, rest):]
+    return bool(said)

@@ -20,15 +20,14 @@ def is_default(config, variable):
     return getattr(config, variable.lower()) == [DEFAULTS[variable]]
 
 
-def run(config, variable, arguments, values, *, cgroup, log, output=False):
+def run(config, variable, arguments, *, cgroup, log, output=False):
     """Run the hook that the configuration names, in the control group cgroup.
 
-    values are added to its environment.  What it prints goes to the descriptor
-    log, unless it is the output that is asked for.
+    What it prints goes to the descriptor log, unless it is the output that is asked for.
     """
     words = getattr(config, variable.lower())
     try:
-        return processes.run([*words, *arguments], {**config.for_hooks(), **values}, config.base,
+        return processes.run([*words, *arguments], config.for_hooks(), config.base,
                              cgroup=cgroup, log=log, output=output)
     except Failure as failure:
         raise Failure(f"{variable}: {failure} (what it printed is in LOG={config.log})") from None
@@ -124,14 +123,14 @@ def check_reaper(config, root):
         raise Failure(f"REAPER={config.reaper} in the subhost is not executable")
 
 
-def init_command(config, root, values, *, cgroup, log):
+def init_command(config, root, *, cgroup, log):
     """What PID 1 executes: (argv, the services that it starts)."""
     if is_default(config, "INIT"):
         check_reaper(config, root)
         if not config.start and is_our_reaper(config, root):
             return [REAPER, config.name, DUMMY_FIFO], []    # nothing for a shell to do
         return ["/bin/sh", "-c", init(config)], config.start
-    text = paths.decode(run(config, "INIT", [], values, cgroup=cgroup, log=log, output=True))
+    text = paths.decode(run(config, "INIT", [], cgroup=cgroup, log=log, output=True))
     if not text.strip():
         raise Failure(f"INIT: {config.init[0]} printed nothing")
     if "\0" in text or len(text) >= LONGEST_TEXT:

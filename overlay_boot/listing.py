@@ -69,7 +69,7 @@ def plugged(running):
     if not any(key.startswith("cable:") for key in running.records):
         return []
     from . import cables
-    return cables.describe(cables.recorded(running.records), running.init)
+    return cables.describe(running.records, running.init)
 
 
 def resident(process):

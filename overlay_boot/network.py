@@ -45,9 +45,14 @@ def publish(state, network):
                 raise Failure(f"a network namespace {path} is there already, and is not ours") from None
         finally:
             posix.close(file)
-        namespaces.mount(f"/proc/self/fd/{network}", path, None, namespaces.BIND)
+        mount_name(state.name, network)
     finally:
         posix.close(directory)
+
+
+def mount_name(name, network):
+    """Mount the network namespace on its name, in the mount namespace of the caller."""
+    namespaces.mount(f"/proc/self/fd/{network}", f"{DIRECTORY}/{name}", None, namespaces.BIND)
 
 
 def locked_directory():

@@ -7,7 +7,8 @@ import posix
 import sys
 
 ENCODING = sys.getfilesystemencoding()
-FILE_TYPE, REGULAR, DIRECTORY, CHARACTER_DEVICE = 0o170000, 0o100000, 0o040000, 0o020000    # inode(7)
+FILE_TYPE, REGULAR, DIRECTORY = 0o170000, 0o100000, 0o040000        # inode(7)
+CHARACTER_DEVICE, PIPE, SOCKET = 0o020000, 0o010000, 0o140000
 
 
 def encode(text):

@@ -72,7 +72,7 @@ def run_inside(inside, words, env, cgroup, seconds):
 
     Its standard output and error are a pipe: no file of the host's is within
     reach of the subhost.  The caller has called setns(inside, NEWPID).  Raises
-    Failure as run() does, also if it has not ended after so many seconds.
+    Failure if it cannot be executed, or has not ended after so many seconds.
     """
     null = posix.open("/dev/null", posix.O_RDONLY)
     source, sink = posix.pipe()

@@ -1,6 +1,7 @@
 """The story of a stop, step for step as in overlay-stop(8), and the clearing that ends everything."""
 import _signal
 import posix
+import time
 
 from . import REAPER_MARK, cgroup, namespaces, network
 from .errors import Failure, complain, reason
@@ -109,9 +110,8 @@ def append(log, said):
 
 def terminate(running):
     """SIGTERM to what is left, then after STOP_TIMEOUT SIGKILL to everything; and the keeper has ended."""
-    ask_to_end(running)
     seconds = running.records["timeout"]
-    if not has_ended(running.keeper_fd, float(seconds)):
+    if not ends(running, float(seconds)):
         killed = described(remaining(running) or [running.init])
         complain(f"{running.state.name}: killed after {seconds} s: {', '.join(killed)}")
         send(running.init_fd, _signal.SIGKILL)
@@ -120,10 +120,22 @@ def terminate(running):
             has_ended(running.keeper_fd, PATIENCE)
 
 
-def ask_to_end(running):
-    if is_our_reaper(running.init):
-        send(running.init_fd, _signal.SIGTERM)      # it hands it on, to all at once
-        return
+def ends(running, seconds):
+    """Ask everything to end; whether it does within the time."""
+    end = time.monotonic() + seconds
+    while not is_our_reaper(running.init):
+        # PID 1 may be the shell that is starting services, which takes no
+        # notice, and becomes the reaper only then.
+        ask_each_to_end(running)
+        if has_ended(running.keeper_fd, min(1, end - time.monotonic())):
+            return True
+        if time.monotonic() >= end:
+            return False
+    send(running.init_fd, _signal.SIGTERM)          # it hands it on, to all at once
+    return has_ended(running.keeper_fd, end - time.monotonic())
+
+
+def ask_each_to_end(running):
     for process in [*remaining(running), running.init]:
         try:
             pidfd = posix.pidfd_open(process)

@@ -1,14 +1,12 @@
 """overlay-init(8): the default INIT hook."""
 from ..config import of_environment
-from ..errors import Misuse, run, write
+from ..errors import run, write
 from ..hooks import init
 
 
 def command(arguments):
-    if arguments and arguments[0].startswith("-"):
+    if arguments in (["-h"], ["--help"]):
         parser().parse_args(arguments)
-    if arguments:
-        raise Misuse("usage: overlay-init")
     write(1, init(of_environment("overlay-init")))
 
 

@@ -1,20 +1,19 @@
 """overlay-postmount(8): the default POSTMOUNT hook."""
 import posix
 
-from .. import paths, rootfs
+from .. import rootfs
 from ..config import of_environment
-from ..errors import Misuse, run
+from ..errors import run
 from ..hooks import postmount
+from ..network import DIRECTORY
 
 
 def command(arguments):
-    if arguments and arguments[0].startswith("-"):
+    if arguments in (["-h"], ["--help"]):
         parser().parse_args(arguments)
-    if len(arguments) > 2:
-        raise Misuse("usage: overlay-postmount [LIVE [UPPER]]")
     config = of_environment("overlay-postmount")
     root = rootfs.directory(config.live, "LIVE")
-    network = posix.open(paths.variable("NETNS") or f"/run/netns/{config.name}", posix.O_RDONLY)
+    network = posix.open(f"{DIRECTORY}/{config.name}", posix.O_RDONLY)
     postmount(config, root, network)
 
 

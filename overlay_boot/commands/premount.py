@@ -1,14 +1,12 @@
 """overlay-premount(8): the default PREMOUNT hook."""
 from ..config import of_environment
-from ..errors import Misuse, run
+from ..errors import run
 from ..hooks import premount
 
 
 def command(arguments):
-    if arguments and arguments[0].startswith("-"):
+    if arguments in (["-h"], ["--help"]):
         parser().parse_args(arguments)
-    if len(arguments) > 1:
-        raise Misuse("usage: overlay-premount [UPPER]")
     premount(of_environment("overlay-premount"))
 
 
