@@ -25,8 +25,10 @@ cdef extern from *:
     #define COMMAND_BYTE 0
     #define KEEPER_BYTE 1
     #define STOP_BYTE 2
+    #define REAPER "/.reaper"
     static const char EXECUTE[] = "PID 1 of the subhost: cannot execute ";
     """
+    const char *REAPER
     const char *EXECUTE
     enum: COMMAND_BYTE, KEEPER_BYTE, STOP_BYTE
 
@@ -161,11 +163,13 @@ cdef int open_null(int nothing) noexcept nogil:
     return nothing
 
 
-cdef void default_signals() noexcept nogil:
+cdef void default_signals(bint blocked) noexcept nogil:
     cdef sigset_t none
     cdef int number
     for number in range(1, NSIG):
         signal(number, SIG_DFL)
+    if blocked:
+        return                          # the reaper wants them so, from its first instruction on
     sigemptyset(&none)
     sigprocmask(SIG_SETMASK, &none, NULL)
 
@@ -193,7 +197,7 @@ cdef const char *become(Plan *plan, int go, int console) noexcept nogil:
     dup2(open_null(go), 0)
     dup2(console, 1)
     dup2(console, 2)
-    default_signals()
+    default_signals(strcmp(plan.command[0], REAPER) == 0)
     syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC)
     execve(plan.command[0], plan.command, environ)
     return EXECUTE
@@ -320,7 +324,7 @@ cdef int clear_up(Plan *plan, int status) noexcept nogil:
     command[1] = plan.name
     command[2] = number
     command[3] = NULL
-    default_signals()
+    default_signals(False)
     execve(plan.clear, command, environ)
     return status
 

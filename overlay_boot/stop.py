@@ -123,14 +123,15 @@ def terminate(running):
 def ends(running, seconds):
     """Ask everything to end; whether it does within the time."""
     end = time.monotonic() + seconds
-    while not is_our_reaper(running.init):
-        # PID 1 may be the shell that is starting services, which takes no
-        # notice, and becomes the reaper only then.
+    if not takes_requests(running.init):
         ask_each_to_end(running)
-        if has_ended(running.keeper_fd, min(1, end - time.monotonic())):
-            return True
-        if time.monotonic() >= end:
-            return False
+        # PID 1 may be the shell that is starting services, which takes no
+        # notice, and becomes the reaper only after that.
+        while not takes_requests(running.init):
+            if has_ended(running.keeper_fd, min(0.1, end - time.monotonic())):
+                return True
+            if time.monotonic() >= end:
+                return False
     send(running.init_fd, _signal.SIGTERM)          # it hands it on, to all at once
     return has_ended(running.keeper_fd, end - time.monotonic())
 
@@ -146,12 +147,17 @@ def ask_each_to_end(running):
         posix.close(pidfd)
 
 
-def is_our_reaper(process):
+def takes_requests(process):
+    """Whether it is our reaper, and so far as to have its signals blocked: before that, one would be lost."""
     try:
-        with open(f"/proc/{process}/exe", "rb", buffering=0) as file:
-            return REAPER_MARK in file.read(1 << 17)
+        with open(f"/proc/{process}/exe", "rb", buffering=0) as program:
+            if REAPER_MARK not in program.read(1 << 17):
+                return False
+        with open(f"/proc/{process}/status", "rb", buffering=0) as status:
+            blocked = status.read(1 << 13).partition(b"\nSigBlk:")[2].split(b"\n")[0]
     except OSError:
         return False
+    return bool(int(blocked or b"0", 16) & 1 << _signal.SIGTERM - 1)
 
 
 def remaining(running):
