@@ -20,17 +20,19 @@ def boot(config, *, foreground=False):
     namespaces.close_range(3)
     config.resolve_log()
     state = claim(config.name)
-    host = -1
+    host = None
     try:
         stop_on_signals()
         clear_leftovers(state)
         state.record("config", config.path)
         group = cgroup.make(state)
-        host = rootfs.unshare_mounts()
+        host, own = rootfs.unshare_mounts()
         config.resolve(group)
         check(config)
-        log = on_host(host, open_log, config)
-        net = on_host(host, network.make, state)
+        host.enter()
+        log = open_log(config)
+        net = network.make(state)
+        own.enter()
         cables = plug(config, state, net, log)
         hook = Hook(config, group, log, net, cables)
         if not rootfs.is_premounted(config):
@@ -46,15 +48,15 @@ def boot(config, *, foreground=False):
         state.record("timeout", config.stop_timeout)
         state.record("log", config.log)
         state.record("since", now())
-        mounts = posix.open("/proc/self/ns/mnt", posix.O_RDONLY)
-        namespaces.setns(host, namespaces.NEWNS)
-        start_keeper(config, command, foreground, host_name=hostname(config),
-                     state=state, mounts=mounts, net=net, group=group, root=root, log=log)
+        host_name = hostname(config)
+        host.enter()
+        start_keeper(config, command, foreground, host_name=host_name,
+                     state=state, mounts=own.mounts, net=net, group=group, root=root, log=log)
     except BaseException:
         for number in INTERRUPTIONS:
             _signal.signal(number, _signal.SIG_IGN)
-        if host >= 0:
-            namespaces.setns(host, namespaces.NEWNS)
+        if host:
+            host.enter()
         try:
             clear(state)
         except (OSError, Failure) as error:
@@ -96,17 +98,6 @@ def open_log(config):
         return posix.open(config.log, posix.O_CREAT | LOG_FLAGS, 0o640)
     except OSError as error:
         raise Failure(f"cannot write LOG={config.log}: {error.strerror}") from None
-
-
-def on_host(host, function, argument):
-    """Call a function in the host's mount namespace, of which host is a descriptor."""
-    own = posix.open("/proc/self/ns/mnt", posix.O_RDONLY)
-    namespaces.setns(host, namespaces.NEWNS)
-    try:
-        return function(argument)
-    finally:
-        namespaces.setns(own, namespaces.NEWNS)
-        posix.close(own)
 
 
 class Hook:

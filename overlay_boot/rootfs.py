@@ -22,12 +22,30 @@ LINKS = (
 TTY_GROUP = 5           # Debian's, base-passwd
 
 
+class View:
+    """What this process sees of files: its mount namespace, and the root that it has in that, chroot(2)."""
+
+    __slots__ = ("mounts", "root")
+
+    def __init__(self):
+        self.mounts = posix.open("/proc/self/ns/mnt", posix.O_RDONLY)
+        self.root = posix.open("/", DIRECTORY)
+
+    def enter(self):
+        namespaces.setns(self.mounts, namespaces.NEWNS)
+        posix.fchdir(self.root)
+        posix.chroot(".")
+
+
 def unshare_mounts():
-    """A mount namespace of our own, a copy of the host's, and a descriptor of the host's."""
-    host = posix.open("/proc/self/ns/mnt", posix.O_RDONLY)
+    """Enter a copy of the host's mount namespace, that is ours; the views of the host and of ours."""
+    host = View()
     namespaces.unshare(namespaces.NEWNS)
+    own = View()
+    namespaces.setns(own.mounts, namespaces.NEWNS)      # its own root: ours, in a chroot, is no mount
     namespaces.mount(None, "/", None, namespaces.REC | namespaces.PRIVATE)
-    return host
+    own.enter()
+    return host, own
 
 
 def check(config):
