@@ -82,8 +82,9 @@ cdef void tell(int fd, const char *what, const char *which, int error) noexcept 
         put(line, b"overlay-boot: ")
     put(line, what)
     put(line, which)
-    put(line, b": ")
-    put(line, strerror(error))
+    if error:
+        put(line, b": ")
+        put(line, strerror(error))
     if fd == 2:
         put(line, b"\n")
     write(fd, line, strlen(line))
@@ -174,9 +175,11 @@ cdef void default_signals(bint blocked) noexcept nogil:
     sigprocmask(SIG_SETMASK, &none, NULL)
 
 
-cdef const char *become(Plan *plan, int go, int console) noexcept nogil:
+cdef const char *become(Plan *plan, int go, int console, int failed) noexcept nogil:
     """Everything between clone and execve; returns only what failed, with errno set."""
+    cdef Failure about                  # to be told that execve comes next: nothing has failed
     cdef char byte
+    memset(&about, 0, sizeof(about))
     prctl(PR_SET_PDEATHSIG, SIGKILL)
     if read(go, &byte, 1) != 1:         # the keeper was killed before the line above
         _exit(1)
@@ -197,6 +200,7 @@ cdef const char *become(Plan *plan, int go, int console) noexcept nogil:
     dup2(open_null(go), 0)
     dup2(console, 1)
     dup2(console, 2)
+    write(failed, &about, sizeof(about))
     default_signals(strcmp(plan.command[0], REAPER) == 0)
     syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC)
     execve(plan.command[0], plan.command, environ)
@@ -214,7 +218,7 @@ cdef pid_t clone_init(Plan *plan, int console, int *go, int *failed) noexcept no
     child = <pid_t>syscall(SYS_clone3, &how, sizeof(how))
     if child == 0:
         close(go[1])
-        failure.what = become(plan, go[0], console)
+        failure.what = become(plan, go[0], console, failed[1])
         failure.error = errno
         failure.which = b""
         if failure.what == EXECUTE:
@@ -224,13 +228,13 @@ cdef pid_t clone_init(Plan *plan, int console, int *go, int *failed) noexcept no
     return child
 
 
-cdef void record(int state, pid_t child) noexcept nogil:
+cdef ssize_t record(int state, pid_t child) noexcept nogil:
     cdef char line[LINE]
     line[0] = 0
     put(line, b"init ")
     put_number(line, child)
     put(line, b"\n")
-    write(state, line, strlen(line))
+    return write(state, line, strlen(line))
 
 
 cdef pid_t start(Plan *plan, int console) noexcept nogil:
@@ -238,6 +242,7 @@ cdef pid_t start(Plan *plan, int console) noexcept nogil:
     cdef int go[2]
     cdef int failed[2]
     cdef Failure failure
+    cdef ssize_t size
     cdef pid_t child
     if pipe2(go, O_CLOEXEC) < 0 or pipe2(failed, O_CLOEXEC) < 0:
         tell(plan.report, b"cannot make a pipe", b"", errno)
@@ -248,15 +253,26 @@ cdef pid_t start(Plan *plan, int console) noexcept nogil:
         return 0
     close(go[0])
     close(failed[1])
-    record(plan.state, child)
-    write(go[1], b"+", 1)
-    if read(failed[0], &failure, sizeof(failure)) == sizeof(failure):
-        tell(plan.report, failure.what, failure.which, failure.error)
+    if record(plan.state, child) < 0 or write(go[1], b"+", 1) < 0:
+        tell(plan.report, b"cannot write the state file", b"", errno)
+        kill(child, SIGKILL)
         waitpid(child, NULL, 0)
         return 0
-    close(go[1])
-    close(failed[0])
-    return child
+    memset(&failure, 0, sizeof(failure))
+    size = read(failed[0], &failure, sizeof(failure))
+    if size > 0 and failure.what == NULL:
+        size = read(failed[0], &failure, sizeof(failure))
+        if size == 0:                   # closed by execve
+            close(go[1])
+            close(failed[0])
+            return child
+    if size > 0:
+        tell(plan.report, failure.what, failure.which, failure.error)
+    else:
+        tell(plan.report, b"PID 1 was killed before it was executed", b"", 0)
+    kill(child, SIGKILL)
+    waitpid(child, NULL, 0)
+    return 0
 
 
 cdef ssize_t pass_on(int console, int log) noexcept nogil:

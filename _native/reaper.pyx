@@ -2,7 +2,8 @@
 """PID 1 of a subhost: /.reaper NAME [FIFO].
 
 Reaps every child, of its own and adopted, and exits when none is left.  With
-FIFO it also stays, with no child, until something is written to that.
+FIFO it also stays, with no child, until something is written to that (if it
+can be made: /run may be full, or read-only), or until it is asked to end.
 SIGTERM, SIGINT, SIGPWR and SIGRTMIN+3 are requests for an orderly end: all
 processes get SIGTERM.  No other signal does anything.
 
@@ -47,11 +48,12 @@ cdef public int main(int argc, char **argv) noexcept nogil:
     cdef signalfd_siginfo caught
     cdef pollfd awaited[2]
     cdef pid_t child
+    cdef bint stays = argc > 2
     awaited[0].fd = watch_signals()
-    awaited[1].fd = open_fifo(argv[2]) if argc > 2 else -1
+    awaited[1].fd = open_fifo(argv[2]) if stays else -1
     awaited[0].events = awaited[1].events = POLLIN
     prctl(PR_SET_NAME, b".reaper")
-    if argc < 2 or awaited[0].fd < 0 or (argc > 2 and awaited[1].fd < 0):
+    if argc < 2 or awaited[0].fd < 0:
         write(2, PROGRAM, strlen(PROGRAM))
         write(2, b": cannot start\n", 15)
         return 1
@@ -59,17 +61,15 @@ cdef public int main(int argc, char **argv) noexcept nogil:
         child = waitpid(-1, NULL, WNOHANG)
         if child > 0:
             continue
-        if child < 0 and awaited[1].fd < 0:
+        if child < 0 and not stays:
             return 0
         awaited[1].revents = 0
         poll(awaited, 2, -1)
         if awaited[1].revents:
-            close(awaited[1].fd)
+            stays = False
             awaited[1].fd = -1
         while read(awaited[0].fd, &caught, sizeof(caught)) > 0:
             if ends(caught.ssi_signo):
-                if awaited[1].fd >= 0:
-                    close(awaited[1].fd)
-                    awaited[1].fd = -1
+                stays = False
                 kill(-1, SIGTERM)
                 kill(-1, SIGCONT)       # a stopped process, too, shall see it

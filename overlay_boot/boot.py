@@ -5,7 +5,7 @@ import posix
 from . import PROGRAMS, cgroup, hooks, namespaces, network, paths, processes, rootfs
 from .check import check
 from .config import LOGS
-from .errors import Failure, complain, reason
+from .errors import Failure, complain, reason, step
 from .state import claim, now
 from .stop import LOG_FLAGS, clear, clear_leftovers
 
@@ -128,6 +128,7 @@ class Hook:
         return hooks.init_command(self.config, root, **self.child)
 
 
+@step("start the keeper")
 def start_keeper(config, command, foreground, *, host_name, state, mounts, net, group, root, log):
     """Start the keeper, and wait until it has PID 1 executed; or become it.  See _native/keeper.pyx."""
     source, report = (-1, 2) if foreground else posix.pipe()
@@ -150,6 +151,7 @@ def start_keeper(config, command, foreground, *, host_name, state, mounts, net, 
         posix.waitpid(process, 0)
         raise
     if said != b"+":
+        posix.kill(process, _signal.SIGKILL)
         posix.waitpid(process, 0)
         raise Failure(said.decode() or "the keeper was killed")
 

@@ -8,7 +8,7 @@ import select
 import time
 
 from . import namespaces
-from .errors import Failure
+from .errors import Failure, step
 
 MOUNTED = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 PARENT = "overlay-boot"
@@ -37,6 +37,7 @@ def unescaped(path):
     return path.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 
 
+@step("make the control group")
 def make(state):
     """Make the control group of a subhost, and return a descriptor of it."""
     path = f"{PARENT}/{state.name}"
@@ -104,23 +105,30 @@ def opened(path):
         posix.close(root)
 
 
+@step("remove the control group")
 def remove(path):
-    """Kill all that is in the control group, and remove it, its descendants and an empty parent."""
+    """Kill all that is in the control group, and remove it and its descendants."""
     root = hierarchy()
     try:
-        try:
-            group = posix.open(path, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW, dir_fd=root)
-        except FileNotFoundError:
-            pass
-        else:
-            kill(group)
-            remove_below(group)
-            posix.close(group)
-            posix.rmdir(path, dir_fd=root)
-        try:
-            posix.rmdir(PARENT, dir_fd=root)
-        except OSError:
-            pass                        # another subhost's is in it
+        group = posix.open(path, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW, dir_fd=root)
+    except FileNotFoundError:
+        return
+    else:
+        kill(group)
+        remove_below(group)
+        posix.close(group)
+        posix.rmdir(path, dir_fd=root)
+    finally:
+        posix.close(root)
+
+
+def tidy():
+    """Remove the parent of all control groups of ours, if that was the last one."""
+    root = hierarchy()
+    try:
+        posix.rmdir(PARENT, dir_fd=root)
+    except OSError:
+        pass
     finally:
         posix.close(root)
 

@@ -20,15 +20,31 @@ class Misuse(Failure):
 
 
 def reason(error):
-    """What a Failure says; an OSError as `cannot VERB OBJECT: REASON`, where it knows verb and object."""
+    """What a Failure says; an OSError as `cannot VERB OBJECT: REASON`, with the step that it is from (see `step`)."""
     if isinstance(error, Failure):
         return str(error)
     text = error.strerror or str(error)
     what = name(error.filename)
     verb = getattr(error, "verb", None)
-    if verb is None:
-        return f"{what}: {text}" if what else text
-    return f"cannot {verb} {what}: {text}" if what else f"cannot {verb}: {text}"
+    if verb:
+        text = f"cannot {verb} {what}: {text}" if what else f"cannot {verb}: {text}"
+    elif what:
+        text = f"{what}: {text}"
+    during = getattr(error, "step", None)
+    return f"cannot {during}: {text}" if during and not (verb and what) else text
+
+
+def step(what):
+    """A decorator: what the function does, to be told when a system call in it fails that does not say that itself."""
+    def decorate(function):
+        def decorated(*arguments, **named):
+            try:
+                return function(*arguments, **named)
+            except OSError as error:
+                error.step = what
+                raise
+        return decorated
+    return decorate
 
 
 def name(filename):
@@ -38,8 +54,8 @@ def name(filename):
 
 
 def write(fd, text):
-    """Write text with the very bytes that it was read from."""
-    data = paths.encode(text)
+    """Write all of text, with the very bytes that it was read from; or of bytes."""
+    data = text if isinstance(text, bytes) else paths.encode(text)
     while data:
         data = data[posix.write(fd, data):]
 

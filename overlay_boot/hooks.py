@@ -7,7 +7,7 @@ import posix
 
 from . import PROGRAMS, REAPER_MARK, namespaces, paths, processes, rootfs
 from .config import DEFAULTS
-from .errors import Failure
+from .errors import Failure, step
 
 REAPER = "/.reaper"
 DUMMY_FIFO = "/run/dummy_service"
@@ -33,12 +33,13 @@ def run(config, variable, arguments, *, cgroup, log, output=False):
         raise Failure(f"{variable}: {failure} (what it printed is in LOG={config.log})") from None
 
 
+@step("write into UPPER")
 def premount(config):
     """Give UPPER a host name and a network set-up of its own, so that the host's are not used by accident."""
     upper = rootfs.directory(config.upper, "UPPER")
     try:
-        write_new(upper, "etc/hostname", config.name + "\n")
-        write_new(upper, "etc/network/interfaces", interfaces(config))
+        write_missing(upper, "etc/hostname", config.name + "\n")
+        write_missing(upper, "etc/network/interfaces", interfaces(config))
     finally:
         posix.close(upper)
 
@@ -53,7 +54,7 @@ def interfaces(config):
     return f"# Generated for subhost {config.name}\n" + "\n".join(stanzas)
 
 
-def write_new(root, path, text):
+def write_missing(root, path, text):
     """Write a file below root, unless there is anything of its name."""
     *parents, name = path.split("/")
     at = posix.open(".", rootfs.DIRECTORY, dir_fd=root)
@@ -70,14 +71,18 @@ def write_new(root, path, text):
                 raise Failure(f"UPPER: {so_far} in it is no directory: {error.strerror}") from None
             posix.close(at)
             at = found
-        try:
-            fd = posix.open(name, posix.O_CREAT | posix.O_EXCL | posix.O_WRONLY, 0o644, dir_fd=at)
-        except FileExistsError:
-            return
-        with open(fd, "w") as file:
-            file.write(text)
+        if not exists(at, name):
+            rootfs.write_new(at, name, text, 0o644)
     finally:
         posix.close(at)
+
+
+def exists(directory, name):
+    try:
+        posix.lstat(name, dir_fd=directory)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def postmount(config, root, network):
@@ -90,6 +95,7 @@ def postmount(config, root, network):
     install_reaper(root)
 
 
+@step("install the reaper")
 def install_reaper(root):
     """Copy our reaper to /.reaper, unless the subhost has one that is not from us."""
     name = REAPER[1:]
@@ -105,10 +111,7 @@ def install_reaper(root):
         if theirs == ours or REAPER_MARK not in theirs:
             return
         posix.unlink(name, dir_fd=root)
-    fd = posix.open(name, posix.O_CREAT | posix.O_EXCL | posix.O_WRONLY, 0o755, dir_fd=root)
-    with open(fd, "wb", buffering=0) as file:
-        posix.fchmod(fd, 0o755)
-        file.write(ours)
+    rootfs.write_new(root, name, ours, 0o755)
 
 
 def check_reaper(config, root):

@@ -1,17 +1,17 @@
 """The named network namespace of a subhost: /run/netns/NAME, as ip-netns(8) has it."""
 import fcntl
 import posix
+from errno import EINVAL
 
 from . import namespaces, paths
-from .errors import Failure
+from .errors import Failure, step
 from .state import DIRECTORY as STATES
-from .state import remove_if_empty
 
 DIRECTORY = "/run/netns"
-# says that we have mounted DIRECTORY on itself; no NAME is that long
-MOUNTED = f"{STATES}/.netns-mounted"
+MADE = f"{STATES}/.netns-is-ours"       # no NAME is that long
 
 
+@step("make the network namespace")
 def make(state):
     """Make the network namespace, with lo up, and return a descriptor of it."""
     host = posix.open("/proc/self/ns/net", posix.O_RDONLY)
@@ -61,7 +61,11 @@ def locked_directory():
     Shared, so that a namespace that is unmounted here goes from the copies of
     the mount in other mount namespaces as well.
     """
+    made = False
     while True:
+        if not paths.kind(DIRECTORY):
+            note_making(True)
+            made = True
         try:
             posix.mkdir(DIRECTORY, 0o755)
         except FileExistsError:
@@ -70,33 +74,37 @@ def locked_directory():
         fcntl.flock(directory, fcntl.LOCK_EX)
         if posix.fstat(directory).st_nlink:
             break
-        posix.close(directory)
+        posix.close(directory)          # another command has just removed it
     try:
         namespaces.mount(None, DIRECTORY, None, namespaces.SHARED | namespaces.REC)
-    except OSError:
-        posix.close(posix.open(MOUNTED, posix.O_CREAT | posix.O_WRONLY, 0o600))
+    except OSError as error:
+        if error.errno != EINVAL:       # no mount yet
+            raise
+        note_making(made)
         namespaces.mount(DIRECTORY, DIRECTORY, None, namespaces.BIND | namespaces.REC)
         namespaces.mount(None, DIRECTORY, None, namespaces.SHARED | namespaces.REC)
     return directory
 
 
+def note_making(directory):
+    """Note that the mount of DIRECTORY is ours, and with directory, that itself is."""
+    fd = posix.open(MADE, posix.O_CREAT | posix.O_WRONLY | posix.O_CLOEXEC, 0o600)
+    try:
+        if directory:
+            posix.write(fd, b"directory\n")
+    finally:
+        posix.close(fd)
+
+
+@step("remove the network namespace")
 def remove(name, record):
     """Remove what make() made, as far as it got, and nothing that is of somebody else."""
     path = f"{DIRECTORY}/{name}"
     file_inode, network_inode = map(int, record.split())
-    try:
-        directory = posix.open(DIRECTORY, posix.O_RDONLY | posix.O_DIRECTORY)
-    except FileNotFoundError:
-        return
-    try:
-        fcntl.flock(directory, fcntl.LOCK_EX)
-        if is_ours(path, network_inode):
-            namespaces.umount2(path, namespaces.DETACH)
-        if is_ours(path, file_inode):
-            posix.unlink(path)
-        unmount_directory(directory)
-    finally:
-        posix.close(directory)
+    if is_ours(path, network_inode):
+        namespaces.umount2(path, namespaces.DETACH)
+    if is_ours(path, file_inode):
+        posix.unlink(path)
 
 
 def is_ours(path, inode):
@@ -106,13 +114,24 @@ def is_ours(path, inode):
         return False
 
 
-def unmount_directory(directory):
-    """Take back the mount of DIRECTORY, if it is ours and nobody uses it any more."""
-    if not paths.kind(MOUNTED) or posix.listdir(directory):
+@step("take back the mount of /run/netns")
+def tidy():
+    """Take back what locked_directory() made, if nobody uses it any more."""
+    if not paths.kind(MADE):
         return
     try:
-        namespaces.umount2(DIRECTORY, namespaces.DETACH)
-    except OSError:
+        directory = posix.open(DIRECTORY, posix.O_RDONLY | posix.O_DIRECTORY)
+    except FileNotFoundError:
+        posix.unlink(MADE)
         return
-    remove_if_empty(DIRECTORY)
-    posix.unlink(MOUNTED)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        if posix.listdir(DIRECTORY):
+            return
+        if namespaces.mount_of(directory)[1]:
+            namespaces.umount2(DIRECTORY, namespaces.DETACH)
+        if posix.stat(MADE).st_size:
+            posix.rmdir(DIRECTORY)
+        posix.unlink(MADE)
+    finally:
+        posix.close(directory)

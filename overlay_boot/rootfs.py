@@ -7,7 +7,7 @@ out of it, and never opened to be used before it is known for what it is.
 import posix
 
 from . import namespaces, paths
-from .errors import Failure
+from .errors import Failure, step, write
 
 DIRECTORY = posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC
 
@@ -37,6 +37,7 @@ class View:
         posix.chroot(".")
 
 
+@step("make a mount namespace")
 def unshare_mounts():
     """Enter a copy of the host's mount namespace, that is ours; the views of the host and of ours."""
     host = View()
@@ -98,6 +99,7 @@ def is_premounted(config):
     return not is_overlay(config) and same(config.live, config.upper)
 
 
+@step("mount the root file system")
 def mount_root(config):
     """Mount the root file system on LIVE, in one of the three ways, and return a descriptor of it."""
     if is_overlay(config):
@@ -179,6 +181,7 @@ def below(root, name):
         raise Failure(f"/{name} in the subhost is no directory that can be mounted on: {error.strerror}") from None
 
 
+@step("mount /dev")
 def mount_devices(root):
     """A small /dev, with a devpts of the subhost's own."""
     nosuid_noexec = namespaces.NOSUID | namespaces.NOEXEC
@@ -199,6 +202,7 @@ def mount_devices(root):
         posix.close(dev)
 
 
+@step("mount /sys")
 def mount_sys(root, network):
     """A /sys that shows the network namespace, given by a descriptor."""
     host = posix.open("/proc/self/ns/net", posix.O_RDONLY)
@@ -210,6 +214,7 @@ def mount_sys(root, network):
         posix.close(host)
 
 
+@step("mount /run")
 def mount_run(root, size):
     """A tmpfs on /run, of a size as tmpfs(5) has it, with a lock directory for all."""
     try:
@@ -225,6 +230,7 @@ def mount_run(root, size):
         posix.close(run)
 
 
+@step("mount /etc/adjtime")
 def bind_adjtime(root):
     """The host's /etc/adjtime, where both have one."""
     try:
@@ -242,6 +248,23 @@ def read(root, path, limit):
     fd = namespaces.openat2(root, path, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_NOCTTY, namespaces.IN_ROOT)
     with open(fd, "rb", buffering=0) as file:
         return file.read(limit) if paths.kind_of(fd) == paths.REGULAR else b""
+
+
+def write_new(directory, name, data, mode):
+    """Write a file in the directory of a descriptor, all of it or nothing.  Raises FileExistsError."""
+    part = f".{name}.overlay-boot"
+    try:
+        posix.unlink(part, dir_fd=directory)        # of a boot that was killed
+    except FileNotFoundError:
+        pass
+    fd = posix.open(part, posix.O_CREAT | posix.O_EXCL | posix.O_WRONLY, mode, dir_fd=directory)
+    try:
+        write(fd, data)
+        posix.fchmod(fd, mode)
+        posix.link(part, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
+    finally:
+        posix.close(fd)
+        posix.unlink(part, dir_fd=directory)
 
 
 def share(root, outside, inside):

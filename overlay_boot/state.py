@@ -20,7 +20,7 @@ import select
 import time
 
 from . import paths
-from .errors import Failure
+from .errors import Failure, step
 from .namespaces import lock, locked_by
 
 DIRECTORY = "/run/overlay-boot"
@@ -46,6 +46,7 @@ class State:
         """Whether the file still is the one of that name: not cleared and made anew meanwhile."""
         return posix.fstat(self.fd).st_nlink > 0
 
+    @step("write the state file")
     def record(self, key, value):
         """Note a thing that is about to be made, or a fact for other commands."""
         posix.write(self.fd, paths.encode(f"{key} {value}\n"))
@@ -68,16 +69,17 @@ class State:
         """The last thing to be cleared."""
         posix.unlink(f"{DIRECTORY}/{self.name}")
         self.close()
-        remove_if_empty(DIRECTORY)
 
 
-def remove_if_empty(directory):
+def tidy():
+    """Remove the directory of the state files, if that was the last one."""
     try:
-        posix.rmdir(directory)
+        posix.rmdir(DIRECTORY)
     except OSError:
         pass
 
 
+@step("take the name")
 def claim(name):
     """The state file for a boot, with COMMAND locked.
 
@@ -93,6 +95,9 @@ def claim(name):
             state = State(name, create=True)
         except FileNotFoundError:       # another command has just removed the directory
             continue
+        except OSError:
+            tidy()
+            raise
         if locked_by(state.fd, STOP):
             lock(state.fd, STOP, wait=True)
         elif not lock(state.fd, COMMAND):

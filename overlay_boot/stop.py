@@ -4,9 +4,10 @@ import posix
 import time
 
 from . import REAPER_MARK, cgroup, namespaces, network
-from .errors import Failure, complain, reason
+from .errors import Failure, complain, reason, step
 from .namespaces import lock, locked_by
-from .state import COMMAND, PATIENCE, STOP, Running, State, has_ended
+from .state import COMMAND, PATIENCE, STOP, Running, State, has_ended, wait_for
+from .state import tidy as tidy_states
 
 LOG_FLAGS = posix.O_WRONLY | posix.O_APPEND | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_NOCTTY | posix.O_CLOEXEC
 
@@ -19,6 +20,7 @@ def stop(config):
     try:
         state = State(config.name)
     except FileNotFoundError:
+        tidy()
         raise Failure(f"{config.name} is not running") from None
     lock(state.fd, STOP, wait=True)
     refuse_others(config, state)
@@ -54,9 +56,9 @@ def interrupt_boot(state):
     interrupted = False
     while not lock(state.fd, COMMAND):
         process = locked_by(state.fd, COMMAND)
-        if process == state.keeper():       # clearing up after PID 1's own end
-            lock(state.fd, COMMAND, wait=True)
-            break
+        if process and process == state.keeper():       # clearing up after PID 1's own end
+            wait_for(process)
+            continue
         try:
             pidfd = posix.pidfd_open(process) if process else -1
         except ProcessLookupError:
@@ -201,8 +203,17 @@ def clear(state):
     """
     clear_leftovers(state)
     state.remove()
+    tidy()
 
 
+def tidy():
+    """Remove what all subhosts have in common, if there are none any more."""
+    cgroup.tidy()
+    network.tidy()
+    tidy_states()
+
+
+@step("clear up")
 def clear_leftovers(state):
     """Remove from the host what was noted, by this boot or by a predecessor that was killed."""
     records = state.records()
