@@ -4,10 +4,10 @@ import posix
 
 from . import PROGRAMS, cgroup, hooks, namespaces, network, paths, processes, rootfs
 from .check import check
-from .config import LOGS
+from .clearing import clear, clear_leftovers
+from .config import LOG_FLAGS, LOGS
 from .errors import Failure, complain, reason, step
 from .state import claim, now
-from .stop import LOG_FLAGS, clear, clear_leftovers
 
 
 def boot(config, *, foreground=False):
@@ -24,6 +24,7 @@ def boot(config, *, foreground=False):
     try:
         stop_on_signals()
         clear_leftovers(state)
+        state.forget()
         state.record("config", config.path)
         group = cgroup.make(state)
         host, own = rootfs.unshare_mounts()

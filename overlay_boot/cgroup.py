@@ -91,7 +91,7 @@ def read(directory, path):
     """A control file's text."""
     fd = posix.open(path, posix.O_RDONLY, dir_fd=directory)
     try:
-        return posix.read(fd, 1 << 20).decode()
+        return b"".join(iter(lambda: posix.read(fd, 4096), b"")).decode()
     finally:
         posix.close(fd)
 

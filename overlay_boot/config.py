@@ -24,6 +24,7 @@ REPEATABLE = ("SHARE",)
 HANDED_DOWN = "OVERLAY_BOOT_VALUES"     # in a hook's environment: the boot has resolved them
 
 LOGS = "/var/log/overlay-boot"
+LOG_FLAGS = posix.O_WRONLY | posix.O_APPEND | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_NOCTTY | posix.O_CLOEXEC
 
 LONGEST_LINE = 1 << 16
 LONGEST_FILE = 1 << 22

@@ -1,4 +1,4 @@
-"""One form of error, and the one place that prints it and chooses the exit status."""
+"""One form of error: verb, object as the user wrote it, reason."""
 import posix
 import sys
 
@@ -67,23 +67,3 @@ def complain(text):
         write(2, line + "\n")
     except OSError:
         pass
-
-
-def run(command):
-    """Run a command's function with its arguments; the exit status."""
-    try:
-        return command(sys.argv[1:]) or DONE
-    except Failure as failure:
-        complain(failure)
-        return failure.status
-    except BrokenPipeError:
-        return FAILED
-    except OSError as error:
-        complain(reason(error))
-        return FAILED
-    except MemoryError:
-        complain("out of memory")
-        return FAILED
-    except KeyboardInterrupt:
-        complain("interrupted")
-        return 130

@@ -1,15 +1,13 @@
-"""The story of a stop, step for step as in overlay-stop(8), and the clearing that ends everything."""
+"""The story of a stop, step for step as in overlay-stop(8)."""
 import _signal
 import posix
 import time
 
-from . import REAPER_MARK, cgroup, namespaces, network
-from .errors import Failure, complain, reason, step
+from . import REAPER_MARK, namespaces
+from .config import LOG_FLAGS
+from .errors import Failure, complain, reason
 from .namespaces import lock, locked_by
 from .state import COMMAND, PATIENCE, STOP, Running, State, has_ended, wait_for
-from .state import tidy as tidy_states
-
-LOG_FLAGS = posix.O_WRONLY | posix.O_APPEND | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_NOCTTY | posix.O_CLOEXEC
 
 
 def stop(config):
@@ -20,6 +18,7 @@ def stop(config):
     try:
         state = State(config.name)
     except FileNotFoundError:
+        from .clearing import tidy
         tidy()
         raise Failure(f"{config.name} is not running") from None
     lock(state.fd, STOP, wait=True)
@@ -32,6 +31,7 @@ def stop(config):
     try:
         running = Running(state)
     except ProcessLookupError:
+        from .clearing import clear
         kill_keeper(state)
         clear(state)
         if interrupted:
@@ -41,7 +41,9 @@ def stop(config):
         stop_services(running)
         terminate(running)
     finally:
+        from .clearing import clear
         clear(state)
+        end_keeper(running)
 
 
 def refuse_others(config, state):
@@ -88,7 +90,7 @@ def stop_services(running):
     words = running.records.get("start", "").split()
     if not words or has_ended(running.init_fd):
         return
-    from . import processes
+    from . import cgroup, processes
     seconds = float(running.records["timeout"])
     namespaces.setns(running.init_fd, namespaces.NEWPID)
     group = cgroup.opened(running.records["cgroup"])
@@ -111,15 +113,13 @@ def append(log, said):
 
 
 def terminate(running):
-    """SIGTERM to what is left, then after STOP_TIMEOUT SIGKILL to everything; and the keeper has ended."""
+    """SIGTERM to what is left, then after STOP_TIMEOUT SIGKILL to everything."""
     seconds = running.records["timeout"]
     if not ends(running, float(seconds)):
         killed = described(remaining(running) or [running.init])
         complain(f"{running.state.name}: killed after {seconds} s: {', '.join(killed)}")
         send(running.init_fd, _signal.SIGKILL)
-        if not has_ended(running.keeper_fd, PATIENCE):
-            send(running.keeper_fd, _signal.SIGKILL)
-            has_ended(running.keeper_fd, PATIENCE)
+        has_ended(running.init_fd, PATIENCE)
 
 
 def ends(running, seconds):
@@ -130,12 +130,20 @@ def ends(running, seconds):
         # PID 1 may be the shell that is starting services, which takes no
         # notice, and becomes the reaper only after that.
         while not takes_requests(running.init):
-            if has_ended(running.keeper_fd, min(0.1, end - time.monotonic())):
+            if has_ended(running.init_fd, min(0.1, end - time.monotonic())):
                 return True
             if time.monotonic() >= end:
                 return False
     send(running.init_fd, _signal.SIGTERM)          # it hands it on, to all at once
-    return has_ended(running.keeper_fd, end - time.monotonic())
+    from . import clearing  # noqa: F401             # while they end: it takes half a millisecond
+    return has_ended(running.init_fd, end - time.monotonic())
+
+
+def end_keeper(running):
+    """It ends with PID 1, unless somebody has stopped it."""
+    if not has_ended(running.keeper_fd, PATIENCE):
+        send(running.keeper_fd, _signal.SIGKILL)
+        has_ended(running.keeper_fd, PATIENCE)
 
 
 def ask_each_to_end(running):
@@ -164,6 +172,7 @@ def takes_requests(process):
 
 def remaining(running):
     """The processes of the subhost but PID 1."""
+    from . import cgroup
     group = cgroup.opened(running.records["cgroup"])
     try:
         return [process for process in cgroup.members(group) if process != running.init]
@@ -193,45 +202,3 @@ def kill_keeper(state):
         send(pidfd, _signal.SIGKILL)
         has_ended(pidfd, PATIENCE)
     posix.close(pidfd)
-
-
-def clear(state):
-    """Remove from the host all that was noted, and the note; the caller holds COMMAND.
-
-    The same for a boot that failed, for one that was killed long ago, for a
-    subhost that has ended and for one that was stopped.
-    """
-    clear_leftovers(state)
-    state.remove()
-    tidy()
-
-
-def tidy():
-    """Remove what all subhosts have in common, if there are none any more."""
-    cgroup.tidy()
-    network.tidy()
-    tidy_states()
-
-
-@step("clear up")
-def clear_leftovers(state):
-    """Remove from the host what was noted, by this boot or by a predecessor that was killed."""
-    records = state.records()
-    if "cgroup" in records:
-        cgroup.remove(records["cgroup"])
-    if any(key.startswith("cable:") for key in records):
-        from . import cables
-        cables.remove(cables.recorded(records))
-    if "netns" in records:
-        network.remove(state.name, records["netns"])
-    state.forget()
-
-
-def clear_ended(name):
-    """For the keeper: clear what belongs to NAME, unless that is another boot's by now."""
-    try:
-        state = State(name)
-    except FileNotFoundError:
-        return
-    if lock(state.fd, COMMAND) and not state.keeper() and state.is_current():
-        clear(state)

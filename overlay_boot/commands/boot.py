@@ -1,8 +1,7 @@
 """overlay-boot(8): boot a subhost."""
 from ..boot import boot
 from ..config import Config
-from ..errors import run
-from ..privilege import require_root
+from . import require_root, run
 
 
 def command(arguments):

@@ -1,6 +1,6 @@
 """clear NAME STATUS: executed by the keeper when PID 1 of the subhost has ended."""
-from ..errors import run
-from ..stop import clear_ended
+from ..clearing import clear_ended
+from . import run
 
 
 def command(arguments):

@@ -1,8 +1,8 @@
 """overlay-go(8): enter a running subhost."""
 from ..entry import enter
-from ..errors import run, write
-from ..privilege import require_root
+from ..errors import write
 from ..state import all_running, running
+from . import require_root, run
 
 
 def command(arguments):

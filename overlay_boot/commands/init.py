@@ -1,7 +1,8 @@
 """overlay-init(8): the default INIT hook."""
 from ..config import of_environment
-from ..errors import run, write
+from ..errors import write
 from ..hooks import init
+from . import run
 
 
 def command(arguments):

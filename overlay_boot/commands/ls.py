@@ -1,7 +1,7 @@
 """overlay-ls(8): list the subhosts."""
-from ..errors import run, write
+from ..errors import write
 from ..listing import subhosts, table
-from ..privilege import require_root
+from . import require_root, run
 
 
 def command(arguments):

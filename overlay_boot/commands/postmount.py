@@ -3,9 +3,9 @@ import posix
 
 from .. import rootfs
 from ..config import of_environment
-from ..errors import run
 from ..hooks import postmount
 from ..network import DIRECTORY
+from . import run
 
 
 def command(arguments):

@@ -1,7 +1,7 @@
 """overlay-premount(8): the default PREMOUNT hook."""
 from ..config import of_environment
-from ..errors import run
 from ..hooks import premount
+from . import run
 
 
 def command(arguments):

@@ -1,8 +1,7 @@
 """overlay-stop(8): stop a subhost."""
 from ..config import Config
-from ..errors import run
-from ..privilege import require_root
 from ..stop import stop
+from . import require_root, run
 
 
 def command(arguments):

@@ -1,0 +1,47 @@
+"""The clearing that every subhost ends with, and every boot that fails, at once or by the next command."""
+from . import cgroup, network
+from .errors import step
+from .namespaces import lock
+from .state import COMMAND, State
+from .state import tidy as tidy_states
+
+
+def clear(state):
+    """Remove from the host all that was noted, and the note; the caller holds COMMAND.
+
+    The same for a boot that failed, for one that was killed long ago, for a
+    subhost that has ended and for one that was stopped.
+    """
+    clear_leftovers(state)
+    state.remove()
+    tidy()
+
+
+def tidy():
+    """Remove what all subhosts have in common, if there are none any more."""
+    cgroup.tidy()
+    network.tidy()
+    tidy_states()
+
+
+@step("clear up")
+def clear_leftovers(state):
+    """Remove from the host what was noted, by this boot or by a predecessor that was killed."""
+    records = state.records()
+    if "cgroup" in records:
+        cgroup.remove(records["cgroup"])
+    if any(key.startswith("cable:") for key in records):
+        from . import cables
+        cables.remove(cables.recorded(records))
+    if "netns" in records:
+        network.remove(state.name, records["netns"])
+
+
+def clear_ended(name):
+    """For the keeper: clear what belongs to NAME, unless that is another boot's by now."""
+    try:
+        state = State(name)
+    except FileNotFoundError:
+        return
+    if lock(state.fd, COMMAND) and not state.keeper() and state.is_current():
+        clear(state)
