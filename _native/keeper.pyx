@@ -358,6 +358,7 @@ cdef int keep(Plan *plan) noexcept nogil:
             return 1
     sigfillset(&everything)
     sigprocmask(SIG_SETMASK, &everything, NULL)
+    signal(SIGCHLD, SIG_DFL)            # ignored, there is no end of PID 1 to wait for
     signals = signalfd(-1, &everything, SFD_CLOEXEC | SFD_NONBLOCK)
     if signals < 0 or pipe2(console, O_CLOEXEC) < 0 \
             or lock(plan.state, F_SETLK, F_WRLCK, KEEPER_BYTE) < 0:

@@ -26,6 +26,8 @@ HANDED_DOWN = "OVERLAY_BOOT_VALUES"     # in a hook's environment: the boot has 
 LOGS = "/var/log/overlay-boot"
 LOG_FLAGS = posix.O_WRONLY | posix.O_APPEND | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_NOCTTY | posix.O_CLOEXEC
 
+UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "%": 1}
+
 LONGEST_LINE = 1 << 16
 LONGEST_FILE = 1 << 22
 LONGEST_NAME = 12
@@ -102,7 +104,7 @@ class Config:
         self.handed = handed or {}
         self.assigned = read(path)
         self.path = paths.real(path)
-        self.name = self.value("NAME", posix.getcwd())
+        self.name = self.value("NAME", ".")
         if self.name is None:
             self.name = paths.name(path).removesuffix(".conf")
         check_name(self.name)
@@ -112,7 +114,7 @@ class Config:
 
     def resolve_log(self):
         """Find LOG, whose command runs where the caller is, as NAME's does."""
-        self.log = self.value("LOG", posix.getcwd()) or f"{LOGS}/{self.name}.log"
+        self.log = self.value("LOG", ".") or f"{LOGS}/{self.name}.log"
 
     def resolve(self, cgroup=-1):
         """Find all the others; commands are run in BASE, in the control group cgroup."""
@@ -166,9 +168,9 @@ class Config:
 
     def share_of(self, text):
         """(path on the host, path in the subhost) of a SHARE value."""
-        outside, colon, inside = text.partition(":")
-        outside = paths.join(self.base, outside)
-        return outside, inside if colon and inside else outside
+        outside, _, inside = text.partition(":")
+        outside = paths.normal(paths.join(self.base, outside))
+        return outside, inside or outside
 
     def settings(self):
         """The variables and their effective values, in the manual's order; none is given to a shell."""
@@ -228,7 +230,11 @@ def services(text):
 
 
 def checked_size(text):
-    if text != "none" and not (text.isascii() and (text.isdigit() or text[:-1].isdigit() and text[-1] in "kKmMgGtT%")):
+    """A size as tmpfs(5) has it, or none."""
+    number, unit = (text, "") if text.isdigit() else (text[:-1], text[-1:].lower())
+    if text != "none" and not (number.isdigit() and number.isascii() and len(number) < 20
+                               and unit in UNITS and int(number) * UNITS[unit] < 1 << 63
+                               and (unit != "%" or int(number) <= 100)):
         raise Failure(f"RAM_SIZE={text} is neither a size, as 50M, nor none")
     return text
 

@@ -7,6 +7,8 @@ from . import cgroup, namespaces, paths, processes, rootfs
 from .errors import Failure
 
 SHELLS = ["/bin/bash", "/usr/bin/bash", "/bin/sh", "/usr/bin/sh"]
+# These go to the child, whose end ends us.
+HANDED_ON = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT)
 NOT_EXECUTABLE, NOT_FOUND = 126, 127        # as a shell says it
 PTMX = (5, 2)                               # Linux's admin-guide/devices.txt
 LONGEST_FILE = 1 << 20
@@ -26,15 +28,18 @@ def enter(running, command, user=None):
     relay = Relay()
     standard = relay.standard(root)
     namespaces.setns(running.init_fd, namespaces.NEWPID)
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, HANDED_ON)       # until there is somebody to hand them to
     try:
         process, pidfd = namespaces.spawn(
             places, words, env, standard=standard, directory=account.home, cgroup=group,
             inside=running.init_fd, terminal=posix.isatty(0), user=account.credentials)
     except FileNotFoundError as error:
         raise NotExecuted(words[0], error.strerror, NOT_FOUND) from None
-    except PermissionError as error:
+    except OSError as error:
         raise NotExecuted(words[0], error.strerror, NOT_EXECUTABLE) from None
-    hand_on_signals(process)
+    for number in HANDED_ON:
+        _signal.signal(number, lambda number, _frame: posix.kill(process, number))
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, HANDED_ON)
     relay.serve(pidfd)
     ended = posix.waitstatus_to_exitcode(posix.waitpid(process, 0)[1])
     return 128 - ended if ended < 0 else ended
@@ -44,12 +49,6 @@ class NotExecuted(Failure):
     def __init__(self, word, why, status):
         super().__init__(f"cannot execute {word} in the subhost: {why}")
         self.status = status
-
-
-def hand_on_signals(process):
-    """The signals that end this process go to the child instead, whose end ends us."""
-    for number in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT):
-        _signal.signal(number, lambda number, _frame: posix.kill(process, number))
 
 
 def exists(root, path):
@@ -66,15 +65,15 @@ class Account:
     def __init__(self, root, user):
         self.name, self.home, self.shell, self.credentials = "root", "/root", None, None
         for entry in entries(root, "etc/passwd", 7):
-            if entry[0] == (user or "root"):
+            if entry[0] == ("root" if user is None else user) and is_id(entry[3]):
                 self.name, self.home, self.shell = entry[0], entry[5] or "/", entry[6] or None
-                if user:
+                if user is not None:
                     uid, gid = int(entry[2]), int(entry[3])
                     groups = [int(group[2]) for group in entries(root, "etc/group", 4)
                               if user in group[3].split(",")]
                     self.credentials = (uid, gid, [gid, *groups])
                 return
-        if user:
+        if user is not None:
             raise Failure(f"the subhost has no user {user}")
 
     def environment(self):
@@ -89,8 +88,13 @@ def entries(root, path, fields):
         return
     for line in paths.decode(data).split("\n"):
         entry = line.split(":")
-        if len(entry) == fields and entry[2].isascii() and entry[2].isdigit() and "\0" not in line:
+        if len(entry) == fields and entry[0] and is_id(entry[2]) and "\0" not in line:
             yield entry
+
+
+def is_id(text):
+    """Whether it is the number of a user or a group: the highest, (uid_t) -1, means nobody, credentials(7)."""
+    return text.isascii() and text.isdigit() and len(text) <= 10 and int(text) < 0xffffffff
 
 
 class Relay:
@@ -113,6 +117,8 @@ class Relay:
         screen = next((fd for fd in (1, 2, 0) if posix.isatty(fd)), -1)
         if screen >= 0:
             self.open_terminal(root)
+            self.resize()
+            _signal.signal(_signal.SIGWINCH, self.resize)
             self.outward.append((self.outer, screen))
         return [self.passed(fd) for fd in (0, 1, 2)]
 
@@ -144,6 +150,11 @@ class Relay:
         except OSError as error:
             raise Failure(f"no terminal from the subhost's /dev/pts: {error.strerror}") from None
 
+    def resize(self, *_):
+        """Give our terminal the size of the caller's."""
+        import termios
+        termios.tcsetwinsize(self.outer, termios.tcgetwinsize(caller_terminal()))
+
     def serve(self, pidfd):
         """Copy until the child has ended, and what it has printed is out."""
         for fd in self.given:
@@ -153,17 +164,12 @@ class Relay:
             return
         import termios
         import tty
-        mine = next(fd for fd in (0, 1, 2) if posix.isatty(fd))
+        mine = caller_terminal()
         before = termios.tcgetattr(mine)
-
-        def resize(*_):
-            termios.tcsetwinsize(self.outer, termios.tcgetwinsize(mine))
 
         def ended(number, _frame):
             raise SystemExit(128 + number)
 
-        resize()
-        _signal.signal(_signal.SIGWINCH, resize)
         _signal.signal(_signal.SIGTERM, ended)
         _signal.signal(_signal.SIGHUP, ended)
         try:
@@ -221,6 +227,10 @@ class Relay:
         except OSError:                 # nobody reads it any more
             return False
         return True
+
+
+def caller_terminal():
+    return next(fd for fd in (0, 1, 2) if posix.isatty(fd))
 
 
 def copy_out(source, sink):

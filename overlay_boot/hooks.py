@@ -187,15 +187,16 @@ start() {
 }"""
 
 # The shell that runs this is process 1, and reads /proc without making another.
+# Its children are services; whoever has been let in by overlay-go is none.
 # Zombies of what failed to start do not count: the reaper will take them away.
 DUMMY_SERVICE = f"""\
-alive=0
+services=0
 for process in /proc/[0-9]*; do
     if read -r stat <"$process/stat"; then
-        case $stat in *') Z '*) ;; *) alive=$((alive + 1)) ;; esac
+        case ${{stat##*) }} in Z*) ;; ?" 1 "*) services=$((services + 1)) ;; esac
     fi
 done 2>/dev/null
-if [ $alive -le 1 ]; then
+if [ $services -eq 0 ]; then
     [ -p {DUMMY_FIFO} ] || mkfifo -m 600 {DUMMY_FIFO}
     (printf dummy_service >/proc/self/comm; read -r _ <{DUMMY_FIFO}) &
 fi"""

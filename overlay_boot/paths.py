@@ -34,6 +34,17 @@ def join(directory, path):
     return path if path.startswith("/") else f"{directory.rstrip('/')}/{path}"
 
 
+def normal(path):
+    """The absolute path without empty components, `.` and `..`, whatever symbolic links there are."""
+    kept = []
+    for part in path.split("/"):
+        if part == "..":
+            del kept[-1:]
+        elif part not in ("", "."):
+            kept.append(part)
+    return "/" + "/".join(kept)
+
+
 def name(path):
     """The last component."""
     return path.rpartition("/")[2]

@@ -290,8 +290,8 @@ def mount_point(root, path, is_directory):
 
     Symbolic links lead to where they lead inside the subhost (openat2(2), IN_ROOT).
     """
-    parts = [part for part in path.split("/") if part not in ("", ".")]
-    if not parts or ".." in parts:
+    parts = paths.normal(path).split("/")[1:]
+    if parts == [""]:
         raise Failure(f"SHARE: {path} is no place in a subhost to mount on")
     at = posix.open(".", DIRECTORY, dir_fd=root)
     try:

@@ -179,8 +179,10 @@ def parent(process):
 def running(name):
     """The running subhost NAME.  Raises Failure if it is not."""
     try:
+        if name not in names():         # no path, however it is written
+            raise FileNotFoundError
         state = State(name)
-    except (FileNotFoundError, ValueError):
+    except FileNotFoundError:
         raise Failure(f"{name} is not running") from None
     try:
         return Running(state)

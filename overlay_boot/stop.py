@@ -100,6 +100,8 @@ def stop_services(running):
             said = processes.run_inside(running.init_fd, command, processes.environment_inside(), group, seconds)
             append(running.records["log"], said)
         except (Failure, OSError) as failure:
+            if has_ended(running.init_fd, 1):       # with the last service PID 1 ends
+                break
             complain(f"stop {word}: {reason(failure)}")
     posix.close(group)
 

@@ -1,9 +1,19 @@
 """One module per command: usage, options, one or two calls.  Here is what all of them begin and end with."""
+import _signal
 import posix
 import sys
 
 from .. import PATH, paths
 from ..errors import DONE, FAILED, Failure, complain, reason
+
+
+def open_standard():
+    """Open what the caller has closed of 0, 1 and 2, before anything of ours gets these numbers."""
+    fd = posix.open("/dev/null", posix.O_RDWR)
+    while fd <= 2:
+        posix.set_inheritable(fd, True)
+        fd = posix.open("/dev/null", posix.O_RDWR)
+    posix.close(fd)
 
 
 def require_root():
@@ -21,6 +31,8 @@ def require_root():
 
 def run(command):
     """Run a command's function with its arguments; the exit status."""
+    open_standard()
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)    # ignored, as a caller may have it, ends of children are lost
     try:
         return command(sys.argv[1:]) or DONE
     except Failure as failure:
