@@ -7,7 +7,7 @@ from . import cgroup, namespaces, paths, processes, rootfs
 from .errors import Failure
 
 SHELLS = ["/bin/bash", "/usr/bin/bash", "/bin/sh", "/usr/bin/sh"]
-# These go to the child, whose end ends us.
+# These go to the child and its group, as keys of a terminal would; its end ends us.
 HANDED_ON = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT)
 NOT_EXECUTABLE, NOT_FOUND = 126, 127        # as a shell says it
 PTMX = (5, 2)                               # Linux's admin-guide/devices.txt
@@ -38,7 +38,7 @@ def enter(running, command, user=None):
     except OSError as error:
         raise NotExecuted(words[0], error.strerror, NOT_EXECUTABLE) from None
     for number in HANDED_ON:
-        _signal.signal(number, lambda number, _frame: posix.kill(process, number))
+        _signal.signal(number, lambda number, _frame: posix.killpg(process, number))
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, HANDED_ON)
     relay.serve(pidfd)
     ended = posix.waitstatus_to_exitcode(posix.waitpid(process, 0)[1])
