@@ -116,7 +116,7 @@ cdef extern from "<signal.h>" nogil:
     int sigemptyset(sigset_t *signals)
     int sigprocmask(int how, const sigset_t *signals, sigset_t *former)
     int kill(pid_t process, int number)
-    enum: SIG_SETMASK, SIGCHLD, SIGTERM, SIGINT, SIGPWR, SIGHUP, SIGKILL, SIGCONT, NSIG
+    enum: SIG_SETMASK, SIGCHLD, SIGTERM, SIGINT, SIGPWR, SIGHUP, SIGKILL, SIGUSR1, SIGCONT, NSIG
 
 cdef extern from "<sys/signalfd.h>" nogil:
     struct signalfd_siginfo:

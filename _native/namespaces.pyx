@@ -133,13 +133,14 @@ def move_mount(int mounted, int target):
         raise failure("mount")
 
 
-def openat2(int directory, path, unsigned long flags, unsigned long resolve):
+def openat2(int directory, path, unsigned long flags, unsigned long resolve, unsigned long mode=0):
     """openat2(2): path below directory, resolved as resolve (IN_ROOT, NO_SYMLINKS) says."""
     cdef open_how how
     cdef bytes at = encoded(path)
     memset(&how, 0, sizeof(how))
     how.flags = flags | O_CLOEXEC
     how.resolve = resolve
+    how.mode = mode
     cdef int fd = <int>syscall(SYS_openat2, directory, PyBytes_AsString(at), &how, sizeof(how))
     if fd < 0:
         raise failure("open", path)

@@ -5,7 +5,10 @@ Reaps every child, of its own and adopted, and exits when none is left.  With
 FIFO it also stays, with no child, until something is written to that (if it
 can be made: /run may be full, or read-only), or until it is asked to end.
 SIGTERM, SIGINT, SIGPWR and SIGRTMIN+3 are requests for an orderly end: all
-processes get SIGTERM.  No other signal does anything.
+processes get SIGTERM, and those that are no children (who was let in by
+overlay-go, which tells us of their ends by SIGCHLD) have time to end.  SIGUSR1 is one to stay until then, with no child: what
+stops the services shall not be killed with the last of them.  No other signal
+does anything.
 
 overlay-boot knows its own reaper by the words "overlay-boot reaper" in the file.
 """
@@ -49,6 +52,7 @@ cdef public int main(int argc, char **argv) noexcept nogil:
     cdef pollfd awaited[2]
     cdef pid_t child
     cdef bint stays = argc > 2
+    cdef bint ending = False
     awaited[0].fd = watch_signals()
     awaited[1].fd = open_fifo(argv[2]) if stays else -1
     awaited[0].events = awaited[1].events = POLLIN
@@ -58,18 +62,21 @@ cdef public int main(int argc, char **argv) noexcept nogil:
         write(2, b": cannot start\n", 15)
         return 1
     while True:
+        while read(awaited[0].fd, &caught, sizeof(caught)) > 0:
+            if caught.ssi_signo == SIGUSR1:
+                stays = True
+            elif ends(caught.ssi_signo):
+                stays = False
+                ending = True
+                kill(-1, SIGTERM)
+                kill(-1, SIGCONT)       # a stopped process, too, shall see it
         child = waitpid(-1, NULL, WNOHANG)
-        if child > 0:
-            continue
-        if child < 0 and not stays:
+        while child > 0:
+            child = waitpid(-1, NULL, WNOHANG)
+        if child < 0 and not stays and not (ending and kill(-1, 0) == 0):
             return 0
         awaited[1].revents = 0
         poll(awaited, 2, -1)
         if awaited[1].revents:
             stays = False
             awaited[1].fd = -1
-        while read(awaited[0].fd, &caught, sizeof(caught)) > 0:
-            if ends(caught.ssi_signo):
-                stays = False
-                kill(-1, SIGTERM)
-                kill(-1, SIGCONT)       # a stopped process, too, shall see it

@@ -3,9 +3,9 @@ import _signal
 import posix
 
 from . import PROGRAMS, cgroup, hooks, namespaces, network, paths, processes, rootfs
+from . import log as logs
 from .check import check
 from .clearing import clear, clear_leftovers
-from .config import LOG_FLAGS, LOGS
 from .errors import Failure, complain, reason, step
 from .state import claim, now
 
@@ -19,10 +19,10 @@ def boot(config, *, foreground=False):
     posix.umask(0o022)
     namespaces.close_range(3)
     config.resolve_log()
+    interrupt_on_signals()
     state = claim(config.name)
     host = None
     try:
-        stop_on_signals()
         clear_leftovers(state)
         state.forget()
         state.record("config", config.path)
@@ -31,7 +31,7 @@ def boot(config, *, foreground=False):
         config.resolve(group)
         check(config)
         host.enter()
-        log = open_log(config)
+        log = logs.make(config.log, (config.upper, config.live))
         net = network.make(state)
         own.enter()
         cables = plug(config, state, net, log)
@@ -48,14 +48,14 @@ def boot(config, *, foreground=False):
         state.record("start", " ".join(started))
         state.record("timeout", config.stop_timeout)
         state.record("log", config.log)
+        state.record("upper", config.upper)
         state.record("since", now())
         host_name = hostname(config)
         host.enter()
         start_keeper(config, command, foreground, host_name=host_name,
                      state=state, mounts=own.mounts, net=net, group=group, root=root, log=log)
     except BaseException:
-        for number in INTERRUPTIONS:
-            _signal.signal(number, _signal.SIG_IGN)
+        ignore_signals()
         if host:
             host.enter()
         try:
@@ -81,7 +81,7 @@ class NoCables:
 INTERRUPTIONS = (_signal.SIGTERM, _signal.SIGHUP, _signal.SIGINT)
 
 
-def stop_on_signals():
+def interrupt_on_signals():
     """Signals undo the boot; overlay-stop sends SIGTERM to one that is under way."""
     def interrupted(number, _frame):
         raise Failure(f"interrupted by signal {number}")
@@ -90,15 +90,9 @@ def stop_on_signals():
         _signal.signal(number, interrupted)
 
 
-def open_log(config):
-    """LOG, opened for appending, with its directory made if it is the default one's."""
-    directory = paths.parent(config.log)
-    try:
-        if directory == LOGS and not paths.kind(directory):
-            posix.mkdir(directory, 0o750)
-        return posix.open(config.log, posix.O_CREAT | LOG_FLAGS, 0o640)
-    except OSError as error:
-        raise Failure(f"cannot write LOG={config.log}: {error.strerror}") from None
+def ignore_signals():
+    for number in INTERRUPTIONS:
+        _signal.signal(number, _signal.SIG_IGN)
 
 
 class Hook:

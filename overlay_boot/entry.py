@@ -5,6 +5,7 @@ import select
 
 from . import cgroup, namespaces, paths, processes, rootfs
 from .errors import Failure
+from .state import has_ended
 
 SHELLS = ["/bin/bash", "/usr/bin/bash", "/bin/sh", "/usr/bin/sh"]
 # These go to the child and its group, as keys of a terminal would; its end ends us.
@@ -16,6 +17,15 @@ LONGEST_FILE = 1 << 20
 
 def enter(running, command, user=None):
     """Run a command, or a shell if there is none, in the subhost; its exit status."""
+    try:
+        return execute(running, command, user)
+    except (OSError, NotExecuted):
+        if has_ended(running.init_fd, 0.1):
+            raise Failure(f"{running.state.name} is not running") from None
+        raise
+
+
+def execute(running, command, user):
     root = posix.open(f"/proc/{running.init}/root", rootfs.DIRECTORY)
     account = Account(root, user)
     env = {**processes.environment_inside(), **account.environment()}
@@ -42,7 +52,16 @@ def enter(running, command, user=None):
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, HANDED_ON)
     relay.serve(pidfd)
     ended = posix.waitstatus_to_exitcode(posix.waitpid(process, 0)[1])
+    tell_init(running)
     return 128 - ended if ended < 0 else ended
+
+
+def tell_init(running):
+    """PID 1 does not see the end of a process that is not its child; it may be waiting for that to end itself."""
+    try:
+        _signal.pidfd_send_signal(running.init_fd, _signal.SIGCHLD)
+    except ProcessLookupError:
+        pass
 
 
 class NotExecuted(Failure):

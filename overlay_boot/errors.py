@@ -62,7 +62,8 @@ def write(fd, text):
 
 def complain(text):
     """One line on standard error, after the command's name."""
-    line = " ".join(f"{paths.name(sys.argv[0])}: {text}".splitlines())
+    line = "".join(letter if letter.isprintable() or "\udc80" <= letter <= "\udcff" else repr(letter)[1:-1]
+                   for letter in f"{paths.name(sys.argv[0])}: {text}")
     try:
         write(2, line + "\n")
     except OSError:

@@ -36,17 +36,18 @@ def of_state(name):
         return None
     try:
         running = Running(state)
+        processes, memory = usage(running)
+        return row(name, "stopping" if locked_by(state.fd, STOP) else "running", running.records["config"],
+                   pid=running.init, since=float(running.records["since"]), processes=processes, memory=memory,
+                   cables=plugged(running))
     except ProcessLookupError:
         if locked_by(state.fd, COMMAND):
             doing = "stopping" if locked_by(state.fd, STOP) else "booting"
         else:
             doing = "dead"              # killed: the next command for it clears it
         return row(name, doing, state.records().get("config"))
-    else:
-        processes, memory = usage(running)
-        return row(name, "stopping" if locked_by(state.fd, STOP) else "running", running.records["config"],
-                   pid=running.init, since=float(running.records["since"]), processes=processes, memory=memory,
-                   cables=plugged(running))
+    except OSError:
+        return None                     # it has just gone
     finally:
         state.close()
 

@@ -102,7 +102,9 @@ def claim(name):
             lock(state.fd, STOP, wait=True)
         elif not lock(state.fd, COMMAND):
             booting = locked_by(state.fd, COMMAND)
-            if booting and not locked_by(state.fd, STOP):
+            if booting == state.keeper():           # clearing up after PID 1's own end
+                wait_for(booting)
+            elif booting and not locked_by(state.fd, STOP):
                 raise Failure(f"{name} is being booted already, by process {booting}")
         elif state.is_current():
             keeper = state.keeper()
@@ -119,7 +121,7 @@ def claim(name):
 def is_ending(state):
     """Whether PID 1 is gone, and the keeper about to clear up."""
     init = state.records().get("init")
-    return init is not None and not paths.kind(f"/proc/{init}")
+    return init is not None and wait_for(int(init), 0)
 
 
 def wait_for(process, seconds=PATIENCE):

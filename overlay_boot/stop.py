@@ -4,7 +4,6 @@ import posix
 import time
 
 from . import REAPER_MARK, namespaces
-from .config import LOG_FLAGS
 from .errors import Failure, complain, reason
 from .namespaces import lock, locked_by
 from .state import COMMAND, PATIENCE, STOP, Running, State, has_ended, wait_for
@@ -90,28 +89,22 @@ def stop_services(running):
     words = running.records.get("start", "").split()
     if not words or has_ended(running.init_fd):
         return
-    from . import cgroup, processes
+    from . import cgroup, log, processes
     seconds = float(running.records["timeout"])
     namespaces.setns(running.init_fd, namespaces.NEWPID)
     group = cgroup.opened(running.records["cgroup"])
+    if takes_requests(running.init):
+        send(running.init_fd, _signal.SIGUSR1)      # to stay, though the last service has ended
     for word in reversed(words):
         command = [word, "stop"] if word[0] == "/" else ["service", word, "stop"]
         try:
             said = processes.run_inside(running.init_fd, command, processes.environment_inside(), group, seconds)
-            append(running.records["log"], said)
+            log.append(running.records["log"], (running.records["upper"],), said)
         except (Failure, OSError) as failure:
             if has_ended(running.init_fd, 1):       # with the last service PID 1 ends
                 break
             complain(f"stop {word}: {reason(failure)}")
     posix.close(group)
-
-
-def append(log, said):
-    fd = posix.open(log, LOG_FLAGS)
-    try:
-        posix.write(fd, said)
-    finally:
-        posix.close(fd)
 
 
 def terminate(running):
