@@ -17,13 +17,14 @@ from process import Failed
 class Subhost:
     """What the installed and the shell version have in common: a configuration, and the same three commands."""
 
-    def __init__(self, machine, name):
+    def __init__(self, machine, name, cables=0):
         self.name = name
+        self.interfaces = [f"/sys/class/net/{name}{number}" for number in range(cables)]
         self.log = os.path.join(machine.directory, f"{name}.out")
         directory = machine.make(name)
         self.conf = os.path.join(directory, f"{name}.conf")
         with open(self.conf, "w", encoding="utf-8") as file:
-            file.write(f"BASE= .\nSTART= none\nLOG= {directory}/log\n")
+            file.write(f"BASE= .\nSTART= none\nLOG= {directory}/log\nCABLES={' =' * cables}\n")
         self.feed = os.path.join(directory, "exit")
         with open(self.feed, "w", encoding="utf-8") as file:
             file.write("exit\n")
@@ -73,6 +74,8 @@ class Installed(Subhost):
         """A time counts only if what was timed has been done, and done by then."""
         if os.path.exists(f"/run/netns/{self.name}") != there:
             raise Failed(f"{'no' if there else 'still a'} network namespace {self.name}")
+        if any(os.path.exists(path) != there for path in self.interfaces):
+            raise Failed(f"not all cables of {self.name} are {'there' if there else 'gone'}")
 
     def enter(self):
         return process.run([self.command("overlay-go"), self.name, "true"], self.log)
@@ -91,9 +94,9 @@ class ShellVersion(Subhost):
 
     title = "shell version"
 
-    def __init__(self, machine, name, directory):
-        super().__init__(machine, name)
-        self.programs = os.path.join(machine.directory, "shell")
+    def __init__(self, machine, name, directory, cables=0):
+        super().__init__(machine, name, cables)
+        self.programs = os.path.join(machine.directory, f"shell-{name}")
         os.mkdir(self.programs)
         for command in ("overlay-boot", "overlay-go", "overlay-stop"):
             source = os.path.join(os.path.abspath(directory), command)
@@ -113,7 +116,10 @@ class ShellVersion(Subhost):
         super().boot()
         self.outer = process.until(self._find_outer, f"{self.name} is booting")
         process.until(self._reaper_runs, f"the reaper of {self.name} runs")
-        return process.now() - start
+        elapsed = process.now() - start
+        if not all(map(os.path.exists, self.interfaces)):
+            raise Failed(f"not all cables of {self.name} are there")
+        return elapsed
 
     def _find_outer(self):
         """The topmost process of the subhost: its subshells have the same arguments."""
@@ -138,6 +144,7 @@ class ShellVersion(Subhost):
             if not select.select([pidfd], [], [], process.PATIENCE)[0]:
                 raise Failed(f"{self.name} does not stop")
             os.close(pidfd)
+        process.until(lambda: not any(map(os.path.exists, self.interfaces)), f"the cables of {self.name} are gone")
         return elapsed
 
 

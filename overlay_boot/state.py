@@ -26,6 +26,7 @@ from .namespaces import lock, locked_by
 DIRECTORY = "/run/overlay-boot"
 COMMAND, KEEPER, STOP = 0, 1, 2     # _native/keeper.pyx has them too
 PATIENCE = 5                        # seconds, for what takes milliseconds
+MOMENT = 0.05                       # seconds, for a process that may be dying already
 
 
 class State:
@@ -121,7 +122,7 @@ def claim(name):
 def is_ending(state):
     """Whether PID 1 is gone, and the keeper about to clear up."""
     init = state.records().get("init")
-    return init is not None and wait_for(int(init), 0)
+    return init is not None and wait_for(int(init), MOMENT)
 
 
 def wait_for(process, seconds=PATIENCE):
