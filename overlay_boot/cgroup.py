@@ -7,7 +7,7 @@ import posix
 import select
 import time
 
-from . import namespaces
+from . import namespaces, paths
 from .errors import Failure, step
 
 MOUNTED = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
@@ -50,7 +50,7 @@ def make(state):
                 pass
             else:
                 account(root)
-            if exists(path, root):
+            if paths.exists(path, root):
                 raise Failure(f"a control group {path} is there already, and is not ours")
             state.record("cgroup", path)
             try:
@@ -60,14 +60,6 @@ def make(state):
             return posix.open(path, posix.O_RDONLY | posix.O_DIRECTORY, dir_fd=root)
     finally:
         posix.close(root)
-
-
-def exists(path, root):
-    try:
-        posix.stat(path, dir_fd=root)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def account(root):

@@ -71,18 +71,10 @@ def write_missing(root, path, text):
                 raise Failure(f"UPPER: {so_far} in it is no directory: {error.strerror}") from None
             posix.close(at)
             at = found
-        if not exists(at, name):
+        if not paths.exists(name, at):
             rootfs.write_new(at, name, text, 0o644)
     finally:
         posix.close(at)
-
-
-def exists(directory, name):
-    try:
-        posix.lstat(name, dir_fd=directory)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def postmount(config, root, network):

@@ -72,5 +72,14 @@ def kind(path):
         return 0
 
 
+def exists(name, directory):
+    """Whether there is anything of the name, a link that leads nowhere too, in the directory of a descriptor."""
+    try:
+        posix.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def kind_of(fd):
     return posix.fstat(fd).st_mode & FILE_TYPE
