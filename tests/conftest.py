@@ -1,0 +1,189 @@
+"""Fixtures: subhosts of a test, and the machine before and after it.
+
+The run has a warden: a parent process that every orphan of it comes to, so
+that its processes are known by parentage, whatever others run on the machine.
+"""
+import ctypes
+import os
+import shutil
+import signal
+import tempfile
+
+import machine as shared
+import pytest
+
+SUBREAPER = 36      # PR_SET_CHILD_SUBREAPER, prctl(2)
+LONGEST = 300       # seconds, for one test
+
+shared.use_modules()
+
+
+def pytest_configure(config):
+    if os.geteuid() == 0 and not config.option.collectonly:
+        ward()
+
+
+def ward():
+    """Go on as a child process; the parent adopts and reaps, and ends as we do."""
+    ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
+    warden, child = os.getpid(), os.fork()
+    if child == 0:
+        shared.WARDEN = warden
+        return
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGINT))
+    process = status = 0
+    while process != child:
+        process, status = os.waitpid(-1, 0)
+    for left in shared.descendants(warden):
+        shared.kill(left, signal.SIGKILL)
+    code = os.waitstatus_to_exitcode(status)
+    os._exit(code if code >= 0 else 128 - code)
+
+
+@pytest.fixture(autouse=True)
+def deadline():
+    """No test waits for ever."""
+    def over(*_):
+        raise TimeoutError(f"the test has not ended within {LONGEST} s")
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.alarm(LONGEST)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def cannot_run(why):
+    """This test cannot run here: it says so, and fails where it must."""
+    if shared.MUST_RUN:
+        pytest.fail(f"cannot run: {why}")
+    pytest.skip(why)
+
+
+@pytest.fixture(scope="session")
+def bootable():
+    """Whether subhosts can be booted here at all; if not, why not."""
+    if os.geteuid() != 0:
+        return "not root"
+    for command in (shared.BOOT, shared.GO, shared.LS, shared.STOP):
+        if not os.path.exists(command):
+            return f"{command} is not installed"
+    tried = shared.run("unshare", "-mpiunCTf", "--mount-proc", "true")
+    return f"no namespaces here: {tried.stderr.strip()}" if tried.returncode else ""
+
+
+@pytest.fixture(scope="session")
+def run_directory(bootable):
+    """A directory of this run on a real file system, in which a subhost's files can be."""
+    if bootable:
+        cannot_run(bootable)
+    directory = tempfile.mkdtemp(prefix=f"{shared.PREFIX}.", dir="/var/tmp")
+    os.chmod(directory, 0o755)
+    # In a container the root is an overlay itself, and no overlay can be written to another.
+    covered = shared.run("stat", "-fc", "%T", directory).stdout.strip() == "overlayfs"
+    if covered:
+        shared.run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", directory)
+    yield directory
+    if covered:
+        shared.run("umount", directory)
+    shutil.rmtree(directory)
+
+
+class Machine:
+    """The machine as it was when the test began, and as it was when the test looked last."""
+
+    def __init__(self):
+        self.first = self.before = shared.Snapshot()
+
+    def look(self):
+        """What the test has done itself so far is no difference."""
+        self.before = shared.Snapshot()
+
+    def is_as_before(self):
+        differences = shared.Snapshot().differences(self.before)
+        assert not differences, f"the machine is not as it was before:\n{differences}"
+
+
+@pytest.fixture
+def machine(run_directory):
+    """The machine has to be after the test what it was before."""
+    found = Machine()
+    yield found
+    try:
+        shared.wait_for(lambda: not shared.Snapshot().differences(found.first), 2)
+    except AssertionError:
+        differences = shared.Snapshot().differences(found.first)
+        shared.end_all(found.first["processes"])
+        pytest.fail(f"the test has left on the machine:\n{differences}")
+
+
+@pytest.fixture
+def directory(run_directory, machine):
+    """A directory of the test's own."""
+    made = tempfile.mkdtemp(dir=run_directory)
+    os.chmod(made, 0o755)
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.fixture
+def subhost(directory, machine):
+    """Makes subhosts, which are stopped when the test ends: subhost(VARIABLE=value, ...)."""
+    made = []
+
+    def make(name=None, place=None, **settings):
+        one = shared.Subhost(place or directory, name, **settings)
+        made.append(one)
+        return one
+
+    yield make
+    for one in made:
+        one.remove()
+
+
+@pytest.fixture
+def running(subhost):
+    """A subhost over the machine's own root, booted with START=none."""
+    return subhost().booted()
+
+
+@pytest.fixture
+def terminal(machine):
+    """Runs a command on a terminal of its own: terminal(command, ...)."""
+    made = []
+
+    def make(*command, **how):
+        made.append(shared.Terminal(*command, **how))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.fixture(scope="session")
+def small_root(run_directory):
+    """A root file system of a dozen programs, not to be written to."""
+    return shared.small_root(f"{run_directory}/small")
+
+
+@pytest.fixture
+def own_root(small_root, directory):
+    """A copy of it, for a test to do with as it likes."""
+    return shutil.copytree(small_root, f"{directory}/own", symlinks=True)
+
+
+@pytest.fixture
+def fails(machine):
+    """A boot fails: not 0, one line that tells the words, and nothing left.  fails(subhost or words of a command, word, ...)"""
+    def check(command, *words, **how):
+        done = command.boot(**how) if isinstance(command, shared.Subhost) else shared.run(*command, **how)
+        machine.is_as_before()
+        line = shared.one_line(done)
+        for word in words:
+            assert word in line, line
+        assert done.stdout == ""
+        return line
+    return check

@@ -1,0 +1,833 @@
+"""A machine of one's own, and strace(1) to kill a process, or to fail a system call, anywhere in a command.
+
+test_killed.py starts Machines: each is this file as a program, in namespaces of its own of every kind but user, with a
+/run, a /var/log, a control group and a cgroup2 hierarchy of its own.  So nothing of what else runs at the same time, of
+other tests or of somebody's containers, is to be seen there: everything can be compared, the first subhost of a machine
+is the first one, and what a test may leave behind ends with the machine.  The mounts of it are shared with a bystander
+in another mount namespace, as systemd has it.
+"""
+import concurrent.futures
+import glob
+import json
+import os
+import queue
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+
+NAME = "kx"
+PATIENCE = 15       # seconds, for any command
+GROUPS = "/sys/fs/cgroup"
+PROGRAMS = "/usr/libexec/overlay-boot"
+KEEPER = f"{PROGRAMS}/keeper"
+
+
+# From outside
+
+class Machine:
+    """A machine, and the calls of Inside's methods in it."""
+
+    def __init__(self):
+        self.directory = tempfile.mkdtemp(prefix="kx", dir="/var/tmp")
+        self.process = subprocess.Popen(
+            ["unshare", "--mount", "--propagation", "private", sys.executable, "-I", __file__, "make", self.directory],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+
+    def __call__(self, method, *arguments):
+        try:
+            self.process.stdin.write(json.dumps([method, *arguments]) + "\n")
+            self.process.stdin.flush()
+            answer = json.loads(self.process.stdout.readline())
+        except (OSError, ValueError) as error:
+            raise RuntimeError(f"the machine is gone ({error}), at {method}{arguments}") from None
+        if "raised" in answer:
+            raise RuntimeError(answer["raised"])
+        return answer["returned"]
+
+    def end(self):
+        """End it, with all that is in it."""
+        self.process.stdin.close()
+        status = self.process.wait()
+        self.process.stdout.close()
+        os.rmdir(self.directory)
+        if status:
+            raise RuntimeError(f"the machine ended with exit status {status}")
+
+
+class Machines:
+    """Some machines, among which work is divided; one in which something went wrong is not used again."""
+
+    def __init__(self, number):
+        self.idle = queue.SimpleQueue()
+        for _ in range(number):
+            self.idle.put(None)
+        self.workers = concurrent.futures.ThreadPoolExecutor(number)
+
+    def __call__(self, method, *arguments):
+        """Call a method of Inside's that returns what is wrong, if anything, as the last thing."""
+        machine = self.idle.get()
+        try:
+            machine = machine or Machine()
+            answer = machine(method, *arguments)
+        except BaseException:
+            self.idle.put(None)
+            if machine:
+                machine.end()
+            raise
+        wrong = answer[-1]
+        if wrong:
+            machine.end()
+        self.idle.put(None if wrong else machine)
+        return answer
+
+    def map(self, method, works):
+        """The answer to each of works, the arguments of a call."""
+        return list(self.workers.map(lambda work: self(method, *work), works))
+
+    def end(self):
+        self.workers.shutdown()
+        while not self.idle.empty():
+            machine = self.idle.get()
+            if machine:
+                machine.end()
+
+
+def make(directory):
+    """Make the machine around directory, have it served from inside, and take it away; in a mount namespace of our own."""
+    group = f"{cgroup2()}/{os.path.basename(directory)}"
+
+    def enter():
+        with open(f"{group}/cgroup.procs", "w") as file:
+            file.write("0")
+
+    os.mkdir(group)
+    try:
+        for path in foreign_mounts():
+            subprocess.run(["umount", "--lazy", path], check=True)
+        for path in (directory, "/run", "/var/log"):
+            mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", path)
+        return subprocess.call(
+            ["unshare", "--pid", "--net", "--ipc", "--uts", "--cgroup", "--mount", "--propagation", "shared", "--fork",
+             "--kill-child", "--mount-proc", sys.executable, "-I", shutil.copy(__file__, directory), "serve", directory],
+            preexec_fn=enter)
+    finally:
+        wait_until(lambda: remove_groups(group), "the machine's control groups cannot be removed")
+
+
+def foreign_mounts():
+    """Where something of somebody else's is mounted that may go away at any time."""
+    with open("/proc/self/mountinfo") as file:
+        places = [line.split()[4] for line in file]
+    return [place.replace("\\040", " ") for place in reversed(places)
+            if place.startswith(("/run/", "/tmp/", "/var/", "/mnt/"))]
+
+
+def cgroup2():
+    """Where the hierarchy is mounted; it is mounted if nobody has."""
+    with open("/proc/self/mountinfo") as file:
+        for line in file:
+            if " - cgroup2 " in line:
+                return line.split()[4]
+    mount("-t", "cgroup2", "none", GROUPS)
+    return GROUPS
+
+
+def mount(*arguments):
+    subprocess.run(["mount", *arguments], check=True, stdin=subprocess.DEVNULL, stdout=sys.stderr)
+
+
+def remove_groups(group):
+    try:
+        for path, _, _ in os.walk(group, topdown=False):
+            os.rmdir(path)
+    except OSError:
+        return False
+    return True
+
+
+def patiently(condition, seconds=10):
+    """Whether the condition holds in the end."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.002)
+    return True
+
+
+def wait_until(condition, otherwise):
+    if not patiently(condition):
+        raise RuntimeError(otherwise)
+
+
+def serve(directory):
+    """Process 1 of the machine: it reaps, and ends when the one child ends that answers the calls."""
+    mount("-t", "cgroup2", "none", GROUPS)
+    os.mkdir(f"{GROUPS}/run")
+    with open(f"{GROUPS}/run/cgroup.procs", "w") as file:
+        file.write("0")
+    try:
+        with open(f"{GROUPS}/cgroup.subtree_control", "w") as file:
+            file.write("+memory +pids")
+    except OSError:
+        pass                    # not every host has them for us
+    server = os.fork()
+    if server == 0:
+        answer(Inside(directory))
+        os._exit(0)
+    while True:
+        process, status = os.wait()
+        if process == server:
+            return os.waitstatus_to_exitcode(status)
+
+
+def answer(inside):
+    for line in sys.stdin:
+        method, *arguments = json.loads(line)
+        try:
+            said = {"returned": getattr(inside, method)(*arguments)}
+        except Exception:
+            said = {"raised": traceback.format_exc()}
+        print(json.dumps(said), flush=True)
+
+
+# What is compared
+
+def machine(directory):
+    """All that a subhost could leave, as lines of text."""
+    while True:
+        try:
+            return {*processes(), *mounts(), *interfaces(), *control_groups(), *loop_devices(directory), *files("/run")}
+        except OSError:
+            pass                # something has just gone
+
+
+def alive():
+    """(process id, its stat(5) fields from the name on) of all processes but zombies."""
+    for path in glob.glob("/proc/[0-9]*/stat"):
+        try:
+            with open(path) as file:
+                process, rest = file.read().split(" ", 1)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if rest.rpartition(")")[2].split()[0] not in "ZX":
+            yield int(process), rest
+
+
+def processes():
+    for process, stat in alive():
+        yield f"process {process} {stat.rpartition(')')[0]})"
+
+
+def by_namespace(kind):
+    """A process for every namespace of a kind."""
+    found = {}
+    for process, _ in alive():
+        found.setdefault(os.readlink(f"/proc/{process}/ns/{kind}"), process)
+    return found.items()
+
+
+def mounts():
+    for namespace, process in by_namespace("mnt"):
+        with open(f"/proc/{process}/mountinfo") as file:
+            for line in file:
+                yield f"mount in {namespace}: {line.strip()}"
+
+
+def interfaces():
+    for namespace, process in by_namespace("net"):
+        with open(f"/proc/{process}/net/dev") as file:
+            for line in file.readlines()[2:]:
+                yield f"interface in {namespace}: {line.partition(':')[0].strip()}"
+
+
+def control_groups():
+    for path, _, _ in os.walk(GROUPS):
+        yield f"control group {path}"
+
+
+def loop_devices(directory):
+    """Those of the machine's own files: there are no namespaces of loop devices."""
+    for path in glob.glob("/sys/block/loop*/loop/backing_file"):
+        with open(path) as file:
+            backing = file.read().strip()
+        if backing.startswith(directory):
+            yield f"loop device {path.split('/')[3]} of {backing}"
+
+
+def files(top):
+    for path, directories, names in os.walk(top):
+        for name in (*directories, *names):
+            found = os.lstat(f"{path}/{name}")
+            yield f"file {path}/{name} {found.st_mode:o} {found.st_size if name in names else ''}"
+
+
+# System calls
+
+# What changes nothing but the process itself, or nothing at all.  All others are taken to change the machine.
+PURE = set("""
+access arch_prctl brk chdir clock_gettime clock_nanosleep close close_range dup dup2 dup3 epoll_create1 epoll_ctl epoll_wait exit
+exit_group faccessat faccessat2 fadvise64 fchdir fstat fstatfs futex getcwd getdents64 getegid geteuid getgid getpgrp
+getpid getppid getrandom getresgid getresuid getsid gettid getuid lseek lstat madvise mmap mprotect mremap munmap
+newfstatat pidfd_open pipe pipe2 poll ppoll pread64 prlimit64 read readlink readlinkat rseq rt_sigaction rt_sigprocmask
+rt_sigreturn rt_sigtimedwait select sched_getaffinity set_robust_list set_tid_address sigaltstack socket stat statfs
+statx sysinfo umask uname wait4 waitid
+""".split())
+
+# How a call may well fail.
+ERRORS = {
+    "chmod": "EPERM", "chown": "EPERM", "fchmod": "EPERM", "fchmodat": "EPERM", "fchown": "EPERM", "fchownat": "EPERM",
+    "clone": "ENOMEM", "clone3": "ENOMEM EPERM EBUSY", "fork": "ENOMEM", "vfork": "ENOMEM", "execve": "ENOMEM EPERM",
+    "fcntl": "ENOLCK", "flock": "ENOLCK ENOMEM",
+    "fsconfig": "ENOMEM EPERM", "fsmount": "ENOMEM EPERM", "fsopen": "ENOMEM EPERM", "mount": "ENOMEM EPERM EBUSY",
+    "mount_setattr": "ENOMEM EPERM", "move_mount": "ENOMEM EPERM EBUSY", "open_tree": "ENOMEM EPERM",
+    "pivot_root": "EBUSY EPERM", "umount2": "EBUSY EPERM",
+    "ioctl": "ENOMEM EPERM EIO", "write": "ENOSPC ENOMEM EBUSY",
+    "sethostname": "EPERM", "signalfd4": "ENOMEM", "socket": "ENOMEM",
+    "kill": "EPERM", "pidfd_send_signal": "EPERM", "pidfd_open": "ENOMEM", "pipe2": "ENOMEM",
+    "link": "ENOSPC EPERM", "linkat": "ENOSPC EPERM", "symlink": "ENOSPC EPERM", "symlinkat": "ENOSPC EPERM",
+    "mkdir": "ENOSPC EPERM", "mkdirat": "ENOSPC EPERM", "mknod": "ENOSPC EPERM", "mknodat": "ENOSPC EPERM",
+    "open": "ENOMEM ENOSPC", "openat": "ENOMEM ENOSPC", "openat2": "ENOMEM", "rename": "ENOSPC", "renameat2": "ENOSPC",
+    "rmdir": "EBUSY", "unlink": "EBUSY", "unlinkat": "EBUSY",
+    "setns": "ENOMEM EPERM", "unshare": "ENOSPC ENOMEM EPERM",
+}
+
+class Call:
+    """A system call of a trace: the count-th one of that name by its process."""
+
+    LINE = re.compile(r"(?:(\d+) +)?([a-z0-9_]+)\((.*)")
+
+    def __init__(self, line, counts, directory):
+        process, self.name, rest = self.LINE.fullmatch(line).groups()
+        self.rest = rest.replace(directory, "...")
+        self.process = process or "0"
+        key = (self.process, self.name)
+        self.count = counts[key] = counts.get(key, 0) + 1
+        self.executed = counts.get((self.process, "execve"), 0)     # how many programs, at that time
+
+    def site(self):
+        """Where in the program it is, as far as can be told: the call without what is another one each time.
+
+        What a call gives back by its arguments, or a killed one does not, is no part of it either.
+        """
+        text = re.sub(r"( <unfinished| <detached|\) += ).*", "", self.rest)
+        text = re.sub(r"0x[0-9a-f]+|[0-9]+", "#", text)
+        kept = {"ioctl": r"[^,]*, [^,)]*", "pipe2": "", "clone": r"[^}]*", "clone3": r"[^}]*"}.get(self.name, ".*")
+        text = re.match(kept, text)[0]
+        return f"{self.name}({text})"
+
+    def is_pure(self):
+        if self.name in ("open", "openat", "openat2"):
+            return not re.search(r"O_CREAT|O_TMPFILE|O_TRUNC", self.rest)
+        if self.name == "fcntl":
+            return not re.search(r"F_SETLKW?\b|F_OFD_SETLK", self.rest)
+        if self.name == "ioctl":
+            return bool(re.search(r"TCGETS|FIO|TIOCGWINSZ|SIOCGIF", self.rest))
+        return self.name in PURE
+
+    def can_fail(self, error):
+        if error not in ERRORS.get(self.name, "").split():
+            return False
+        if self.name in ("open", "openat", "openat2"):      # Python's own are of no interest
+            return (error == "ENOMEM" or not self.is_pure()) and not re.search(
+                r'"(/usr/(?!libexec/overlay-boot/reaper)|/lib|/etc/ld|/dev/null)', self.rest)
+        if self.name == "fcntl":
+            return not self.is_pure()
+        if self.name == "ioctl":
+            terminal = re.search(r"\bTCSETS|TIOC[GS]WINSZ", self.rest)
+            return (error == "EIO") == bool(terminal) and not re.search("TCGETS|FIO", self.rest)
+        if self.name == "write":
+            to = re.match(r"\d+<([^>]*)>", self.rest)[1]
+            kind = "EBUSY" if to.startswith(GROUPS) else "ENOMEM" if to.startswith("pipe") else "ENOSPC"
+            return error == kind and not to.endswith("/said") and not to.startswith("/dev/") and "cgroup.kill" not in to
+        if self.name == "unlinkat" and "AT_REMOVEDIR" in self.rest:
+            return GROUPS not in self.rest      # there it says that the directory is not empty
+        return True
+
+
+def calls(log, directory):
+    """The calls of a trace, and with each the lines that strace adds to it: (call, [line, ...]).
+
+    Without the first one, strace's own execve(2) of the command, which it does not count either.
+    """
+    counts, last, found = {}, {}, []
+    with open(log, errors="replace") as file:
+        for line in file.read().splitlines()[1:]:
+            if Call.LINE.fullmatch(line):
+                call = Call(line, counts, directory)
+                last[call.process] = [line]
+                found.append((call, last[call.process]))
+            else:
+                process = re.match(r"(\d+) |", line)[1] or "0"
+                last.setdefault(process, []).append(line)
+    return found
+
+
+def aims(found, begin, injections):
+    """What can be injected, from where begin is opened in the trace on: {what and where: aim}.
+
+    strace counts calls by process, and injects wherever a process comes to the
+    count: only the first one to come there can be meant.
+    """
+    calls = [call for call, _ in found]
+    begun = next(at for at, call in enumerate(calls) if call.name.startswith("open") and begin in call.rest) if begin else 0
+    first = {}
+    for call in calls:
+        first.setdefault((call.name, call.count), call)
+    chosen = {}
+    for injection in injections:
+        for call, where in injected(calls[begun:], injection):
+            if first[call.name, call.count] is call:
+                chosen.setdefault((injection, where, call.name, call.count), {
+                    "call": call.name, "count": call.count, "injection": injection, "where": where,
+                    "site": call.site(), "process": call.process, "executed": call.executed})
+    return list(chosen.values())
+
+
+def injected(calls, injection):
+    """(call, where that is) for all that an injection is of interest for."""
+    if not injection.startswith("SIG"):
+        return [(call, f"in {call.site()}") for call in calls if call.can_fail(injection)]
+    found = []
+    changed = {}        # the last call of each process, if it changed anything
+    for call in calls:
+        if changed.get(call.process):
+            found.append((call, f"after {changed[call.process]}"))
+        changed[call.process] = "" if call.is_pure() else call.site()
+        if changed[call.process]:
+            found.append((call, f"before {call.site()}"))
+    return found
+
+
+def hit(found, aim):
+    """Where the injection has happened; None if it has not."""
+    mark = {"SIGKILL": "+++ killed by SIGKILL", "SIGTERM": "--- SIGTERM"}.get(aim["injection"], "(INJECTED)")
+    for call, lines in found:
+        if (call.name, call.count) == (aim["call"], aim["count"]) and any(mark in line for line in lines):
+            return call.site()
+    return None
+
+
+# The scenarios
+
+MINIMAL = "BASE=.\nSTART=none\n"
+BIND = MINIMAL + "LOWER=root\n"
+IN_PLACE = BIND + "LIVE=root\n"
+WHOLE = """\
+NAME= !./printed kx
+BASE= !./printed .
+START= /service
+PREMOUNT= ./premount
+POSTMOUNT= ./postmount
+INIT= ./init
+RAM_SIZE=8M
+STOP_TIMEOUT=3
+LOG=log
+SHARE= shared:/data/shared
+SHARE= shared/file:/data/file
+"""
+ENDING = MINIMAL + "INIT= echo exec /bin/true\n"        # a subhost that ends at once
+DYING = MINIMAL + "PREMOUNT= ./die\n"                   # its boot is killed half-way
+WAITING = MINIMAL + "PREMOUNT= ./wait\n"                # its boot stays half-way
+
+SCRIPTS = {
+    "printed": 'echo "$1"',
+    "premount": 'overlay-premount "$@"',
+    "postmount": 'overlay-postmount "$@"',
+    "init": "overlay-init",
+    "die": "setsid sleep 1000 & kill -KILL $PPID; sleep 1000",
+    "killed": "setsid sleep 1000 & kill -KILL $$",
+    "wait": "setsid sleep 1000 & : >waits; sleep 1000",
+    "root/service": 'case $1 in start) sleep 1000 & echo $! >/run/service ;; stop) kill "$(cat /run/service)" ;; esac',
+}
+
+
+def hooked(variable, script):
+    return f"{MINIMAL.replace('BASE=.', '') if variable == 'BASE' else MINIMAL}{variable}= {'!' * (variable == 'BASE')}./{script}\n"
+
+
+class Scenario:
+    """A command to be hit, and what is there before it runs."""
+
+    def __init__(self, command, conf, *, before=None, neighbour=False, keeper=False, execs=False, terminal=False):
+        self.command = command.split()
+        self.conf = conf                # what the command finds
+        self.before = before            # a configuration that was booted before
+        self.neighbour = neighbour      # whether there is another subhost
+        self.keeper = keeper            # whether the keeper is hit, not the command
+        self.execs = execs              # whether to go on beyond execve(2)
+        self.terminal = terminal
+        self.boots = self.command[0] == "overlay-boot"
+        self.enters = self.command[0] == "overlay-go"
+        # What is opened first that concerns the subhost; what is before it is Python's start.
+        self.begin = "" if keeper else "/run/overlay-boot/kx" if self.enters else "kx.conf"
+
+
+BOOT, STOP = "overlay-boot kx.conf", "overlay-stop kx.conf"
+SCENARIOS = {
+    "boot": Scenario(BOOT, MINIMAL),
+    "boot-second": Scenario(BOOT, MINIMAL, neighbour=True),
+    "boot-whole": Scenario(BOOT, WHOLE, neighbour=True),
+    "boot-bind": Scenario(BOOT, BIND, neighbour=True),
+    "boot-in-place": Scenario(BOOT, IN_PLACE, neighbour=True),
+    "boot-after-crash": Scenario(BOOT, MINIMAL, before=DYING, neighbour=True),
+    "keeper": Scenario(BOOT, MINIMAL, keeper=True),
+    "foreground": Scenario("overlay-boot --foreground kx.conf", ENDING, execs=True),
+    "stop": Scenario(STOP, MINIMAL, before=MINIMAL),
+    "stop-whole": Scenario(STOP, WHOLE, before=WHOLE, neighbour=True),
+    "stop-after-crash": Scenario(STOP, MINIMAL, before=DYING),
+    "stop-while-booting": Scenario(STOP, MINIMAL, before=WAITING),
+    "go": Scenario("overlay-go kx true", MINIMAL, before=MINIMAL, neighbour=True),
+    "go-terminal": Scenario("overlay-go kx true", MINIMAL, before=MINIMAL, neighbour=True, terminal=True),
+}
+
+
+class Ended:
+    """How a command has ended."""
+
+    def __init__(self, words, status, said):
+        self.command = words[0]
+        self.status = status
+        self.said = said
+
+    def __str__(self):
+        return f"{self.command}: exit status {self.status}, {self.said!r}"
+
+    def is_failure(self):
+        """Whether it failed as is right: with one line that is its own (or the keeper's, for one in the foreground),
+        and more than a bare errno."""
+        line = re.fullmatch(f"(?:{self.command}|clear): (.+)\n", self.said)
+        return bool(self.status in (1, 126, 127) and line and line[1] not in map(os.strerror, range(1, 134)))
+
+    def is_not_running(self):
+        return (self.status, self.said) == (1, f"overlay-stop: {NAME} is not running\n")
+
+    def is_running_already(self):
+        return self.status == 1 and f"{NAME} is running already" in self.said
+
+
+class Inside:
+    """In the machine.  The methods without underscore are called from outside."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.number = 0
+        self.base = directory
+        self.scenario = None
+        self.neighbour = self.wrapped = False
+        self.booting = None
+        self.log, self.options = f"{directory}/trace", f"{directory}/options"
+        self.keeper = shutil.copy(KEEPER, f"{directory}/keeper")
+        self.bystander = subprocess.Popen(["unshare", "--mount", "--propagation", "slave", "sleep", "infinity"])
+        os.environ.update(PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", LANG="C.UTF-8")
+        wait_until(lambda: os.readlink(f"/proc/{self.bystander.pid}/exe").endswith("/sleep"), "no bystander")
+        self.at_first = self.at_rest = machine(directory)
+
+    # Called by tests
+
+    def aims(self, name, injections):
+        """What can be injected in a scenario, found by runs of it without any injection."""
+        found = []
+        for children in (False,) if SCENARIOS[name].execs else (False, True):
+            self._arrange(SCENARIOS[name])
+            ended = self._traced(children)
+            if ended.status and not ended.is_not_running():
+                raise RuntimeError(f"{name}, without any injection: {ended}")
+            seen = calls(self.log, self.directory)
+            wrong = self._recovered("stop", False)
+            if wrong:
+                raise RuntimeError(f"{name}, without any injection: {ended}: {wrong}")
+            parent = seen[0][0].process
+            for aim in aims(seen, self.scenario.begin, injections):
+                if not children or aim["process"] != parent:
+                    found.append({**aim, "children": children})
+        return found, []
+
+    def inject(self, name, aim, recovery):
+        """Inject, and recover: (where it happened or None, what is wrong)."""
+        self._arrange(SCENARIOS[name])
+        try:
+            return self._injected(aim, recovery)
+        except subprocess.TimeoutExpired as error:
+            return None, [str(error)]
+
+    def _injected(self, aim, recovery):
+        ended = self._traced(aim["children"], aim)
+        seen = calls(self.log, self.directory)
+        wrong = self._judged(ended, aim)
+        wrong += self._recovered(recovery, self._must_run(ended, aim))
+        return hit(seen, aim), [*wrong, str(ended)] if wrong else []
+
+    def kill_running(self, conf, victims, recovery):
+        """Kill processes of a running subhost: [what is wrong]."""
+        self._arrange(Scenario(STOP, conf, before=conf))
+        init = json.loads(subprocess.check_output(["overlay-ls", "--json"]))[0]["pid"]
+        with open(f"/proc/{init}/stat") as file:
+            keeper = int(file.read().rpartition(")")[2].split()[1])
+        chosen = {"keeper": [keeper], "init": [init], "both": [init, keeper], "all": [keeper, *self._members()]}
+        for process in chosen[victims]:
+            os.kill(process, signal.SIGKILL)
+        if recovery == "none":
+            if not patiently(lambda: machine(self.directory) == self.at_rest):
+                return [[f"it has not cleared up by itself: {difference(self.at_rest, machine(self.directory))}"]]
+            recovery = "stop"
+        return [self._recovered(recovery, False)]
+
+    def kill_everything(self, conf, delay, recovery):
+        """Kill everything at once, so many seconds after a boot was begun: [what is wrong]."""
+        self._arrange(Scenario(BOOT, conf))
+        before = {process for process, _ in alive()}
+        boot = self._begun(*BOOT.split())
+        time.sleep(delay)
+        for process, _ in alive():
+            if process not in before:
+                os.kill(process, signal.SIGKILL)
+        boot.wait()
+        return [self._recovered(recovery, False)]
+
+    def kill_going(self, terminal):
+        """Kill overlay-go while its command runs: [what is wrong]."""
+        self._arrange(SCENARIOS["go"])
+        ends = os.openpty() if terminal else (None, subprocess.DEVNULL)
+        before = len(self._members())
+        going = self._begun("overlay-go", NAME, "sleep", "1000", standard=ends[1])
+        wait_until(lambda: len(self._members()) > before, "overlay-go has not begun")
+        going.kill()
+        going.wait()
+        for end in ends if terminal else ():
+            os.close(end)
+        return [self._recovered("stop", True)]
+
+    def kill_hook(self, variable):
+        """Have a hook killed: [what is wrong]."""
+        self._arrange(Scenario(BOOT, hooked(variable, "killed")))
+        ended = self._run(*BOOT.split())
+        wrong = [] if ended.is_failure() and variable in ended.said else [str(ended)]
+        left = self._left()
+        return [wrong + ([f"the failed boot left: {left}"] if left else [])]
+
+    def kill_in_hook(self, variable, recovery):
+        """Kill a boot while a hook runs: [what is wrong]."""
+        self._arrange(Scenario(BOOT, hooked(variable, "wait")))
+        boot = self._begun(*BOOT.split())
+        wait_until(lambda: os.path.exists(f"{self.base}/waits"), "the boot has not come to its hook")
+        boot.kill()
+        boot.wait()
+        self._write(f"{NAME}.conf", MINIMAL)
+        return [self._recovered(recovery, False)]
+
+    def _members(self):
+        with open(f"{GROUPS}/overlay-boot/{NAME}/cgroup.procs") as file:
+            return [int(line) for line in file]
+
+    def _begun(self, *words, standard=subprocess.DEVNULL):
+        return subprocess.Popen(words, cwd=self.base, stdin=standard, stdout=standard, stderr=standard)
+
+    # The steps of a test
+
+    def _arrange(self, scenario):
+        """All as it is to be before the scenario's command runs, in a directory of its own."""
+        self.scenario = scenario
+        self._rest(scenario)
+        for path in glob.glob("/var/log/overlay-boot/*"):
+            os.unlink(path)
+        if os.path.exists("/var/log/overlay-boot"):
+            os.rmdir("/var/log/overlay-boot")
+        self.number += 1
+        self.base = f"{self.directory}/{self.number}"
+        for path in ("", "root/proc", "work", "live", "shared"):
+            os.makedirs(f"{self.base}/{path}")
+        for name, text in SCRIPTS.items():
+            self._write(name, f"#!/bin/sh\n{text}\n")
+            os.chmod(f"{self.base}/{name}", 0o755)
+        self._write("shared/file", "shared\n")
+        if scenario.before:
+            self._write(f"{NAME}.conf", scenario.before)
+            self._boot_before(scenario.before)
+        self._write(f"{NAME}.conf", scenario.conf)
+
+    def _boot_before(self, conf):
+        if conf == WAITING:
+            self.booting = self._begun(*BOOT.split())
+            wait_until(lambda: os.path.exists(f"{self.base}/waits"), "the boot has not come to its hook")
+            return
+        ended = self._run(*BOOT.split())
+        if ended.status != (-signal.SIGKILL if conf == DYING else 0):
+            raise RuntimeError(f"cannot boot: {ended}")
+
+    def _write(self, name, text):
+        with open(f"{self.base}/{name}", "w") as file:
+            file.write(text)
+
+    def _rest(self, scenario):
+        """With or without a neighbour, and with or without strace in the keeper's place."""
+        if (self.neighbour, self.wrapped) == (scenario.neighbour, scenario.keeper):
+            return
+        if self.neighbour != scenario.neighbour:
+            self._boot_or_stop_neighbour()
+        if self.wrapped != scenario.keeper:
+            self._wrap_or_unwrap_keeper()
+        self.at_rest = machine(self.directory)
+        if not self.neighbour and not self.wrapped and self.at_rest != self.at_first:
+            raise RuntimeError(difference(self.at_first, self.at_rest))
+
+    def _boot_or_stop_neighbour(self):
+        self.neighbour = not self.neighbour
+        self.base = f"{self.directory}/neighbour"
+        if self.neighbour:
+            for path in ("root", "work", "live"):
+                os.makedirs(f"{self.base}/{path}", exist_ok=True)
+            self._write("kxother.conf", MINIMAL + "LOG=log\n")
+        ended = self._run("overlay-boot" if self.neighbour else "overlay-stop", "kxother.conf")
+        if ended.status:
+            raise RuntimeError(f"the neighbour: {ended}")
+
+    def _wrap_or_unwrap_keeper(self):
+        """A script in the keeper's place, that has it traced while there are options for that.
+
+        -D: the process stays the boot's child, and keeps its locks.
+        """
+        self.wrapped = not self.wrapped
+        if not self.wrapped:
+            subprocess.run(["umount", KEEPER], check=True)
+            return
+        wrapper = f"{self.directory}/wrapper"
+        with open(wrapper, "w") as file:
+            file.write(f"#!/bin/sh\nread -r options 2>/dev/null <{self.options} || exec {self.keeper} \"$@\"\n"
+                       f"exec strace -D $options {self.keeper} \"$@\"\n")
+        os.chmod(wrapper, 0o755)
+        mount("--bind", wrapper, KEEPER)
+
+    def _traced(self, children, aim=None):
+        """Run the scenario's command under strace, alone or with its children; no strace is left."""
+        follow = ([] if not children else ["-f"] if self.scenario.keeper else ["-f", "-b", "execve"])
+        inject = []
+        if aim:
+            what = "signal" if aim["injection"].startswith("SIG") else "error"
+            inject = ["-e", f"inject={aim['call']}:{what}={aim['injection']}:when={aim['count']}"]
+        options = [*follow, "-y", "-s", "200", "-o", self.log, *inject]
+        if not self.scenario.keeper:
+            return self._run("strace", *options, *self.scenario.command, terminal=self.scenario.terminal)
+        with open(self.options, "w") as file:
+            print(*options, file=file)
+        ended = self._run(*self.scenario.command)
+        os.unlink(self.options)
+        wait_until(lambda: not [os.kill(process, signal.SIGKILL) for process, stat in alive()
+                                if stat.startswith("(strace)")], "strace goes on")
+        return ended
+
+    def _run(self, *words, terminal=False):
+        """Run a command to its end.  What it says on standard error is taken by a file: others may hold it open."""
+        command = next(word for word in words if word.startswith("overlay-"))
+        with open(f"{self.directory}/said", "w+b") as file:
+            ends = os.openpty() if terminal else ()
+            standard = (ends[1],) * 3 if terminal else (subprocess.DEVNULL, subprocess.DEVNULL, file)
+            process = subprocess.Popen(words, cwd=self.base, stdin=standard[0], stdout=standard[1], stderr=standard[2],
+                                       start_new_session=terminal)
+            try:
+                status = process.wait(PATIENCE)
+            finally:
+                process.kill()
+                said = os.read(ends[0], 1 << 16) if ends and select_one(ends[0]) else b""
+                for end in ends:
+                    os.close(end)
+            file.seek(0)
+            said += file.read()
+        return Ended([command], status, said.decode(errors="replace").replace("\r\n", "\n"))
+
+    def _judged(self, ended, aim):
+        """What is wrong with the way in which the command that was hit has ended."""
+        injection = aim["injection"]
+        if "Traceback" in ended.said:
+            return ["a traceback"]
+        if ended.status < 0:
+            return [] if injection.startswith("SIG") else [f"died by signal {-ended.status}"]
+        if ended.status == 0:
+            early = self.scenario.keeper and aim["children"] and not aim["executed"] and injection == "SIGKILL"
+            return ["the boot said that PID 1 has been executed"] if early else []
+        if injection.startswith("SIG") and (self.scenario.enters or self.scenario.execs) and not ended.said:
+            return []           # passed on from what was killed in the subhost
+        wrong = [] if ended.is_failure() else ["not one line that says what failed, and why"]
+        if self.scenario.boots and not self.scenario.before and not self.scenario.execs:
+            left = self._left()
+            wrong += [f"the failed boot left: {left}"] if left else []
+        return wrong
+
+    def _must_run(self, ended, aim):
+        """Whether the subhost has to be running after that."""
+        if self.scenario.keeper and aim["children"] and aim["executed"]:
+            return False        # PID 1 itself was hit
+        return self.scenario.enters or self.scenario.boots and ended.status == 0 and not aim["injection"].startswith("SIG")
+
+    def _recovered(self, recovery, must_run):
+        """What is wrong after an overlay-stop, or an overlay-boot and an overlay-stop."""
+        wrong = []
+        if recovery == "boot":
+            wrong += self._booted_again()
+        ended = self._run(*STOP.split())
+        may_not_run = self.scenario.conf == ENDING or recovery == "stop" and not must_run
+        if (ended.status or ended.said) and not (may_not_run and ended.is_not_running()):
+            wrong.append(f"then {ended}")
+        left = self._left()
+        if left:
+            wrong.append(f"then left: {left}")
+        if self.booting and not wrong:
+            self.booting.wait(PATIENCE)
+        self.booting = None
+        return wrong
+
+    def _left(self):
+        """What is different from the machine at rest.
+
+        A keeper that was about to clear up after PID 1 may still be there to
+        see that there is nothing to clear up any more.
+        """
+        def only_clears():
+            return all(line.endswith(" (clear)") for line in machine(self.directory) ^ self.at_rest)
+
+        if only_clears():
+            patiently(lambda: machine(self.directory) == self.at_rest)
+        return difference(self.at_rest, machine(self.directory))
+
+    def _booted_again(self):
+        ended = self._run(*BOOT.split())
+        if self.booting and ended.status == 1 and "is being booted already" in ended.said:
+            return []
+        if ended.status and not ended.is_running_already():
+            return [f"then {ended}"]
+        if self.scenario.conf == ENDING:
+            return []
+        wrong = [f"then {path} is not what it should be" for path in self._incomplete_files()]
+        ended = self._run("overlay-go", NAME, "/.reaper", "go")     # a command that every subhost has
+        return [*wrong, f"then {ended}"] if ended.status else wrong
+
+    def _incomplete_files(self):
+        """Files that boots have put into the subhost, and that a killed one has left half-written."""
+        with open(f"{PROGRAMS}/reaper", "rb") as file:
+            reaper = file.read()
+        for path, expected in ((".reaper", reaper), ("etc/hostname", NAME.encode()), ("etc/network/interfaces", b"lo")):
+            try:
+                with open(f"{self.base}/root/{path}", "rb") as file:
+                    if expected not in file.read():
+                        yield path
+            except FileNotFoundError:
+                pass
+
+
+def select_one(fd):
+    return bool(select.select([fd], [], [], 0)[0])
+
+
+def difference(before, after):
+    """What is in one machine and not in the other."""
+    return "; ".join([*(f"{line} is gone" for line in sorted(before - after)), *sorted(after - before)])
+
+
+if __name__ == "__main__":
+    sys.exit({"make": make, "serve": serve}[sys.argv[1]](sys.argv[2]))

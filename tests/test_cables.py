@@ -1,0 +1,1022 @@
+"""Cables: made as asked for, refused as a whole, gone with the subhost; and real traffic through them."""
+import contextlib
+import glob
+import json
+import os
+import re
+import shutil
+import signal
+
+import pytest
+from machine import (BOOT, GO, LOGS, LS, NETNS, PATIENCE, STATES, STOP, control_group, is_alive, kill, namespaces, new_name, one_line, ours, processes, read,
+                     run, start, wait_for, write)
+from network import Host, Monitor, addresses, can_make_vlans, done, files_of, is_up, links, pings, static, within
+
+MAC = "06:20:03:4e:a6:f2"
+
+
+@pytest.fixture(autouse=True)
+def host(run_directory):
+    with Host(f"{run_directory}/{new_name()}") as made:
+        yield made
+
+
+@pytest.fixture
+def interface(machine):
+    """Makes interfaces on the host, for the time of the test: interface(name, ARGUMENT of ip link add, ...)."""
+    made = []
+
+    def make(name, *how):
+        done("ip", "link", "add", name, *(how or ("type", "bridge")))      # not every kernel has dummy
+        done("ip", "link", "set", name, "up")
+        made.append(name)
+        machine.look()
+        return name
+
+    yield make
+    for name in made:
+        run("ip", "link", "delete", name)
+
+
+def state(name):
+    """What somebody could have changed of an interface of the host."""
+    link = links()[name]
+    return link["ifindex"], link["flags"], link.get("master"), addresses(link)
+
+
+@pytest.fixture
+def bridge(interface):
+    return lambda name="br0": interface(name, "type", "bridge")
+
+
+# What is made of a specifier
+
+def test_a_plain_cable(subhost):
+    one = subhost(CABLES="=").booted()
+    outside, inside = links()[f"{one.name}0"], links(one.name)["eth0"]
+    assert is_up(outside) and "master" not in outside
+    assert outside["linkinfo"]["info_kind"] == inside["linkinfo"]["info_kind"] == "veth"
+    assert outside["link_index"] == inside["ifindex"] and inside["link_index"] == outside["ifindex"]
+    assert set(links(one.name)) == {"lo", "eth0"}
+
+
+def test_what_is_inside_is_left_to_the_subhost(subhost):
+    one = subhost(CABLES="= =").booted()
+    inside = links(one.name)
+    assert is_up(inside["lo"]) and addresses(inside["lo"]) == ["127.0.0.1/8", "::1/128"]
+    for name in ("eth0", "eth1"):
+        assert not is_up(inside[name]) and inside[name]["addr_info"] == []
+
+
+@pytest.mark.parametrize("mac", [MAC, MAC.upper(), "02:00:00:00:00:01"])
+def test_a_cable_with_an_address(subhost, mac):
+    """It is the far end's, and the same at each boot."""
+    one = subhost(CABLES=f"={mac}")
+    for _ in range(2):
+        one.booted()
+        assert links(one.name)["eth0"]["address"] == mac.lower()
+        assert links()[f"{one.name}0"]["address"] != mac.lower()
+        one.stopped()
+
+
+def test_without_an_address_it_is_another_one_each_time(subhost):
+    one = subhost(CABLES="=")
+    seen = set()
+    for _ in range(2):
+        one.booted()
+        seen.add(links(one.name)["eth0"]["address"])
+        one.stopped()
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("mac", ["", MAC])
+def test_a_cable_to_a_bridge(subhost, bridge, mac):
+    bridge()
+    one = subhost(CABLES=f"br0={mac}").booted()
+    port = links()[f"{one.name}0"]
+    assert is_up(port) and port["master"] == "br0" and addresses(port) == []
+    assert not mac or links(one.name)["eth0"]["address"] == mac
+
+
+def test_a_bridge_is_not_configured_by_ifupdown(subhost, host, bridge):
+    bridge()
+    one = subhost(CABLES="br0=")
+    host.stanzas("x", f"iface {one.name}0 inet static\n    address 192.0.2.1/24\n")
+    one.booted()
+    assert addresses(links()[f"{one.name}0"]) == [] and not host.is_remembered(f"{one.name}0")
+
+
+def test_several_cables(subhost, bridge):
+    bridge("br0")
+    bridge("br1")
+    one = subhost(CABLES=f"br0=\t=  br1={MAC} =02:00:00:00:00:02").booted()
+    outside, inside = links(), links(one.name)
+    assert [outside[f"{one.name}{n}"].get("master") for n in range(4)] == ["br0", None, "br1", None]
+    assert set(inside) == {"lo", "eth0", "eth1", "eth2", "eth3"}
+    assert (inside["eth2"]["address"], inside["eth3"]["address"]) == (MAC, "02:00:00:00:00:02")
+    for n in range(4):
+        assert inside[f"eth{n}"]["link_index"] == outside[f"{one.name}{n}"]["ifindex"]
+        assert is_up(outside[f"{one.name}{n}"])
+
+
+def test_many_cables_of_a_long_name(subhost):
+    name = new_name().ljust(12, "x")
+    one = subhost(NAME=name, CABLES=" =" * 12)
+    one.name = name
+    one.booted()
+    assert {f"{name}{n}" for n in range(12)} <= set(links())
+    assert {f"eth{n}" for n in range(12)} < set(links(name))
+
+
+@pytest.mark.parametrize("tail", ["a.b", "a@b", "a#$(x)", "a'\"", "a*?[x", "a\\b", "a=b"])
+def test_a_name_of_any_character(subhost, tail):
+    name = (new_name() + tail)[:12]
+    one = subhost(NAME=name, CABLES=f"={MAC} =")
+    one.name = name
+    one.log = f"{LOGS}/{name}.log"
+    one.booted()
+    assert is_up(links()[f"{name}0"]) and set(links(name)) == {"lo", "eth0", "eth1"}
+    one.stopped()
+
+
+def test_cables_that_a_command_tells(subhost, bridge):
+    bridge()
+    one = subhost(CABLES="!./cables")
+    one.script("cables", f"echo 'br0= ={MAC}'\n")
+    one.booted()
+    assert links()[f"{one.name}0"]["master"] == "br0" and links(one.name)["eth1"]["address"] == MAC
+
+
+def test_the_far_end_is_never_on_the_host(subhost, bridge):
+    bridge()
+    one = subhost(CABLES=f"br0= = ={MAC}")
+    monitor = Monitor()
+    one.booted()
+    one.stopped()
+    assert monitor.names() == {"br0", f"{one.name}0", f"{one.name}1", f"{one.name}2"}
+
+
+def test_no_cable(subhost, machine):
+    monitor = Monitor()
+    one = subhost().booted()
+    assert set(links(one.name)) == {"lo"}
+    one.stopped()
+    assert monitor.seen() == []
+
+
+def test_a_hook_finds_the_cables(subhost, bridge):
+    bridge()
+    one = subhost(CABLES="br0= =", PREMOUNT="./premount", POSTMOUNT="./postmount")
+    for hook in ("premount", "postmount"):
+        one.script(hook, f'ip netns exec "$NAME" ip -brief link >>links\nip link show "${{NAME}}1" >/dev/null\nexec overlay-{hook}\n')
+    one.booted()
+    assert read(f"{one.base}/links").count("eth1@") == 2
+
+
+# What is wrong is found before anything is made
+
+WRONG = {
+    "br0": "=", "= x": "=", "= =x": "MAC", "==": "MAC", "=06:20:03:4e:a6": "MAC", "=06:20:03:4e:a6:f2:00": "MAC", "=06-20-03-4e-a6-f2": "MAC",
+    "=6:20:3:4e:a6:f2": "MAC", "=0g:20:03:4e:a6:f2": "MAC", "=06:20:03:4e:a6:+2": "MAC", "=06:20:03:4e:a6:f2.5": "MAC",
+    "=06:20:03:4e:a6:f\u0662": "MAC", "= =01:00:5e:00:00:01": "multicast", "=ff:ff:ff:ff:ff:ff": "multicast", "=00:00:00:00:00:00": "zero",
+    "= =.": "4094", "= =.x": "4094", "= =.0": "4094", "= =.4095": "4094", "= =.-1": "4094", "= =.1.2": "4094", "= =.\u0663": "4094",
+    "= =.0x10": "4094", "= =." + "9" * 5000: "4094", "=.5": "before", "nobr=.5 =": "before", "= =.5 =.5": "twice", "= =.5 =.05": "twice",
+    "a/b=": "bridge", "..=": "bridge", "sixteencharacter=": "bridge",
+    "nobr=": "nobr", f"= nobr={MAC}": "nobr", "lo=": "bridge", f"= = lo={MAC}": "bridge", "\u00e4=": "\u00e4",
+}
+
+
+@pytest.mark.parametrize("cables", WRONG, ids=lambda cables: cables[:20])
+def test_what_is_wrong_is_found_before_anything_is_made(subhost, fails, cables):
+    """And the specifier is named; --check says the same."""
+    one = subhost(CABLES=cables, PREMOUNT="./touch")
+    one.script("touch", "touch hook\n")
+    monitor = Monitor()
+    wrong = cables.split()[0] if cables in ("=.5", "nobr=.5 =") else cables.split()[-1]
+    line = fails(one, "CABLES: ", wrong, WRONG[cables])
+    assert fails([BOOT, "--check", one.conf]) == line
+    assert monitor.seen() == []
+    assert not os.path.exists(f"{one.base}/hook") and os.listdir(one.upper) == []
+
+
+@pytest.mark.parametrize("cables, length", [("= =.302", 11), ("= =.4094", 10), ("= = =.23", 12), ("= " * 11 + "=.1", 12)])
+def test_a_name_of_an_interface_that_is_too_long(subhost, fails, cables, length):
+    name = new_name().ljust(length, "x")
+    one = subhost(NAME=name, CABLES=cables)
+    line = fails(one, "CABLES: ", cables.split()[-1], name, "15")
+    assert fails([BOOT, "--check", one.conf]) == line
+
+
+@pytest.mark.parametrize("cables, at", [("=", 0), (f"= ={MAC} =", 1), ("br0=", 0), ("= =.5", "0.5"), ("= br0=.5", "0.5")])
+def test_an_interface_of_that_name_is_there_already(subhost, fails, bridge, interface, cables, at):
+    """It is named, with the specifier that asks for it, and left as it is."""
+    bridge()
+    one = subhost(CABLES=cables)
+    name = interface(f"{one.name}{at}")
+    before = state(name)
+    word = cables.split()[at if isinstance(at, int) else -1]
+    line = fails(one, "CABLES: ", f" {word}: ", name, "already")
+    assert fails([BOOT, "--check", one.conf]) == line
+    assert state(name) == before
+    run(STOP, one.conf)
+    assert state(name) == before
+
+
+@pytest.mark.parametrize("device", ["pair0", "port0", "br0.5"])
+def test_a_device_that_is_no_bridge(subhost, fails, bridge, interface, device):
+    """Not a port of one either."""
+    bridge()
+    interface("pair0", "type", "veth", "peer", "name", "port0")
+    done("ip", "link", "set", "port0", "master", "br0")
+    if device == "br0.5":
+        if not can_make_vlans():
+            pytest.skip("this kernel has no 802.1Q VLANs")
+        interface(device, "link", "br0", "type", "vlan", "id", "5")
+    one = subhost(CABLES=f"{device}={MAC}")
+    line = fails(one, f" {device}={MAC}: ", f"{device} is no bridge")
+    assert fails([BOOT, "--check", one.conf]) == line
+
+
+def test_check_of_a_running_subhost(subhost, bridge):
+    """The interfaces that are there already are its own."""
+    bridge()
+    one = subhost(CABLES=f"= br0={MAC}").booted()
+    checked = run(BOOT, "--check", one.conf)
+    assert checked.returncode == 0 and f"CABLES== br0={MAC}\n" in checked.stdout, checked.stderr
+
+
+def test_check_of_a_file_by_a_relative_path(subhost):
+    one = subhost(CABLES="=")
+    assert run(BOOT, "--check", f"{one.name}.conf", cwd=one.base).returncode == 0
+
+
+def test_check_makes_nothing(subhost, machine, bridge):
+    bridge()
+    one = subhost(CABLES=f"= br0={MAC}")
+    monitor = Monitor()
+    assert run(BOOT, "--check", one.conf).returncode == 0
+    assert monitor.seen() == []
+    machine.is_as_before()
+
+
+def test_check_of_a_killed_subhost_with_somebody_elses_interface(subhost, interface, fails):
+    """What was on record is gone: an interface of that name is not its own any more."""
+    one = subhost(CABLES="=").booted()
+    kill_all(one)
+    done("ip", "link", "delete", f"{one.name}0")
+    interface(f"{one.name}0")
+    checked = one_line(run(BOOT, "--check", one.conf))
+    assert one_line(one.boot()) == checked
+
+
+# What fails half-way
+
+def test_a_kernel_without_vlans(subhost, fails):
+    """The cable is made by then, and goes again."""
+    if can_make_vlans():
+        pytest.skip("this kernel has 802.1Q VLANs")
+    one = subhost(CABLES="= = =.5")
+    monitor = Monitor()
+    fails(one, "CABLES: ", f"{one.name}1.5", "802.1Q")
+    assert f"{one.name}1" in monitor.names()
+    assert run(BOOT, "--check", one.conf).returncode == 0       # only the kernel knows
+
+
+def injected(one, call, what, when, command=BOOT):
+    """Boot or stop it, with something injected by strace(1) into the when-th such call of each process that only forked."""
+    return run("strace", "-f", "-b", "execve", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:{what}:when={when}",
+               command, one.conf)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_the_kernel_refuses_a_cable(subhost, machine, bridge, number):
+    bridge()
+    one = subhost(CABLES="= br0= =")
+    line = one_line(injected(one, "sendto", "error=ENOMEM", number))
+    assert "CABLES" in line and "Cannot allocate memory" in line
+    machine.is_as_before()
+
+
+@pytest.mark.parametrize("shares", [0, 300, 500, 700, 900])
+def test_something_else_fails_while_cables_are_made(subhost, machine, shares):
+    """When the boot has said so, nothing is made any more."""
+    one = subhost(CABLES=" =" * 60, SHARE=[f"/usr:/share/{n}" for n in range(shares)] + ["/nowhere/x"])
+    assert "/nowhere/x" in one_line(one.boot())
+    monitor = Monitor()
+    assert not [name for name in links() if name.startswith(one.name)]
+    machine.is_as_before()
+    assert monitor.seen() == []
+
+
+# Killed
+
+def kill_all(one):
+    """SIGKILL to the keeper and to PID 1; it has ended, and nothing was cleared up."""
+    init, keeper = one.init, one.keeper
+    for pid in (keeper, init):
+        kill(pid, signal.SIGKILL)
+    wait_for(lambda: not is_alive(keeper) and not is_alive(init))
+
+
+def is_cleared_by_stop(one, machine):
+    """After one overlay-stop, or the boot's own end if that came first, nothing is left."""
+    stopped = one.stop(seconds=PATIENCE)
+    assert (stopped.returncode, stopped.stderr) in ((0, ""), (1, f"overlay-stop: {one.name} is not running\n")), stopped.stderr
+    machine.is_as_before()
+    assert not [name for name in links() if name.startswith(one.name)]
+
+
+@pytest.mark.parametrize("call, first", [("write", 1), ("sendto", 1), ("ioctl", 30), ("socket", 1), ("clone", 1), ("clone3", 1), ("pipe2", 1), ("wait4", 1)])
+def test_killed_at_any_call(subhost, host, machine, call, first):
+    """The boot, or its process that makes cables, at its n-th call: the next stop leaves nothing, the next boot works."""
+    one = subhost(CABLES=f"= ={MAC}")
+    host.stanzas("x", f"iface {one.name}0 inet static\n    address 192.0.2.1/24\n")
+    for number in range(first, first + 40):
+        booted = injected(one, call, "signal=SIGKILL", number)
+        if booted.returncode == 0:
+            break
+        if number % 2:
+            one.booted()
+            assert addresses(links()[f"{one.name}0"]) == ["192.0.2.1/24"]
+        is_cleared_by_stop(one, machine)
+        assert not host.is_remembered(f"{one.name}0")
+    else:
+        pytest.fail("it never boots")
+    assert number > first
+
+
+def children_of(pid):
+    return [process for process, (parent, _, _) in processes().items() if parent == pid]
+
+
+@contextlib.contextmanager
+def waiting_in_ifup(one, host):
+    """A boot whose ifup waits, for as long as this lasts, in a stanza of the host."""
+    host.stanzas("x", f"iface {one.name}0 inet static\n    address 192.0.2.1/24\n"
+                 f"    pre-up touch {one.base}/waits; while [ ! -e {one.base}/go ]; do sleep 0.02; done\n")
+    boot = start(BOOT, one.conf)
+    try:
+        wait_for(lambda: os.path.exists(f"{one.base}/waits"))
+        yield boot
+    finally:
+        write(f"{one.base}/go")
+        boot.communicate()
+        wait_for(lambda: not {"ifup", "sh", "sleep"} & set(ours().values()))      # what the stanza runs is the host's own
+
+
+def is_cleared_at_once(one, host):
+    """Nobody waits for the ifup of a subhost that is not to be, and it does not go on."""
+    stopped = one.stop(seconds=PATIENCE)
+    assert (stopped.returncode, stopped.stderr) in ((0, ""), (1, f"overlay-stop: {one.name} is not running\n")), stopped.stderr
+    assert not [name for name in links() if name.startswith(one.name)] and not os.path.exists(f"{NETNS}/{one.name}") and one.is_gone()
+    wait_for(lambda: not {"ifup", "ifdown"} & set(ours().values()))
+
+
+@pytest.mark.parametrize("who", ["boot", "child"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_while_ifup_is_at_work(subhost, host, machine, who, number):
+    one = subhost(CABLES="=")
+    with waiting_in_ifup(one, host) as boot:
+        kill(boot.pid if who == "boot" else children_of(boot.pid)[0], number)
+        boot.communicate(timeout=PATIENCE)
+        assert boot.returncode
+        is_cleared_at_once(one, host)
+    assert not host.is_remembered(f"{one.name}0")
+    machine.is_as_before()
+    one.booted()
+    assert addresses(links()[f"{one.name}0"]) == ["192.0.2.1/24"]
+
+
+def test_stopped_while_ifup_is_at_work(subhost, host, machine):
+    one = subhost(CABLES="=")
+    with waiting_in_ifup(one, host) as boot:
+        one.stopped(seconds=PATIENCE)
+        boot.communicate(timeout=PATIENCE)
+        is_cleared_at_once(one, host)
+    machine.is_as_before()
+
+
+def test_booted_again_while_the_ifup_of_a_killed_boot_is_at_work(subhost, host):
+    one = subhost(CABLES="=")
+    with waiting_in_ifup(one, host) as boot:
+        boot.kill()
+        boot.communicate()
+        again = start(BOOT, one.conf)
+        wait_for(lambda: f"{one.name}0" in links() or again.poll() is not None)
+    assert again.wait(PATIENCE) == 0
+    again.communicate()
+    assert addresses(links()[f"{one.name}0"]) == ["192.0.2.1/24"]
+
+
+def test_killed_at_any_time(subhost, machine):
+    """With what the clock happens to hit: a stop at once afterwards leaves nothing."""
+    one = subhost(CABLES=" =" * 10)
+    for step in range(40):
+        boot = start(BOOT, one.conf)
+        try:
+            wait_for(lambda step=step: read(f"{STATES}/{one.name}").count("cable:") >= step % 11, 2)
+        except AssertionError:
+            pass                # it had ended before we looked
+        kill(boot.pid, signal.SIGKILL)
+        boot.communicate()
+        is_cleared_by_stop(one, machine)
+
+
+@pytest.mark.parametrize("victims", ["keeper", "init", "both"])
+def test_a_subhost_is_killed(subhost, host, machine, victims):
+    one = subhost(CABLES=f"= ={MAC}")
+    host.stanzas("x", f"iface {one.name}0 inet static\n    address 192.0.2.1/24\n")
+    one.booted()
+    init, keeper = one.init, one.keeper
+    if victims == "init":
+        kill(init, signal.SIGKILL)
+        wait_for(one.is_gone)
+    else:
+        if victims == "both":
+            kill_all(one)
+        kill(keeper, signal.SIGKILL)
+        wait_for(lambda: not is_alive(init))
+        one.booted()
+        assert addresses(links()[f"{one.name}0"]) == ["192.0.2.1/24"]
+        one.stopped()
+    machine.is_as_before()
+    assert not host.is_remembered(f"{one.name}0")
+
+
+@pytest.mark.parametrize("call", ["write", "clone3", "unlink", "umount2", "rmdir"])
+def test_a_stop_is_killed_at_any_call(subhost, host, machine, call):
+    """The next one goes on where it was."""
+    one = with_stanza(subhost(CABLES=f"= ={MAC}"), host)
+    for number in range(1, 40):
+        one.booted()
+        stopped = injected(one, call, "signal=SIGKILL", number, STOP)
+        is_cleared_by_stop(one, machine)
+        assert not host.is_remembered(f"{one.name}0")
+        if stopped.returncode == 0:
+            break
+    else:
+        pytest.fail("it never stops")
+    assert number > 1
+
+
+# The end
+
+def test_a_stop_removes_the_cables(subhost, machine, bridge):
+    bridge()
+    one = subhost(CABLES=f"br0= = ={MAC}").booted()
+    one.stopped()
+    machine.is_as_before()
+
+
+def test_the_subhosts_own_end_removes_the_cables(subhost, host, machine, bridge):
+    bridge()
+    one = subhost(CABLES="= br0=", INIT="overlay-init")
+    host.stanzas("x", f"iface {one.name}0 inet static\n    address 192.0.2.1/24\n")
+    one.booted()
+    assert host.is_remembered(f"{one.name}0")
+    one.go("/bin/sh", "-c", "echo >/run/dummy_service")     # which may be killed with it
+    wait_for(one.is_gone)
+    machine.is_as_before()
+    assert not host.is_remembered(f"{one.name}0")
+
+
+def test_in_the_foreground(subhost, machine, bridge):
+    bridge()
+    one = subhost(CABLES="br0= =", INIT="echo exit 3")
+    ended = run(BOOT, "--foreground", one.conf)
+    assert ended.returncode == 3, ended.stderr
+    machine.is_as_before()
+
+
+@pytest.mark.parametrize("how", ["stop", "end", "killed"])
+def test_cables_that_outlive_the_subhost(subhost, machine, how):
+    """Somebody on the host is in its network namespace still: the kernel does not take them away."""
+    one = subhost(CABLES=f"= ={MAC}").booted()
+    guest = start("ip", "netns", "exec", one.name, "sleep", "1000")
+    wait_for(lambda: namespaces(guest.pid)["net"] == namespaces(one.init)["net"] and read(f"/proc/{guest.pid}/comm") == "sleep\n")
+    try:
+        if how == "stop":
+            one.stopped()
+        elif how == "end":
+            kill(one.init, signal.SIGKILL)
+            wait_for(one.is_gone)
+        else:
+            for pid in (one.keeper, one.init):
+                kill(pid, signal.SIGKILL)
+            one.stop()
+        assert not [name for name in links() if name.startswith(one.name)]
+    finally:
+        guest.kill()
+        guest.communicate()
+    machine.is_as_before()
+
+
+@pytest.mark.parametrize("remembered", [False, True])
+def test_somebody_elses_interface_of_the_name_is_left_alone(subhost, host, interface, remembered):
+    """Cables are known by their index: after a crash, the name may belong to another interface."""
+    one = subhost(CABLES="=")
+    if remembered:
+        host.stanzas("x", f"iface {one.name}0 inet static\n    address 192.0.2.1/24\n")
+    one.booted()
+    kill_all(one)
+    done("ip", "link", "delete", f"{one.name}0")
+    name = interface(f"{one.name}0")
+    done("ip", "address", "add", "198.51.100.1/24", "dev", name)
+    before = state(name)
+    assert one_line(one.stop()) == f"overlay-stop: {one.name} is not running"
+    assert state(name) == before
+    assert one.is_gone()
+
+
+def test_somebody_elses_interface_of_the_index_is_left_alone(subhost, interface):
+    one = subhost(CABLES="=").booted()
+    index = links()[f"{one.name}0"]["ifindex"]
+    kill_all(one)
+    done("ip", "link", "delete", f"{one.name}0")
+    interface("other0", "index", str(index), "type", "bridge")
+    before = state("other0")
+    assert one_line(one.stop()) == f"overlay-stop: {one.name} is not running"
+    assert state("other0") == before
+
+
+def test_an_interface_that_was_given_another_name_goes_too(subhost, machine):
+    one = subhost(CABLES="=").booted()
+    done("ip", "link", "set", f"{one.name}0", "down")
+    done("ip", "link", "set", f"{one.name}0", "name", "other0")
+    one.stopped()
+    wait_for(lambda: "other0" not in links())
+
+
+def test_the_indexes_on_record_are_those_of_the_interfaces(subhost):
+    one = subhost(CABLES="= =").booted()
+    assert {key: int(value) for key, value in one.records().items() if key.startswith("cable:")} == {
+        f"cable:{one.name}{n}": links()[f"{one.name}{n}"]["ifindex"] for n in range(2)}
+
+
+# PREMOUNT
+
+def test_a_stanza_for_each_cable(subhost, bridge):
+    bridge()
+    one = subhost(CABLES=f"= br0= ={MAC}").booted()
+    words = read(f"{one.upper}/etc/network/interfaces").split()
+    assert words[:4] == ["#", "Generated", "for", "subhost"]
+    assert " ".join(words[5:]) == "auto lo iface lo inet loopback " + " ".join(
+        f"auto eth{n} iface eth{n} inet manual" for n in range(3))
+
+
+def test_interfaces_that_the_subhost_has_are_left(subhost):
+    one = subhost(CABLES="=")
+    one.write("etc/network/interfaces", "# mine\n")
+    one.booted()
+    assert read(f"{one.upper}/etc/network/interfaces") == "# mine\n"
+
+
+def test_the_default_stanzas_bring_the_cables_up(subhost):
+    one = subhost(CABLES="= =", START="networking").booted()
+    wait_for(lambda: [is_up(links(one.name)[name]) for name in ("eth0", "eth1")] == [True, True])
+
+
+# ifupdown, on the host
+
+STATIC = "iface {name}0 inet static\n    address 192.0.2.1/24\niface {name}0 inet6 static\n    address 2001:db8::1/64\n    dad-attempts 0\n"
+
+
+def with_stanza(one, host, text=STATIC):
+    host.stanzas("x", text.format(name=one.name, base=one.base))
+    return one
+
+
+def test_a_stanza_in_a_file_that_is_sourced(subhost, host):
+    one = with_stanza(subhost(CABLES="= ="), host).booted()
+    outside = links()
+    assert addresses(outside[f"{one.name}0"]) == ["192.0.2.1/24", "2001:db8::1/64"]
+    assert is_up(outside[f"{one.name}1"]) and addresses(outside[f"{one.name}1"]) == []
+    assert host.is_remembered(f"{one.name}0")
+    one.stopped()
+    assert not host.is_remembered(f"{one.name}0")
+
+
+def test_boot_after_boot(subhost, host):
+    one = with_stanza(subhost(CABLES="="), host)
+    for _ in range(3):
+        one.booted()
+        assert addresses(links()[f"{one.name}0"]) == ["192.0.2.1/24", "2001:db8::1/64"]
+        one.stopped()
+
+
+def test_a_dead_interface_that_ifupdown_remembers(subhost, host):
+    one = with_stanza(subhost(CABLES="= ="), host)
+    host.remember(f"{one.name}0")
+    host.remember("other0")
+    one.booted()
+    assert addresses(links()[f"{one.name}0"]) == ["192.0.2.1/24", "2001:db8::1/64"]
+    one.stopped()
+    assert read(host.remembered) == "other0=other0\n"
+
+
+def test_a_stanza_that_fails(subhost, host):
+    """Is no failure of the boot; the log tells."""
+    one = with_stanza(subhost(CABLES="="), host, "iface {name}0 inet static\n    address 192.0.2.1/24\n    pre-up echo rats; exit 3\n").booted()
+    assert is_up(links()[f"{one.name}0"]) and "rats\n" in one.said()
+    one.stopped()
+    assert not host.is_remembered(f"{one.name}0")
+
+
+def test_what_a_stanza_runs_is_run_on_the_host(subhost, host):
+    """In its mount namespace above all: a daemon that it starts would hold that of the subhost."""
+    one = with_stanza(subhost(CABLES="="), host, "iface {name}0 inet manual\n    up for kind in mnt net pid; do readlink /proc/self/ns/$kind; done"
+                      " >{base}/up; cat /proc/self/cgroup >>{base}/up\n    down readlink /proc/self/ns/mnt >{base}/down\n").booted()
+    here = namespaces("self")
+    up = read(f"{one.base}/up").splitlines()
+    assert one.name not in " ".join(up[3:])
+    assert up[:3] == [here["mnt"], here["net"], here["pid"]]
+    one.stopped()
+    assert read(f"{one.base}/down").strip() == here["mnt"]
+
+
+def test_a_daemon_that_a_stanza_starts_is_the_hosts(subhost, host, machine):
+    """As the DHCP server for a subhost may be: it has the root of the host, not that of the subhost, where others plant its files."""
+    one = with_stanza(subhost(CABLES="="), host, "iface {name}0 inet manual\n    up sleep 1000 >/dev/null 2>&1 & echo $! >{base}/pid\n").booted()
+    daemon = int(read(f"{one.base}/pid"))
+    try:
+        assert os.path.exists(f"/proc/{one.init}/root/.reaper") and not os.path.exists(f"/proc/{daemon}/root/.reaper")
+        assert os.path.exists(f"/proc/{daemon}/root{one.conf}")
+        assert namespaces(daemon) == namespaces("self") and control_group(daemon) == control_group("self")
+        one.stopped()
+        assert is_alive(daemon)
+    finally:
+        kill(daemon, signal.SIGKILL)
+        wait_for(lambda: not is_alive(daemon))
+
+
+def test_what_a_stanza_runs_has_nothing_of_the_callers_environment(subhost, host):
+    one = with_stanza(subhost(CABLES="="), host, "iface {name}0 inet manual\n    up env >{base}/env\n")
+    one.booted(env={"PATH": f"/nowhere:{os.environ['PATH']}", "ENV": "/nowhere", "SECRET": "x"})
+    env = read(f"{one.base}/env")
+    assert "PATH=" in env and "nowhere" not in env and "SECRET" not in env
+
+
+def test_a_name_that_means_something_else_to_ifupdown(subhost, host, bridge):
+    """ifup a=b configures a, by the stanza of b."""
+    name = bridge(new_name())
+    one = subhost(NAME=f"{name}=x", CABLES="=")
+    one.name = f"{name}=x"
+    host.stanzas("x", "iface x0 inet static\n    address 192.0.2.1/24\n")
+    before = state(name)
+    one.booted()
+    assert state(name) == before
+    one.stopped()
+    assert state(name) == before
+
+
+def test_without_ifupdown(subhost, host):
+    """The cable is brought up, and nothing is said."""
+    one = with_stanza(subhost(CABLES="="), host)
+    host.hide("/sbin/ifup", "/sbin/ifdown", "/sbin/ifquery")
+    assert not os.path.exists("/sbin/ifup") and os.path.exists(BOOT)
+    host.remember(f"{one.name}0")
+    one.booted()
+    assert is_up(links()[f"{one.name}0"]) and addresses(links()[f"{one.name}0"]) == []
+    assert one.said() == ""
+    one.stopped()
+
+
+def test_without_a_configuration_of_ifupdown(subhost, host):
+    one = subhost(CABLES="=")
+    os.unlink(host.interfaces)
+    one.booted()
+    assert is_up(links()[f"{one.name}0"]) and one.said() == ""
+
+
+# What is told of them
+
+def test_overlay_ls_tells_of_cables(subhost, bridge):
+    bridge()
+    one = subhost(CABLES="br0= =").booted()
+    other = subhost(CABLES="br0=").booted()
+    one.sh("ip addr add 192.0.2.2/24 dev eth0; ip addr add 2001:db8::2/64 dev eth0 nodad; ip link set eth0 up")
+    other.sh("ip addr add 192.0.2.3/24 dev eth0")
+    assert [(cable["name"], cable["bridge"], cable["inside"]) for cable in one.row()["cables"]] == [
+        (f"{one.name}0", "br0", "eth0"), (f"{one.name}1", None, "eth1")]
+    assert one.row()["cables"][0]["addresses"][:2] == ["192.0.2.2/24", "2001:db8::2/64"] and one.row()["cables"][1]["addresses"] == []
+    table = run(LS).stdout
+    assert f" br0={one.name}0(192.0.2.2/24,2001:db8::2/64" in table and f" ={one.name}1() " in table
+    assert f" br0={other.name}0(192.0.2.3/24) " in table
+
+
+def test_overlay_ls_tells_what_is_and_not_what_was(subhost, bridge):
+    bridge()
+    one = subhost(CABLES="br0= =").booted()
+    done("ip", "link", "set", f"{one.name}0", "nomaster")
+    done("ip", "link", "set", f"{one.name}1", "master", "br0")
+    one.sh("ip link set eth1 name uplink")
+    assert [(cable["bridge"], cable["inside"]) for cable in one.row()["cables"]] == [(None, "eth0"), ("br0", "uplink")]
+    done("ip", "link", "delete", f"{one.name}0")
+    assert [cable["inside"] for cable in one.row()["cables"]] == [None, "uplink"]
+
+
+def test_overlay_ls_while_subhosts_come_and_go(subhost):
+    """One that ends meanwhile is no error, nor one that is being booted."""
+    one, other = subhost(CABLES="=").booted(), subhost(CABLES="=")
+    for _ in range(10):
+        boot = start(BOOT, other.conf)
+        listing = start(LS, "--json")
+        said, error = listing.communicate()
+        assert listing.returncode == 0 and error == b"", error
+        assert one.name in [row["name"] for row in json.loads(said)]
+        boot.communicate()
+        listing = start(LS, "--json")
+        other.stop()
+        said, error = listing.communicate()
+        assert listing.returncode == 0 and error == b"", error
+
+
+def test_ip_netns(subhost):
+    """ip-netns(8) does what it does for namespaces of its own."""
+    one = subhost(CABLES=f"={MAC}").booted()
+    assert MAC in done("ip", "netns", "exec", one.name, "ip", "addr")
+    assert done("ip", "netns", "pids", one.name).split() == [str(one.init)]
+    assert one.name in done("ip", "netns", "list")
+
+
+def test_a_namespace_that_ip_netns_has_made(subhost, fails, machine):
+    """Is not ours."""
+    one = subhost(CABLES="=")
+    done("ip", "netns", "add", one.name)
+    try:
+        machine.look()
+        fails(one, f"{NETNS}/{one.name}", "already")
+        done("ip", "netns", "exec", one.name, "true")
+    finally:
+        done("ip", "netns", "delete", one.name)
+
+
+# Traffic
+
+INSIDE = "auto lo eth0\niface lo inet loopback\niface eth0 inet static\n    address {address}/24\n"
+
+
+def plugged(subhost, bridge, address, rest=""):
+    one = subhost(CABLES=f"{bridge}=", START="networking")
+    one.write("etc/network/interfaces", INSIDE.format(address=address) + rest)
+    return one.booted()
+
+
+def test_two_subhosts_on_a_bridge(subhost, bridge):
+    bridge()
+    one, other = plugged(subhost, "br0", "192.0.2.2"), plugged(subhost, "br0", "192.0.2.3")
+    pings(one, "192.0.2.3")
+    pings(other, "192.0.2.2")
+    other.stopped()
+    assert one.go("ping", "-c", "1", "-W", "1", "192.0.2.3").returncode != 0
+
+
+def test_a_subhost_routes_between_two_bridges(subhost, bridge):
+    bridge("br0")
+    bridge("br1")
+    one = plugged(subhost, "br0", "192.0.2.2", "    gateway 192.0.2.1\n")
+    other = plugged(subhost, "br1", "198.51.100.2", "    gateway 198.51.100.1\n")
+    router = subhost(CABLES=f"br0= br1={MAC}", START="networking")
+    router.write("etc/network/interfaces", INSIDE.format(address="192.0.2.1") + "    up sysctl -qw net.ipv4.ip_forward=1\n"
+                 "auto eth1\niface eth1 inet static\n    address 198.51.100.1/24\n")
+    router.booted()
+    pings(one, "198.51.100.2")
+    pings(other, "192.0.2.2")
+    assert "ttl=63" in one.inside("ping", "-c", "1", "198.51.100.2")
+    assert MAC in other.inside("ip", "neigh", "show", "198.51.100.1")
+
+
+def test_the_host_and_a_subhost(subhost, host):
+    """An address at each end, IPv4 and IPv6, by ifupdown at both."""
+    one = with_stanza(subhost(CABLES="=", START="networking"), host)
+    one.write("etc/network/interfaces", INSIDE.format(address="192.0.2.2") + "iface eth0 inet6 static\n    address 2001:db8::2/64\n")
+    one.booted()
+    pings(one, "192.0.2.1")
+    pings(one, "2001:db8::1")
+    with within(one.name):
+        assert addresses(links()["eth0"]) == ["192.0.2.2/24", "2001:db8::2/64"]
+
+
+# The examples
+
+EXAMPLES = f"{os.path.dirname(os.path.dirname(os.path.abspath(__file__)))}/conf-examples"
+
+
+def bridges(conf):
+    """The bridges that a configuration needs."""
+    cables = re.search("^CABLES=(.*)", conf, re.MULTILINE)
+    return {word.partition("=")[0] for word in (cables[1].split() if cables else ())} - {""}
+
+
+@pytest.mark.parametrize("example", sorted(os.path.basename(path) for path in glob.glob(f"{EXAMPLES}/*.conf") if "subhosts" not in path))
+def test_the_examples_are_right(directory, bridge, example):
+    """All of them, where the bridges are that they name."""
+    place = shutil.copytree(EXAMPLES, f"{directory}/examples")
+    for name in bridges(read(f"{place}/{example}")):
+        bridge(name)
+    for made in ("root", "work", "live"):
+        os.mkdir(f"{place}/{made}")
+    checked = run(BOOT, "--check", f"{place}/{example}")
+    assert (checked.returncode, checked.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("example", ["bridge", "cables", "ipv6", "nat", "vlan"])
+def test_the_examples_of_networks_work(subhost, host, machine, example):
+    """With the files that stand in their comments: each address is where it is to be, and they reach each other."""
+    if example == "vlan" and not can_make_vlans():
+        pytest.skip("this kernel has no 802.1Q VLANs")
+    one = subhost()
+    text = read(f"{EXAMPLES}/{example}.conf").replace(f"{example}0", f"{one.name}0")
+    write(one.conf, re.sub("^START=.*", "START= networking", text, flags=re.MULTILINE))
+    files = files_of(text)
+    stanzas = files.pop("root/etc/network/interfaces")
+    one.write("etc/network/interfaces", stanzas)
+    for path, text in files.items():
+        write(path, text)
+    for name in bridges(read(one.conf)):
+        done("ifup", name)
+        machine.look()
+    one.booted()
+    outside = static("".join(files.values()))
+    assert outside and static(stanzas)
+    for interface, address in outside:
+        assert address in addresses(links()[interface])
+    for interface, address in static(stanzas):
+        wait_for(lambda interface=interface, address=address: address in addresses(links(one.name).get(interface, {"addr_info": []})))
+    for _, address in outside:
+        pings(one, address.partition("/")[0])
+    assert example != "nat" or "192.168.6.2" in done("nft", "list", "table", "ip", "subhost_nat")
+    assert example != "ipv6" or read("/proc/sys/net/ipv6/conf/all/forwarding") == "1\n"
+    one.stopped()
+    assert run("nft", "list", "ruleset").stdout == ""
+    for name in bridges(read(one.conf)):
+        done("ifdown", name)
+
+
+# Messages, and what is imported
+
+MESSAGES = """
+import sys
+sys.path[:0] = ["/usr/lib/overlay-boot", "/usr/lib/python3/dist-packages"]
+from overlay_boot import cables
+{before}
+netlink = cables.import_netlink()
+said = []
+for cable in {made}:
+    message = cables.new_link(netlink, cable, 70000, 9)
+    {instead}
+    message.encode()
+    said.append(bytes(message.data))
+print(*(data.hex() for data in said))
+{last}
+"""
+MADE = """(
+    cables.Cable("x0", "", inner="eth0"), cables.Cable("x1", "", inner="eth1", mac="06:20:03:4e:a6:f2"),
+    cables.Cable("x2", "br0", inner="eth2"), cables.Cable("x12345678901234", "br0", inner="eth123456", mac="02:00:00:00:00:01"),
+    cables.Cable("x0.302", "", outer="br0", tag=302), cables.Cable("x0.4094", "br0", outer="br0", tag=4094))"""
+
+
+def messages(before="", instead="", last="", env=None):
+    """What new_link() makes of cables, in an interpreter as the launchers have it."""
+    script = MESSAGES.format(before=before, instead=instead, last=last, made=MADE)
+    return done("/usr/bin/python3", "-IS", "-c", script, env=env).splitlines()
+
+
+def test_the_plan_of_cables():
+    """What can be told of VLANs where no kernel makes them."""
+    from overlay_boot import cables
+    planned = cables.plan(["=", "br0=.302", f"br1={MAC.upper()}", "=.07", "=.4094", "="], "x")
+    assert [(cable.name, cable.bridge, cable.inner, cable.mac, cable.outer, cable.tag) for cable in planned] == [
+        ("x0", "", "eth0", None, None, None), ("x0.302", "br0", None, None, "x0", 302), ("x1", "br1", "eth1", MAC, None, None),
+        ("x1.7", "", None, None, "x1", 7), ("x1.4094", "", None, None, "x1", 4094), ("x2", "", "eth2", None, None, None)]
+
+
+def test_messages_are_what_pyroute2_encodes(bridge):
+    """Byte for byte what its own class for them makes of the same fields and attributes."""
+    bridge()
+    theirs = messages("""
+import pyroute2
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+""", """
+    ours, message = message, ifinfmsg()
+    for field in ("index", "flags", "change", "attrs"):
+        message[field] = ours[field]
+    for field in ("type", "flags"):
+        message["header"][field] = ours["header"][field]
+""")
+    assert messages() == theirs
+
+
+def test_what_is_asked_for_is_what_iproute_asks_for(bridge):
+    """In the order that they happen to be in, the attributes are those of pyroute2's usual way to say the same."""
+    bridge()
+    messages("""
+from pyroute2 import IPRoute
+index = int(open("/sys/class/net/br0/ifindex").read())
+def asked(**how):
+    with IPRoute() as route:
+        sent = []
+        route.nlm_request = lambda message, *rest, **named: sent.append(message) or ()
+        route.link("add", **how)
+    return sent[0]
+""", """
+    how = {"ifname": cable.name, "index": 70000}
+    if cable.bridge:
+        how |= {"master": index} | ({} if cable.tag else {"state": "up"})
+    if cable.tag:
+        how |= {"kind": "vlan", "link": index, "vlan_id": cable.tag}
+    else:
+        how |= {"kind": "veth", "peer": {"ifname": cable.inner, "net_ns_fd": 9} | ({"address": cable.mac} if cable.mac else {})}
+    ours, message = message, asked(**how)
+    def plain(value):
+        if hasattr(value, "items"):
+            return plain(value["attrs"])
+        return sorted(map(plain, value), key=str) if isinstance(value, (list, tuple)) else value
+    assert plain(message["attrs"]) == plain(ours["attrs"]), (message["attrs"], ours["attrs"])
+    for field in ("index", "flags", "change"):
+        assert message[field] == (ours[field] or 0) or cable.tag, field
+""")
+
+
+def test_the_lean_import_gets_by_without_the_rest():
+    lean = messages(last='print(hasattr(sys.modules["pyroute2"], "IPRoute"), "asyncio" in sys.modules)')
+    assert lean[1] == "False False"
+
+
+@pytest.mark.parametrize("error", ["ImportError", "AttributeError"])
+def test_the_plain_import_serves_as_well(error):
+    """Where a pyroute2 needs more than the lean import gives it."""
+    broken = f"""
+import importlib
+original, asked = importlib.import_module, []
+def import_module(name, package=None):
+    asked.append(name)
+    if len(asked) == 1:
+        original("pyroute2.netlink.exceptions")
+        raise {error}("what is it")
+    return original(name, package)
+importlib.import_module = import_module
+"""
+    plain = messages(broken, last='print(hasattr(sys.modules["pyroute2"], "IPRoute"), asked)')
+    assert plain[0] == messages()[0]
+    assert plain[1].startswith("True ['pyroute2.netlink', 'pyroute2.netlink'")
+
+
+def test_a_pyroute2_that_is_imported_already_serves_as_well():
+    assert messages("import pyroute2")[0] == messages()[0]
+
+
+@pytest.fixture
+def evil(directory):
+    """A PATH with programs in front that tell that they were run."""
+    for program in ("file", "uname", "gcc", "cc", "ldconfig", "ip", "ifup", "ifdown", "sh", "service", "id"):
+        write(f"{directory}/evil/{program}", f"#!/bin/sh\necho {program} >>{directory}/ran\nexit 1\n", 0o755)
+    return {"PATH": f"{directory}/evil:{os.environ['PATH']}"}
+
+
+def test_no_child_process_has_the_callers_path(subhost, directory, evil, bridge, host):
+    """pyroute2 runs programs when it is imported, whichever PATH finds."""
+    bridge()
+    one = with_stanza(subhost(CABLES="= br0="), host)
+    for command in ([BOOT, "--check", one.conf], [BOOT, one.conf], [LS], [LS, "--json"], [STOP, one.conf], [BOOT, "--foreground", one.conf]):
+        if "--foreground" in command:
+            one.configure(CABLES="= br0=", INIT="echo exit 0")
+        done(*command, env=evil)
+        assert not os.path.exists(f"{directory}/ran"), f"{command}: {read(f'{directory}/ran')}"
+
+
+def test_the_plain_import_has_not_the_callers_path_either(directory, evil):
+    broken = """
+import importlib
+original, asked = importlib.import_module, []
+def import_module(name, package=None):
+    asked.append(name)
+    if len(asked) == 1:
+        raise ImportError
+    return original(name, package)
+importlib.import_module = import_module
+"""
+    messages(broken, env=evil)
+    assert not os.path.exists(f"{directory}/ran"), read(f"{directory}/ran")
+
+
+def imported(*command):
+    """The modules that a command imports, by python3(1), -X importtime."""
+    ended = run("/usr/bin/python3", "-X", "importtime", "-IS", *command)
+    assert ended.returncode == 0, ended.stderr
+    return {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines() if line.startswith("import time:")}
+
+
+def test_nothing_is_imported_for_nothing(subhost):
+    """pyroute2 is for those who have cables, and then only for boot and ls."""
+    one, cabled = subhost(), subhost(CABLES="=")
+    commands = [[BOOT, "--check", one.conf], [BOOT, one.conf], [LS], [LS, "--json"], [GO, one.name, "true"],
+                [GO], [STOP, one.conf], [BOOT, "--check", cabled.conf]]
+    for command in commands:
+        modules = imported(*command)
+        assert not [name for name in modules if name.startswith("pyroute2")], command
+        assert ("overlay_boot.cables" in modules) == (cabled.conf in command), command
+    cabled.booted()
+    assert not [name for name in imported(GO, cabled.name, "true") if name.startswith("pyroute2")]
+    assert not [name for name in imported(STOP, cabled.conf) if name.startswith("pyroute2")]
+

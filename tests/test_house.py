@@ -1,0 +1,230 @@
+"""The repository tests itself: its shape, its manual, and what a command costs to start."""
+import ast
+import glob
+import importlib
+import os
+import re
+import shutil
+
+import pytest
+from machine import BOOT, GO, LS, MODULES, PROGRAMS, STOP, run
+
+TREE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+SOURCES = {os.path.relpath(path, f"{TREE}/overlay_boot").removesuffix(".py"): path
+           for path in glob.glob(f"{TREE}/overlay_boot/**/*.py", recursive=True)}
+COMMANDS = {"overlay-boot": BOOT, "overlay-go": GO, "overlay-ls": LS, "overlay-stop": STOP,
+            **{hook: f"{PROGRAMS}/{hook}" for hook in ("overlay-init", "overlay-premount", "overlay-postmount")}}
+
+# What is costly to import: Help and error paths may, a boot may not.
+COSTLY = {"os", "re", "argparse", "subprocess", "logging", "typing", "dataclasses", "enum", "pathlib", "pyroute2"}
+
+# Imports run downward only.
+LAYERS = [
+    ["__init__", "namespaces", "paths"],
+    ["errors"],
+    ["config", "processes", "rootfs", "network", "cables", "cgroup", "state", "log", "hooks"],
+    ["check", "clearing", "listing", "entry", "stop", "boot"],
+]
+
+
+def read(path):
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+# Start-up
+
+@pytest.mark.parametrize("command", ["boot", "stop", "go", "ls", "clear"])
+def test_start_up_budget(command):
+    """By module names, not by the clock."""
+    code = f"import sys; sys.path.insert(0, {MODULES!r}); import overlay_boot.commands.{command}; print(*sys.modules)"
+    done = run("/usr/bin/python3", "-IS", "-c", code)
+    assert done.returncode == 0, done.stderr
+    assert not COSTLY & {name.partition(".")[0] for name in done.stdout.split()}
+
+
+def test_start_up_budget_of_the_whole_way(subhost):
+    """A boot, an enter and a stop, to their ends, import nothing costly on the way."""
+    one = subhost()
+    for words in ([BOOT, one.conf], [GO, one.name, "true"], [STOP, one.conf]):
+        done = run("/usr/bin/python3", "-IS", "-X", "importtime", *words)
+        assert done.returncode == 0
+        imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines() if line.startswith("import time:")}
+        assert "overlay_boot" in imported and not COSTLY & imported
+
+
+def test_launchers_leave_out_what_a_start_need_not_have():
+    for path in COMMANDS.values():
+        with open(path) as file:
+            assert file.readline() == "#!/usr/bin/python3 -IS\n"
+
+
+def test_what_is_installed_is_this_tree():
+    """Else all other tests would prove nothing of it."""
+    for name, path in SOURCES.items():
+        assert read(path) == read(f"{MODULES}/overlay_boot/{name}.py"), name
+
+
+# Shape
+
+def imports(path):
+    """The modules of ours that a module imports, wherever in it."""
+    package = os.path.relpath(os.path.dirname(path), f"{TREE}/overlay_boot").split("/") if os.path.dirname(path) != f"{TREE}/overlay_boot" else []
+    found = set()
+    for node in ast.walk(ast.parse(read(path))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            above = package[:len(package) - node.level + 1]
+            module = [*above, *(node.module.split(".") if node.module else [])]
+            for name in node.names:
+                longer = "/".join([*module, name.name])
+                found.add(longer if longer in SOURCES or longer == "namespaces" else "/".join(module) or "__init__")
+        elif isinstance(node, ast.Import):
+            assert not any(name.name.startswith("overlay_boot") for name in node.names)
+    return {f"{name}/__init__" if name == "commands" else name for name in found}
+
+
+def layer(module):
+    if module.startswith("commands/"):
+        return len(LAYERS)
+    return next((number for number, modules in enumerate(LAYERS) if module in modules), None)
+
+
+def test_every_module_has_its_layer():
+    assert [module for module in SOURCES if layer(module) is None] == []
+    assert [module for modules in LAYERS for module in modules if module not in SOURCES and module != "namespaces"] == []
+
+
+@pytest.mark.parametrize("module", sorted(SOURCES))
+def test_imports_run_downward(module):
+    for other in imports(SOURCES[module]):
+        assert layer(other) <= layer(module), f"{module} imports {other}"
+        if other.startswith("commands/"):
+            assert other == "commands/__init__", f"{module} imports the command {other}"
+
+
+def test_no_imports_in_a_circle():
+    graph = {module: imports(path) & set(SOURCES) - {module} for module, path in SOURCES.items()}
+    while graph:
+        leaves = [module for module, others in graph.items() if not others & set(graph)]
+        assert leaves, f"in a circle: {graph}"
+        for module in leaves:
+            del graph[module]
+
+
+def test_no_module_for_what_fits_nowhere():
+    assert not [module for module in SOURCES if re.search("util|helper|common|misc", module)]
+
+
+def test_functions_fit_a_screen():
+    for path in [*SOURCES.values(), f"{TREE}/setup.py", *glob.glob(f"{TREE}/bench/*.py")]:
+        for node in ast.walk(ast.parse(read(path))):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                assert node.end_lineno - node.lineno < 60, f"{path}: {node.name}"
+
+
+def test_functions_of_the_native_core_fit_a_screen():
+    for path in glob.glob(f"{TREE}/_native/*.pyx"):
+        lines = [*read(path).splitlines(), "end"]
+        starts = [number for number, line in enumerate(lines) if re.match(r"(def|cdef|cpdef)\b.*:$|(def|cdef)\b.*\($", line)]
+        for start in starts:
+            end = next(number for number in range(start + 1, len(lines)) if re.match(r"[^\s#)]", lines[number]))
+            body = "\n".join(lines[start:end]).rstrip().count("\n") + 1
+            assert body <= 75, f"{path}: {lines[start]} has {body} lines"
+
+
+def test_hacking_names_every_module():
+    text = read(f"{TREE}/HACKING.md")
+    for name in SOURCES:
+        if "__init__" not in name and not name.startswith("commands/"):
+            assert f" {name}.py " in text, name
+    for path in glob.glob(f"{TREE}/_native/*"):
+        assert f" {os.path.basename(path)} " in text, path
+
+
+def test_no_path_of_somebodys_machine():
+    for path in [*SOURCES.values(), *glob.glob(f"{TREE}/tests/**/*.py", recursive=True), *glob.glob(f"{TREE}/_native/*"),
+                 *glob.glob(f"{TREE}/man/*"), *glob.glob(f"{TREE}/*.md")]:
+        assert not re.search(r"/work/(main|shared)|/home/\w", read(path)) or path == os.path.abspath(__file__), path
+
+
+# Commands and manual
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help(command):
+    done = run(COMMANDS[command], "--help")
+    assert done.returncode == 0 and done.stdout.startswith(f"usage: {command}") and done.stderr == ""
+    assert run(COMMANDS[command], "-h").stdout == done.stdout
+
+
+@pytest.mark.parametrize("command", [BOOT, GO, LS, STOP])
+def test_version(command):
+    import overlay_boot
+    done = run(command, "--version")
+    assert (done.returncode, done.stdout) == (0, f"{os.path.basename(command)} {overlay_boot.__version__}\n")
+
+
+def test_help_needs_no_root():
+    for command in COMMANDS.values():
+        assert run(command, "--help", user=65534, group=65534, extra_groups=[]).returncode == 0
+
+
+def parser(command):
+    return importlib.import_module(f"overlay_boot.commands.{command.removeprefix('overlay-')}").parser()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_stands_in_the_manual(command):
+    text = read(f"{TREE}/man/{command}.8.adoc")
+    for action in parser(command)._actions:
+        for option in action.option_strings:
+            assert re.search(rf"\*{re.escape(option)}\*", text), option
+        if not action.option_strings and action.metavar != command:
+            assert f"_{action.metavar}_" in text, action.metavar
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_in_the_manual_is_one(command):
+    text = read(f"{TREE}/man/{command}.8.adoc")
+    known = {option for action in parser(command)._actions for option in action.option_strings}
+    assert set(re.findall(r"^\*(--?[\w-]+)\*", text, re.MULTILINE)) <= known
+
+
+def test_every_variable_stands_in_the_manual():
+    from overlay_boot import config
+    manual, example = read(f"{TREE}/man/overlay-boot.conf.5.adoc"), read(f"{TREE}/conf-examples/full.conf")
+    for variable in (*config.DEFAULTS, *config.REPEATABLE):
+        assert f"*{variable}*" in manual, variable
+        assert re.search(f"^{variable}=", example, re.MULTILINE), variable
+
+
+# Examples
+
+# Those that need a bridge are checked where there is one, in test_cables.py.
+EXAMPLES = [os.path.basename(path) for path in glob.glob(f"{TREE}/conf-examples/*.conf")
+            if not path.endswith("/subhosts.conf") and not re.search(r"^CABLES=.*\w=", read(path), re.M)]
+
+
+@pytest.mark.parametrize("example", sorted(EXAMPLES))
+def test_examples_are_right(directory, example):
+    place = shutil.copytree(f"{TREE}/conf-examples", f"{directory}/examples")
+    for made in ("root", "work", "live"):
+        os.mkdir(f"{place}/{made}")
+    done = run(BOOT, "--check", f"{place}/{example}")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert f"NAME={example.removesuffix('.conf')}\n" in done.stdout
+
+
+def test_the_full_example_says_the_defaults(directory):
+    """As its own comment has it, but for NAME and the two SHARE lines."""
+    shutil.copy(f"{TREE}/conf-examples/full.conf", directory)
+    with open(f"{directory}/bare.conf", "w") as file:
+        file.write("NAME=full\nBASE=.\n")
+    for made in ("root", "work", "live"):
+        os.mkdir(f"{directory}/{made}")
+    full = run(BOOT, "--check", f"{directory}/full.conf").stdout
+    assert full and [line for line in full.splitlines() if not line.startswith("SHARE=")] == run(
+        BOOT, "--check", f"{directory}/bare.conf").stdout.splitlines()
+
+
+def test_the_example_of_subhosts_conf_lists_nothing():
+    assert all(not line.strip() or "#" in line for line in read(f"{TREE}/conf-examples/subhosts.conf").splitlines())

@@ -1,0 +1,127 @@
+"""Killed anywhere: whatever is killed, whenever, the next overlay-stop leaves the machine as it was.
+
+The commands are run under strace(1), which kills them, or a process that they start, or has a system call of theirs
+fail, at every call that changes something, one after the other.  After each, an overlay-stop, or an overlay-boot and an
+overlay-stop, must leave nothing: see injection.py.  By default every site occurs, each kind of call with each of its
+arguments, once before it has taken effect and once after that.  All calls, with both ways of recovery, take some
+minutes more:
+
+    OVERLAY_BOOT_KILL=all tests/run -k killed
+"""
+import os
+import shutil
+
+import pytest
+
+import injection
+
+EVERYTHING = os.environ.get("OVERLAY_BOOT_KILL") == "all"
+RECOVERIES = ["stop", "boot"]
+ROUNDS = 4      # a call may not be the n-th of its kind every time
+BOOTS = [name for name in injection.SCENARIOS if name.startswith("boot")]
+
+
+@pytest.fixture(scope="module")
+def machines():
+    missing = [command for command in ("strace", "unshare", "overlay-boot") if not shutil.which(command)]
+    if missing or os.geteuid():
+        reason = f"needs {', '.join(missing) or 'root'}"
+        if os.environ.get("OVERLAY_BOOT_TESTS_MUST_RUN") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    made = injection.Machines(os.cpu_count() or 1)
+    made.done = set()       # (injection, site), of all scenarios so far
+    yield made
+    made.end()
+
+
+def inject(machines, scenario, injections):
+    """Inject in a scenario: what was wrong, and where an injection was to be but never happened."""
+    told, hits, due = [], set(), None
+    for _ in range(ROUNDS):
+        aims = machines("aims", scenario, injections)[0]
+        assert aims
+        works = [(scenario, aim, recovery) for number, aim in enumerate(chosen(aims, machines.done))
+                 if due is None or aim["where"] in due
+                 for recovery in (RECOVERIES if EVERYTHING else [RECOVERIES[number % 2]])]
+        for (_, aim, recovery), (site, wrong) in zip(works, machines.map("inject", works)):
+            hits.add((aim["injection"], site))
+            if wrong:
+                told.append(f"{scenario}, {aim['injection']} {aim['where']} ({aim['call']} no. {aim['count']}), then "
+                            f"overlay-{recovery}:\n  " + "\n  ".join(wrong))
+        due = {aim["where"] for _, aim, _ in works if is_due(aim, hits)}
+        if told or not due:
+            break
+    if not told:
+        machines.done.update((injection, site) for injection, site in hits if injection != "SIGKILL")
+    return told + [f"{scenario}: nothing was injected {where}" for where in sorted(due)]
+
+
+def is_due(aim, hits):
+    """Whether it must be hit, and was not.  A signal that is caught may be blocked there."""
+    return (aim["injection"] != "SIGTERM" and not aim["where"].startswith("after ")
+            and (aim["injection"], aim["site"]) not in hits)
+
+
+def chosen(aims, done):
+    """Every call once; or every site once, and what is less than a SIGKILL not in each scenario again."""
+    if EVERYTHING:
+        return {(aim["injection"], aim["call"], aim["count"], aim["children"]): aim for aim in aims}.values()
+    sites = {(aim["injection"], aim["where"]): aim for aim in reversed(aims)
+             if (aim["injection"], aim["site"]) not in done}
+    return {(aim["injection"], aim["call"], aim["count"], aim["children"]): aim for aim in sites.values()}.values()
+
+
+def check(told):
+    assert not told, f"{len(told)} went wrong:\n" + "\n".join(told)
+
+
+@pytest.mark.parametrize("scenario", injection.SCENARIOS)
+def test_a_command_that_is_killed(machines, scenario):
+    check(inject(machines, scenario, ["SIGKILL"]))
+
+
+@pytest.mark.parametrize("scenario", BOOTS)
+def test_a_boot_that_is_interrupted(machines, scenario):
+    check(inject(machines, scenario, ["SIGTERM"]))
+
+
+@pytest.mark.parametrize("scenario", injection.SCENARIOS)
+def test_a_system_call_that_fails(machines, scenario):
+    check(inject(machines, scenario, ["ENOSPC", "ENOMEM", "EPERM", "EBUSY", "ENOLCK", "EIO"]))
+
+
+@pytest.mark.parametrize("recovery", RECOVERIES)
+@pytest.mark.parametrize("victims", ["keeper", "init", "both", "all"])
+@pytest.mark.parametrize("conf", ["MINIMAL", "WHOLE"])
+def test_a_running_subhost_that_is_killed(machines, conf, victims, recovery):
+    check(machines("kill_running", getattr(injection, conf), victims, recovery)[-1])
+
+
+@pytest.mark.parametrize("conf", ["MINIMAL", "WHOLE"])
+def test_a_subhost_whose_init_is_killed_clears_up_by_itself(machines, conf):
+    check(machines("kill_running", getattr(injection, conf), "init", "none")[-1])
+
+
+@pytest.mark.parametrize("conf", ["MINIMAL", "WHOLE"])
+def test_everything_killed_at_once_during_a_boot(machines, conf):
+    number = 200 if EVERYTHING else 20
+    works = [(getattr(injection, conf), at * 0.08 / number, RECOVERIES[at % 2]) for at in range(number)]
+    check([f"after {delay:.4f} s, then {recovery}: {wrong}" for (_, delay, recovery), (wrong,) in zip(
+        works, machines.map("kill_everything", works)) if wrong])
+
+
+@pytest.mark.parametrize("terminal", [False, True], ids=["pipe", "terminal"])
+def test_an_overlay_go_that_is_killed_while_its_command_runs(machines, terminal):
+    check(machines("kill_going", terminal)[-1])
+
+
+@pytest.mark.parametrize("variable", ["BASE", "PREMOUNT", "POSTMOUNT", "INIT"])
+def test_a_hook_that_is_killed(machines, variable):
+    check(machines("kill_hook", variable)[-1])
+
+
+@pytest.mark.parametrize("recovery", RECOVERIES)
+@pytest.mark.parametrize("variable", ["BASE", "PREMOUNT", "POSTMOUNT", "INIT"])
+def test_a_boot_that_is_killed_while_a_hook_runs(machines, variable, recovery):
+    check(machines("kill_in_hook", variable, recovery)[-1])

@@ -1,0 +1,256 @@
+"""PID 1: what it reaps, what ends it, and what does not."""
+import os
+import signal
+
+import pytest
+from machine import PROGRAMS, descendants, is_alive, kill, processes, read, run, start, wait_for
+
+# Makes orphans: children of a process that has ended.  Half of them end before it, and are left to PID 1 as zombies; the
+# others end when it does.  A signal ends them all, which is the quickest way.
+ORPHANS = """
+for (1 .. $ARGV[0] / 100) {
+    defined(my $parent = fork) or die;
+    if (!$parent) {
+        pipe my $end, my $hold;
+        for (1 .. 50) {
+            defined(my $early = fork) or die;
+            kill 9, $$ unless $early;
+            defined(my $late = fork) or die;
+            next if $late;
+            close $hold;
+            sysread $end, my $nothing, 1;
+            kill 9, $$;
+        }
+        kill 9, $$;
+    }
+    waitpid $parent, 0;
+}
+print "made\n";
+"""
+
+
+def zombies(of):
+    """The children of a process that have ended, and are not reaped."""
+    return [pid for pid, (parent, state, _) in processes().items() if parent == of and state == "Z"]
+
+
+def test_a_hundred_thousand_orphans(running, directory):
+    """Two makers side by side; then none of the orphans is left, not even as a zombie."""
+    init = running.init
+    running.write("opt/orphans.pl", ORPHANS)
+    makers = [start("/usr/sbin/overlay-go", running.name, "perl", "/opt/orphans.pl", "50000") for _ in range(2)]
+    assert [maker.communicate(timeout=300)[0] for maker in makers] == [b"made\n"] * 2
+    wait_for(lambda: not zombies(init) and not descendants(init))
+    assert is_alive(init) and running.row()["processes"] == 1
+    # each has touched a page at least, which is counted for him who has reaped it, proc(5)
+    assert int(read(f"/proc/{init}/stat").rpartition(") ")[2].split()[8]) > 100_000
+
+
+def test_adopted_children(running):
+    """One whose parents have ended is PID 1's, and is reaped when it ends."""
+    running.sh("setsid sh -c 'sleep 1000000 >/dev/null 2>&1 & echo $! >/run/pid'")
+    inner = int(running.sh("cat /run/pid"))
+    assert running.sh(f"cat /proc/{inner}/stat").split()[3] == "1"
+    running.sh(f"kill -9 {inner}")
+    wait_for(lambda: running.row()["processes"] == 1)
+    assert zombies(running.init) == []
+
+
+def test_a_burst_of_ends(running):
+    """Signals of one kind are merged; children are not."""
+    init = running.init
+    running.sh("for i in $(seq 300); do (sleep 1000000 >/dev/null 2>&1 &) ; done")
+    wait_for(lambda: running.row()["processes"] == 301)
+    running.go("sh", "-c", "kill -9 -1")
+    wait_for(lambda: running.row()["processes"] == 1)
+    assert zombies(init) == []
+
+
+# Its end
+
+def test_it_ends_with_the_last_service(subhost, machine):
+    one = subhost(START="/opt/service")
+    one.write("opt/service", "#!/bin/sh\nsleep 1000000 & echo $! >/run/pid\n", 0o755)
+    one.booted()
+    wait_for(lambda: read(f"/proc/{one.init}/comm") == ".reaper\n")
+    one.go("sh", "-c", "kill $(cat /run/pid)")
+    wait_for(one.is_gone)
+    machine.is_as_before()
+
+
+def test_the_dummy_service_keeps_it_up_and_ends_it(running, machine):
+    one = running
+    assert one.sh("stat -c '%F %a' /run/dummy_service") == "fifo 600"
+    one.go("sh", "-c", "echo >/run/dummy_service")
+    wait_for(one.is_gone)
+    assert one.stop().returncode == 1
+
+
+def test_the_dummy_service_of_a_subhost_with_services(subhost):
+    """Where START has started nothing that stays."""
+    one = subhost(START="/bin/true no-such-service").booted()
+    wait_for(lambda: read(f"/proc/{one.init}/comm") == ".reaper\n")
+    assert sorted(descendants(one.init).values()) == ["dummy_service"]
+    assert "no-such-service" in one.said()
+    one.go("sh", "-c", "echo >/run/dummy_service")
+    wait_for(one.is_gone)
+
+
+def test_somebody_who_enters_early_is_no_service(subhost):
+    """The dummy service is for a subhost without services, whoever looks in while it starts."""
+    one = subhost()
+    os.mkfifo(f"{one.upper}/go-on")
+    one.configure(START="/opt/service")
+    one.write("opt/service", "#!/bin/sh\necho $1 >/run/said; read x </go-on\n", 0o755)
+    one.booted()
+    init = one.init
+    visitor = start("/usr/sbin/overlay-go", one.name, "sh", "-c", "echo in; sleep 1000000")
+    assert visitor.stdout.readline() == b"in\n"
+    one.go("sh", "-c", "echo >/go-on")
+    wait_for(lambda: one.is_gone() or read(f"/proc/{init}/comm") == ".reaper\n")
+    visitor.terminate()
+    visitor.communicate()
+    assert one.go("true").returncode == 0
+
+
+REBOOT = "import ctypes; ctypes.CDLL(None, use_errno=True).reboot({})"
+
+
+@pytest.mark.parametrize("how, name", [(0x01234567, "restart"), (0x4321FEDC, "power off"), (0xCDEF0123, "halt")])
+def test_reboot(running, machine, how, name):
+    """reboot(2) inside ends the subhost, and nothing of it is left on the host."""
+    uptime = read("/proc/uptime")
+    running.go("/usr/bin/python3", "-c", REBOOT.format(how))
+    wait_for(running.is_gone)
+    assert float(read("/proc/uptime").split()[0]) >= float(uptime.split()[0])
+    assert running.stop().returncode == 1
+
+
+def test_it_is_killed(running):
+    """SIGKILL from outside: everything ends, and the host is cleared."""
+    running.sh("setsid sleep 1000000 </dev/null >/dev/null 2>&1 &")
+    kill(running.init, signal.SIGKILL)
+    wait_for(running.is_gone)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGPWR, signal.SIGRTMIN + 3])
+def test_a_request_for_an_orderly_end(running, number):
+    """From outside: all processes get SIGTERM, and PID 1 ends with the last of them."""
+    running.write("opt/ends", "#!/bin/sh\ntrap 'echo told >>/told; exit 0' TERM\necho ready\nwhile :; do sleep 0.05; done\n", 0o755)
+    inner = [start("/usr/sbin/overlay-go", running.name, "/opt/ends") for _ in range(3)]
+    assert [one.stdout.readline() for one in inner] == [b"ready\n"] * 3
+    running.sh("setsid /opt/ends >/dev/null 2>&1 </dev/null &")
+    wait_for(lambda: running.row()["processes"] >= 5)
+    init = running.init
+    wait_for(lambda: sum(name == "ends" for name in descendants(init).values()) == 1)
+    kill(init, number)
+    wait_for(running.is_gone)
+    for one in inner:
+        one.communicate(timeout=20)
+    assert read(f"{running.upper}/told").count("told") >= 1 and "told" in read(f"{running.upper}/told")
+
+
+def test_an_orderly_end_waits_for_those_who_take_their_time(running):
+    running.write("opt/slow", "#!/bin/sh\ntrap 'read x </go-on; echo done >/done; exit 0' TERM\ntouch /ready\nwhile :; do sleep 0.05; done\n", 0o755)
+    os.mkfifo(f"{running.upper}/go-on")
+    running.sh("setsid /opt/slow >/dev/null 2>&1 </dev/null &")
+    wait_for(lambda: os.path.exists(f"{running.upper}/ready"))
+    init = running.init
+    kill(init, signal.SIGTERM)
+    wait_for(lambda: "sleep" not in descendants(init).values())
+    assert is_alive(init) and running.is_running()
+    running.go("sh", "-c", "echo >/go-on")
+    wait_for(running.is_gone)
+    assert read(f"{running.upper}/done") == "done\n"
+
+
+def test_a_stopped_process_gets_the_request_too(running):
+    running.sh("setsid sleep 1000000 </dev/null >/dev/null 2>&1 & echo $! >/run/pid")
+    [inner] = wait_for(lambda: [pid for pid, name in descendants(running.init).items() if name == "sleep"])
+    kill(inner, signal.SIGSTOP)
+    wait_for(lambda: processes()[inner][1] == "T")
+    kill(running.init, signal.SIGTERM)
+    wait_for(running.is_gone)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT, signal.SIGALRM, signal.SIGPIPE, signal.SIGCHLD,
+                                    signal.SIGWINCH, signal.SIGTSTP, signal.SIGSEGV, signal.SIGABRT, signal.SIGCONT, signal.SIGRTMIN,
+                                    signal.SIGRTMAX])
+def test_other_signals_do_nothing(running, number):
+    running.sh("setsid sleep 1000000 </dev/null >/dev/null 2>&1 &")
+    init = running.init
+    wait_for(lambda: len(descendants(init)) == 1)
+    kill(init, number)
+    kill(running.keeper, signal.SIGCONT)
+    assert running.go("kill", f"-{int(number)}", "1").returncode == 0
+    # two commands inside, and the reaping of what they leave: it works as before
+    running.sh("(sleep 0 &)")
+    wait_for(lambda: not zombies(init) and running.row()["processes"] == 2)
+    assert is_alive(init) and processes()[init][1] == "S"
+
+
+def test_a_signal_to_the_keeper_is_a_request_for_an_orderly_end(running):
+    kill(running.keeper, signal.SIGTERM)
+    wait_for(running.is_gone)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGPIPE, signal.SIGQUIT, signal.SIGALRM])
+def test_other_signals_do_nothing_to_the_keeper(running, number):
+    keeper = running.keeper
+    kill(keeper, number)
+    assert running.inside("hostname") == running.name and running.keeper == keeper
+    running.stopped()
+
+
+def test_the_keeper_is_killed(running):
+    """PID 1 dies with it; the next command clears up."""
+    init = running.init
+    kill(running.keeper, signal.SIGKILL)
+    wait_for(lambda: not is_alive(init))
+    assert running.row()["state"] == "dead"
+    assert running.stop().returncode == 1
+    assert running.is_gone()
+
+
+def test_a_boot_clears_after_a_killed_keeper(running):
+    kill(running.keeper, signal.SIGKILL)
+    running.booted()
+    running.stopped()
+
+
+# At rest
+
+def switches(pid):
+    return [line for line in read(f"/proc/{pid}/status").splitlines() if line.startswith(("voluntary", "nonvoluntary"))]
+
+
+def test_neither_it_nor_the_keeper_polls(running, subhost):
+    """While other subhosts boot, live and end, they are not scheduled once."""
+    init, keeper = running.init, running.keeper
+    before = switches(init), switches(keeper)
+    other = subhost()
+    for _ in range(20):
+        other.booted()
+        other.sh("for i in 1 2 3 4 5; do (:); done")
+        other.stopped()
+    assert (switches(init), switches(keeper)) == before
+
+
+def test_two_processes_a_subhost(running):
+    """The keeper and PID 1, no interpreter in either."""
+    keeper = running.keeper
+    assert descendants(keeper) == {running.init: ".reaper"}
+    assert os.readlink(f"/proc/{keeper}/exe") == f"{PROGRAMS}/keeper"
+    for pid in (keeper, running.init):
+        assert "python" not in read(f"/proc/{pid}/maps") and "libc" not in read(f"/proc/{pid}/maps")
+
+
+def test_it_holds_no_file_of_the_hosts(running):
+    found = {os.readlink(f"/proc/{running.init}/fd/{fd}") for fd in os.listdir(f"/proc/{running.init}/fd")}
+    assert {link.partition(":")[0] for link in found} <= {"/dev/null", "pipe", "anon_inode", "/run/dummy_service"}
+
+
+def test_called_without_a_name(machine):
+    """By itself, on the host, it says so and ends: it harms nobody."""
+    done = run(f"{PROGRAMS}/reaper")
+    assert done.returncode == 1 and "overlay-boot reaper" in done.stderr
