@@ -68,7 +68,8 @@ class Machine:
             left = [f"mount {line.split()[4]}" for line in file if self.prefix in line]
         left += [f"process {pid}" for pid in process.with_argument(self.prefix) if pid != os.getpid()]
         left += [f"control group {path}" for path in _control_groups() if self.prefix in path]
-        left += glob.glob(f"/sys/class/net/{self.prefix}*") + glob.glob(f"{NETNS}/{self.prefix}*") + glob.glob(f"/run/overlay-boot/{self.prefix}*")
+        for directory in ("/sys/class/net", NETNS, "/run/overlay-boot"):
+            left += glob.glob(f"{directory}/{self.prefix}*")
         return left
 
 

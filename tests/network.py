@@ -192,3 +192,9 @@ def files_of(example):
 def static(interfaces):
     """[(interface, address/length)] of the stanzas of interfaces(5)."""
     return re.findall(r"iface (\S+) inet6? static\n +address (\S+)", interfaces)
+
+
+def bridges(conf):
+    """The bridges that the text of a configuration file needs."""
+    cables = re.search("^CABLES=(.*)", conf, re.MULTILINE)
+    return {word.partition("=")[0] for word in (cables[1].split() if cables else ())} - {""}

@@ -907,6 +907,39 @@ def test_another_init_system(subhost):
     assert one.said().endswith("\nending\n")
 
 
+# Odd names
+
+@pytest.mark.parametrize("name", ["a'b", 'a"b', "a\\b", "$(id)", "`id`", "a;b&c|d", "a*?[b]", "a=b", "~a", "#a", "{a,b}", "-n"[1:] + "-", "(a)<b>", "..a"])
+def test_a_name_means_nothing_to_a_shell(subhost, name):
+    """With services, for which PID 1 is a shell at first."""
+    one = subhost(NAME=name, START="/opt/service")
+    one.write("opt/service", "#!/bin/sh\nsleep 1000000 &\n", 0o755)
+    one.name, one.log = name, f"/var/log/overlay-boot/{name}.log"
+    if os.path.lexists(f"{STATES}/{name}"):
+        pytest.skip("somebody runs a subhost of this name")
+    one.booted()
+    assert one.row()["config"] == one.conf
+    assert wait_for(lambda: read(f"/proc/{one.init}/cmdline").split("\0")[:2] == ["/.reaper", name])
+    assert one.sh("cat /proc/1/comm") == ".reaper"
+    one.stopped()
+
+
+@pytest.mark.parametrize("settings", [{"LIVE": "root"}, {"LIVE": "work"}, {"LIVE": "."}, {"LIVE": "root/etc"}, {"LOWER": "low:low"}, {"LOWER": "low:low/in"},
+                                      {"UPPER": "low", "LOWER": "low/in"}, {"UPPER": "low/in", "LOWER": "low"}, {"WORK": "."}, {"UPPER": "."}])
+def test_directories_in_odd_relations(subhost, machine, settings):
+    """It boots, or says in a line what is wrong; nothing is left either way."""
+    one = subhost()
+    for made in ("root/etc", "low/in/etc"):
+        os.makedirs(f"{one.base}/{made}")
+    one.configure(**settings)
+    done = one.boot()
+    if done.returncode:
+        assert any(variable in one_line(done) for variable in ("LIVE", "UPPER", "WORK", "LOWER", "/bin/sh")), done.stderr
+    else:
+        assert one.stop().returncode == 0
+    machine.is_as_before()
+
+
 # More than one
 
 def test_a_second_boot_is_refused(running, fails, machine):
@@ -1050,6 +1083,36 @@ def test_foreground_survives_a_hangup(subhost, foreground):
     assert one.inside("hostname") == one.name and process.poll() is None
     one.stopped()
     assert process.wait(20) == 0
+
+
+def test_foreground_whose_reader_goes_away(subhost, foreground):
+    """What is printed then is lost, and nothing else."""
+    one = subhost()
+    one.configure(INIT=one.init_text("echo first; read x </run/go; echo second; echo third; exec /.reaper x /run/dummy_service"),
+                  POSTMOUNT="./post")
+    one.script("post", "overlay-postmount && mkfifo $LIVE/run/go\n")
+    process = foreground(one)
+    assert process.stdout.readline() == b"first\n"
+    process.stdout.close()
+    process.stderr.close()
+    one.sh("echo >/run/go")
+    init = one.init
+    wait_for(lambda: read(f"/proc/{init}/comm") == ".reaper\n")
+    assert process.poll() is None and one.inside("hostname") == one.name
+    one.stopped()
+    assert process.wait(20) == 0
+    process.stdout = process.stderr = None
+
+
+def test_foreground_whose_reader_does_not_read(subhost, foreground):
+    """The subhost waits; it can be stopped all the same."""
+    one = subhost()
+    one.configure(INIT=one.init_text("yes & exec /.reaper x"), STOP_TIMEOUT="1")
+    process = foreground(one)
+    wait_for(one.is_running)
+    wait_for(lambda: "yes" in descendants(one.init).values())
+    assert one.stop(seconds=30).returncode == 0
+    wait_for(lambda: process.poll() is not None)
 
 
 def test_foreground_is_the_keeper_itself(subhost, foreground):

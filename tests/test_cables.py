@@ -8,9 +8,9 @@ import shutil
 import signal
 
 import pytest
-from machine import (BOOT, GO, LOGS, LS, NETNS, PATIENCE, STATES, STOP, control_group, is_alive, kill, namespaces, new_name, one_line, ours, processes, read,
-                     run, start, wait_for, write)
-from network import Host, Monitor, addresses, can_make_vlans, done, files_of, is_up, links, pings, static, within
+from machine import (BOOT, GO, LOGS, LS, NETNS, PATIENCE, STATES, STOP, control_group, is_alive, kill, namespaces, new_name,
+                     one_line, ours, processes, read, run, start, wait_for, write)
+from network import Host, Monitor, addresses, bridges, can_make_vlans, done, files_of, is_up, links, pings, static, within
 
 MAC = "06:20:03:4e:a6:f2"
 
@@ -47,6 +47,16 @@ def state(name):
 @pytest.fixture
 def bridge(interface):
     return lambda name="br0": interface(name, "type", "bridge")
+
+
+# A stanza of the host's ifupdown
+STATIC = "iface {name}0 inet static\n    address 192.0.2.1/24\n"
+STATIC_TWICE = STATIC + "iface {name}0 inet6 static\n    address 2001:db8::1/64\n    dad-attempts 0\n"
+
+
+def with_stanza(one, host, text=STATIC):
+    host.stanzas("x", text.format(name=one.name, base=one.base))
+    return one
 
 
 # What is made of a specifier
@@ -101,7 +111,7 @@ def test_a_cable_to_a_bridge(subhost, bridge, mac):
 def test_a_bridge_is_not_configured_by_ifupdown(subhost, host, bridge):
     bridge()
     one = subhost(CABLES="br0=")
-    host.stanzas("x", f"iface {one.name}0 inet static\n    address 192.0.2.1/24\n")
+    with_stanza(one, host)
     one.booted()
     assert addresses(links()[f"{one.name}0"]) == [] and not host.is_remembered(f"{one.name}0")
 
@@ -176,9 +186,10 @@ def test_a_hook_finds_the_cables(subhost, bridge):
 # What is wrong is found before anything is made
 
 WRONG = {
-    "br0": "=", "= x": "=", "= =x": "MAC", "==": "MAC", "=06:20:03:4e:a6": "MAC", "=06:20:03:4e:a6:f2:00": "MAC", "=06-20-03-4e-a6-f2": "MAC",
-    "=6:20:3:4e:a6:f2": "MAC", "=0g:20:03:4e:a6:f2": "MAC", "=06:20:03:4e:a6:+2": "MAC", "=06:20:03:4e:a6:f2.5": "MAC",
-    "=06:20:03:4e:a6:f\u0662": "MAC", "= =01:00:5e:00:00:01": "multicast", "=ff:ff:ff:ff:ff:ff": "multicast", "=00:00:00:00:00:00": "zero",
+    "br0": "=", "= x": "=", "= =x": "MAC", "==": "MAC", "=06:20:03:4e:a6": "MAC", "=06:20:03:4e:a6:f2:00": "MAC",
+    "=06-20-03-4e-a6-f2": "MAC", "=6:20:3:4e:a6:f2": "MAC", "=0g:20:03:4e:a6:f2": "MAC", "=06:20:03:4e:a6:+2": "MAC",
+    "=06:20:03:4e:a6:f2.5": "MAC", "=06:20:03:4e:a6:f\u0662": "MAC", "= =01:00:5e:00:00:01": "multicast",
+    "=ff:ff:ff:ff:ff:ff": "multicast", "=00:00:00:00:00:00": "zero",
     "= =.": "4094", "= =.x": "4094", "= =.0": "4094", "= =.4095": "4094", "= =.-1": "4094", "= =.1.2": "4094", "= =.\u0663": "4094",
     "= =.0x10": "4094", "= =." + "9" * 5000: "4094", "=.5": "before", "nobr=.5 =": "before", "= =.5 =.5": "twice", "= =.5 =.05": "twice",
     "a/b=": "bridge", "..=": "bridge", "sixteencharacter=": "bridge",
@@ -326,11 +337,12 @@ def is_cleared_by_stop(one, machine):
     assert not [name for name in links() if name.startswith(one.name)]
 
 
-@pytest.mark.parametrize("call, first", [("write", 1), ("sendto", 1), ("ioctl", 30), ("socket", 1), ("clone", 1), ("clone3", 1), ("pipe2", 1), ("wait4", 1)])
+@pytest.mark.parametrize("call, first", [("write", 1), ("sendto", 1), ("ioctl", 30), ("socket", 1), ("clone", 1), ("clone3", 1),
+                                         ("pipe2", 1), ("wait4", 1)])
 def test_killed_at_any_call(subhost, host, machine, call, first):
     """The boot, or its process that makes cables, at its n-th call: the next stop leaves nothing, the next boot works."""
     one = subhost(CABLES=f"= ={MAC}")
-    host.stanzas("x", f"iface {one.name}0 inet static\n    address 192.0.2.1/24\n")
+    with_stanza(one, host)
     for number in range(first, first + 40):
         booted = injected(one, call, "signal=SIGKILL", number)
         if booted.returncode == 0:
@@ -352,8 +364,8 @@ def children_of(pid):
 @contextlib.contextmanager
 def waiting_in_ifup(one, host):
     """A boot whose ifup waits, for as long as this lasts, in a stanza of the host."""
-    host.stanzas("x", f"iface {one.name}0 inet static\n    address 192.0.2.1/24\n"
-                 f"    pre-up touch {one.base}/waits; while [ ! -e {one.base}/go ]; do sleep 0.02; done\n")
+    with_stanza(one, host, "iface {name}0 inet static\n    address 192.0.2.1/24\n"
+                "    pre-up touch {base}/waits; while [ ! -e {base}/go ]; do sleep 0.02; done\n")
     boot = start(BOOT, one.conf)
     try:
         wait_for(lambda: os.path.exists(f"{one.base}/waits"))
@@ -425,7 +437,7 @@ def test_killed_at_any_time(subhost, machine):
 @pytest.mark.parametrize("victims", ["keeper", "init", "both"])
 def test_a_subhost_is_killed(subhost, host, machine, victims):
     one = subhost(CABLES=f"= ={MAC}")
-    host.stanzas("x", f"iface {one.name}0 inet static\n    address 192.0.2.1/24\n")
+    with_stanza(one, host)
     one.booted()
     init, keeper = one.init, one.keeper
     if victims == "init":
@@ -471,7 +483,7 @@ def test_a_stop_removes_the_cables(subhost, machine, bridge):
 def test_the_subhosts_own_end_removes_the_cables(subhost, host, machine, bridge):
     bridge()
     one = subhost(CABLES="= br0=", INIT="overlay-init")
-    host.stanzas("x", f"iface {one.name}0 inet static\n    address 192.0.2.1/24\n")
+    with_stanza(one, host)
     one.booted()
     assert host.is_remembered(f"{one.name}0")
     one.go("/bin/sh", "-c", "echo >/run/dummy_service")     # which may be killed with it
@@ -516,7 +528,7 @@ def test_somebody_elses_interface_of_the_name_is_left_alone(subhost, host, inter
     """Cables are known by their index: after a crash, the name may belong to another interface."""
     one = subhost(CABLES="=")
     if remembered:
-        host.stanzas("x", f"iface {one.name}0 inet static\n    address 192.0.2.1/24\n")
+        with_stanza(one, host)
     one.booted()
     kill_all(one)
     done("ip", "link", "delete", f"{one.name}0")
@@ -578,16 +590,8 @@ def test_the_default_stanzas_bring_the_cables_up(subhost):
 
 # ifupdown, on the host
 
-STATIC = "iface {name}0 inet static\n    address 192.0.2.1/24\niface {name}0 inet6 static\n    address 2001:db8::1/64\n    dad-attempts 0\n"
-
-
-def with_stanza(one, host, text=STATIC):
-    host.stanzas("x", text.format(name=one.name, base=one.base))
-    return one
-
-
 def test_a_stanza_in_a_file_that_is_sourced(subhost, host):
-    one = with_stanza(subhost(CABLES="= ="), host).booted()
+    one = with_stanza(subhost(CABLES="= ="), host, STATIC_TWICE).booted()
     outside = links()
     assert addresses(outside[f"{one.name}0"]) == ["192.0.2.1/24", "2001:db8::1/64"]
     assert is_up(outside[f"{one.name}1"]) and addresses(outside[f"{one.name}1"]) == []
@@ -597,7 +601,7 @@ def test_a_stanza_in_a_file_that_is_sourced(subhost, host):
 
 
 def test_boot_after_boot(subhost, host):
-    one = with_stanza(subhost(CABLES="="), host)
+    one = with_stanza(subhost(CABLES="="), host, STATIC_TWICE)
     for _ in range(3):
         one.booted()
         assert addresses(links()[f"{one.name}0"]) == ["192.0.2.1/24", "2001:db8::1/64"]
@@ -605,7 +609,7 @@ def test_boot_after_boot(subhost, host):
 
 
 def test_a_dead_interface_that_ifupdown_remembers(subhost, host):
-    one = with_stanza(subhost(CABLES="= ="), host)
+    one = with_stanza(subhost(CABLES="= ="), host, STATIC_TWICE)
     host.remember(f"{one.name}0")
     host.remember("other0")
     one.booted()
@@ -616,16 +620,17 @@ def test_a_dead_interface_that_ifupdown_remembers(subhost, host):
 
 def test_a_stanza_that_fails(subhost, host):
     """Is no failure of the boot; the log tells."""
-    one = with_stanza(subhost(CABLES="="), host, "iface {name}0 inet static\n    address 192.0.2.1/24\n    pre-up echo rats; exit 3\n").booted()
+    one = with_stanza(subhost(CABLES="="), host, "iface {name}0 inet static\n    address 192.0.2.1/24\n    pre-up echo rats; exit 3\n")
+    one.booted()
     assert is_up(links()[f"{one.name}0"]) and "rats\n" in one.said()
     one.stopped()
     assert not host.is_remembered(f"{one.name}0")
 
 
 def test_what_a_stanza_runs_is_run_on_the_host(subhost, host):
-    """In its mount namespace above all: a daemon that it starts would hold that of the subhost."""
-    one = with_stanza(subhost(CABLES="="), host, "iface {name}0 inet manual\n    up for kind in mnt net pid; do readlink /proc/self/ns/$kind; done"
-                      " >{base}/up; cat /proc/self/cgroup >>{base}/up\n    down readlink /proc/self/ns/mnt >{base}/down\n").booted()
+    one = with_stanza(subhost(CABLES="="), host, "iface {name}0 inet manual\n"
+                      "    up for kind in mnt net pid; do readlink /proc/self/ns/$kind; done >{base}/up; cat /proc/self/cgroup >>{base}/up\n"
+                      "    down readlink /proc/self/ns/mnt >{base}/down\n").booted()
     here = namespaces("self")
     up = read(f"{one.base}/up").splitlines()
     assert one.name not in " ".join(up[3:])
@@ -635,8 +640,9 @@ def test_what_a_stanza_runs_is_run_on_the_host(subhost, host):
 
 
 def test_a_daemon_that_a_stanza_starts_is_the_hosts(subhost, host, machine):
-    """As the DHCP server for a subhost may be: it has the root of the host, not that of the subhost, where others plant its files."""
-    one = with_stanza(subhost(CABLES="="), host, "iface {name}0 inet manual\n    up sleep 1000 >/dev/null 2>&1 & echo $! >{base}/pid\n").booted()
+    """As the DHCP server for a subhost may be: its root is the host's, not that of the subhost, where others plant its files."""
+    one = with_stanza(subhost(CABLES="="), host,
+                      "iface {name}0 inet manual\n    up sleep 1000 >/dev/null 2>&1 & echo $! >{base}/pid\n").booted()
     daemon = int(read(f"{one.base}/pid"))
     try:
         assert os.path.exists(f"/proc/{one.init}/root/.reaper") and not os.path.exists(f"/proc/{daemon}/root/.reaper")
@@ -788,7 +794,7 @@ def test_a_subhost_routes_between_two_bridges(subhost, bridge):
 
 def test_the_host_and_a_subhost(subhost, host):
     """An address at each end, IPv4 and IPv6, by ifupdown at both."""
-    one = with_stanza(subhost(CABLES="=", START="networking"), host)
+    one = with_stanza(subhost(CABLES="=", START="networking"), host, STATIC_TWICE)
     one.write("etc/network/interfaces", INSIDE.format(address="192.0.2.2") + "iface eth0 inet6 static\n    address 2001:db8::2/64\n")
     one.booted()
     pings(one, "192.0.2.1")
@@ -800,12 +806,6 @@ def test_the_host_and_a_subhost(subhost, host):
 # The examples
 
 EXAMPLES = f"{os.path.dirname(os.path.dirname(os.path.abspath(__file__)))}/conf-examples"
-
-
-def bridges(conf):
-    """The bridges that a configuration needs."""
-    cables = re.search("^CABLES=(.*)", conf, re.MULTILINE)
-    return {word.partition("=")[0] for word in (cables[1].split() if cables else ())} - {""}
 
 
 @pytest.mark.parametrize("example", sorted(os.path.basename(path) for path in glob.glob(f"{EXAMPLES}/*.conf") if "subhosts" not in path))
@@ -1010,8 +1010,8 @@ def imported(*command):
 def test_nothing_is_imported_for_nothing(subhost):
     """pyroute2 is for those who have cables, and then only for boot and ls."""
     one, cabled = subhost(), subhost(CABLES="=")
-    commands = [[BOOT, "--check", one.conf], [BOOT, one.conf], [LS], [LS, "--json"], [GO, one.name, "true"],
-                [GO], [STOP, one.conf], [BOOT, "--check", cabled.conf]]
+    commands = [[BOOT, "--check", one.conf], [BOOT, one.conf], [LS], [LS, "--json"], [GO, one.name, "true"], [GO], [STOP, one.conf],
+                [BOOT, "--check", cabled.conf]]
     for command in commands:
         modules = imported(*command)
         assert not [name for name in modules if name.startswith("pyroute2")], command

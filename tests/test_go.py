@@ -337,7 +337,9 @@ def test_a_controlling_terminal_stays_outside(running, terminal, directory):
 def test_the_size_is_passed_and_changed(shell):
     shell.type("stty size\n")
     shell.expect("24 80")
-    shell.type("trap 'stty size' WINCH\n")
+    shell.expect("ready> ")
+    shell.type("trap 'stty size' WINCH; echo tra''pped\n")
+    shell.expect("trapped")
     shell.expect("ready> ")
     shell.resize((50, 132))
     shell.type("\n")

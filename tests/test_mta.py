@@ -17,7 +17,7 @@ from network import Host, addresses, done, links, within
 MAC = "06:20:03:4e:a6:f2"
 HOST, SUBHOST = "192.168.0.1", "192.168.0.2"                    # MTANET=192.168.0
 HOST_OUTSIDE, WORLD = "203.0.113.1", "203.0.113.9"
-NEEDED = ("/etc/init.d/networking", "/etc/init.d/rsyslog", "/etc/init.d/ssh", "/etc/init.d/opensmtpd", "/usr/sbin/nft", "/usr/bin/ssh")
+NEEDED = (*(f"/etc/init.d/{service}" for service in ("networking", "rsyslog", "ssh", "opensmtpd")), "/usr/sbin/nft", "/usr/bin/ssh")
 
 INTERFACES = f"""\
 auto lo eth0
@@ -195,5 +195,6 @@ def seen_outside(mta, world):
 def ssh(mta, key, user, command):
     """Run a command inside by ssh(1), from the host, which knows the subhost's key."""
     known = write(f"{key}.known", f"{SUBHOST} {read(f'{mta.upper}/etc/ssh/ssh_host_ed25519_key.pub')}", 0o600)
-    return done("ssh", "-F", "none", "-i", key, "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", f"UserKnownHostsFile={known}",
-                "-o", "GlobalKnownHostsFile=none", "-o", f"ConnectTimeout={PATIENCE}", f"{user}@{SUBHOST}", command)
+    options = ("BatchMode=yes", "IdentitiesOnly=yes", f"UserKnownHostsFile={known}", "GlobalKnownHostsFile=none",
+               f"ConnectTimeout={PATIENCE}")
+    return done("ssh", "-F", "none", "-i", key, *(f"-o{option}" for option in options), f"{user}@{SUBHOST}", command)

@@ -101,7 +101,7 @@ def test_somebody_who_enters_early_is_no_service(subhost):
     one = subhost()
     os.mkfifo(f"{one.upper}/go-on")
     one.configure(START="/opt/service")
-    one.write("opt/service", "#!/bin/sh\necho $1 >/run/said; read x </go-on\n", 0o755)
+    one.write("opt/service", "#!/bin/sh\n[ $1 = stop ] || read x </go-on\n", 0o755)
     one.booted()
     init = one.init
     visitor = start("/usr/sbin/overlay-go", one.name, "sh", "-c", "echo in; sleep 1000000")
