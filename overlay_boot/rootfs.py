@@ -43,9 +43,12 @@ def unshare_mounts():
     host = View()
     namespaces.unshare(namespaces.NEWNS)
     own = View()
+    here = posix.open(".", DIRECTORY)
     namespaces.setns(own.mounts, namespaces.NEWNS)      # its own root: ours, in a chroot, is no mount
     namespaces.mount(None, "/", None, namespaces.REC | namespaces.PRIVATE)
     own.enter()
+    posix.fchdir(here)
+    posix.close(here)
     return host, own
 
 
