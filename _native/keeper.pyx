@@ -253,19 +253,21 @@ cdef pid_t start(Plan *plan, int console) noexcept nogil:
         return 0
     close(go[0])
     close(failed[1])
-    if record(plan.state, child) < 0 or write(go[1], b"+", 1) < 0:
-        tell(plan.report, b"cannot write the state file", b"", errno)
-        kill(child, SIGKILL)
-        waitpid(child, NULL, 0)
-        return 0
+    write(go[1], b"+", 1)
+    close(go[1])
     memset(&failure, 0, sizeof(failure))
     size = read(failed[0], &failure, sizeof(failure))
     if size > 0 and failure.what == NULL:
         size = read(failed[0], &failure, sizeof(failure))
         if size == 0:                   # closed by execve
-            close(go[1])
             close(failed[0])
-            return child
+            # Only now: nobody shall enter before PID 1 is confined.
+            if record(plan.state, child) > 0:
+                return child
+            tell(plan.report, b"cannot write the state file", b"", errno)
+            kill(child, SIGKILL)
+            waitpid(child, NULL, 0)
+            return 0
     if size > 0:
         tell(plan.report, failure.what, failure.which, failure.error)
     else:

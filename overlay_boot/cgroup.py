@@ -6,6 +6,7 @@ mounted the hierarchy (sysvinit), it is reached by a mount that only we see.
 import posix
 import select
 import time
+from errno import EBUSY
 
 from . import namespaces, paths
 from .errors import Failure, step
@@ -106,10 +107,19 @@ def remove(path):
     except FileNotFoundError:
         return
     else:
-        kill(group)
-        remove_below(group)
+        for again in range(20, -1, -1):
+            kill(group)
+            remove_below(group)
+            try:
+                posix.rmdir(path, dir_fd=root)
+                break
+            except FileNotFoundError:   # the keeper's clearing was not quite dead
+                break
+            except OSError as error:
+                if error.errno != EBUSY or not again:
+                    raise
+                time.sleep(0.01)        # a process was being born in it
         posix.close(group)
-        posix.rmdir(path, dir_fd=root)
     finally:
         posix.close(root)
 

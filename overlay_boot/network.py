@@ -14,6 +14,8 @@ MADE = f"{STATES}/.netns-is-ours"       # no NAME is that long
 @step("make the network namespace")
 def make(state):
     """Make the network namespace, with lo up, and return a descriptor of it."""
+    if paths.kind(f"{DIRECTORY}/{state.name}"):
+        raise Failure(f"a network namespace {DIRECTORY}/{state.name} is there already, and is not ours")
     host = posix.open("/proc/self/ns/net", posix.O_RDONLY)
     namespaces.unshare(namespaces.NEWNET)
     try:

@@ -162,34 +162,6 @@ def test_a_boot_during_a_boot(held):
     assert boot.wait(20) == 0 and one.is_running()
 
 
-def test_nobody_enters_before_pid_1_is_confined(subhost):
-    """Between its birth and its execution PID 1 is still in the host's mount namespace, and no way into the subhost."""
-    one = subhost(INIT="./init")
-    os.mkfifo(f"{one.base}/ends")
-    one.script("init", f"echo exec /.reaper x /run/dummy_service; echo $$ >{one.base}/ends\n")
-    group = next(line.split(" ")[2] for line in mounts() if " - cgroup2 " in line) + f"/overlay-boot/{one.name}"
-    for _ in range(50):
-        boot = start(BOOT, one.conf)
-        hook = int(read(f"{one.base}/ends"))
-        while os.path.exists(f"/proc/{hook}"):
-            pass
-        write_text(f"{group}/cgroup.freeze", "1")       # PID 1 is born in it, a moment later
-        try:
-            init = wait_for(lambda: one.records().get("init"))
-            caught = os.readlink(f"/proc/{init}/exe") == f"{PROGRAMS}/keeper" and namespaces(init)["mnt"] == namespaces("self")["mnt"]
-            if caught:
-                assert one.row()["state"] == "booting"
-                assert one_line(one.go("true", seconds=5)) == f"overlay-go: {one.name} is not running"
-                assert one.name not in run(GO).stdout.splitlines()
-        finally:
-            write_text(f"{group}/cgroup.freeze", "0")
-            boot.communicate(timeout=20)
-            one.stop()
-        if caught:
-            return
-    pytest.fail("PID 1 was never seen before its execution")
-
-
 def test_a_boot_during_a_stop(subhost):
     """It waits, and boots: the last command's intent holds."""
     one = subhost(START="/opt/service", STOP_TIMEOUT="20")
