@@ -124,16 +124,27 @@ def tidy():
     try:
         directory = posix.open(DIRECTORY, posix.O_RDONLY | posix.O_DIRECTORY)
     except FileNotFoundError:
-        posix.unlink(MADE)
+        unnote_making()
         return
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)
-        if posix.listdir(DIRECTORY):
+        # Another command may have taken it back meanwhile, and a boot may have made a new one.
+        if not paths.kind(MADE) or not posix.fstat(directory).st_nlink or posix.listdir(DIRECTORY):
             return
-        if namespaces.mount_of(directory)[1]:
+        try:
             namespaces.umount2(DIRECTORY, namespaces.DETACH)
+        except OSError as error:
+            if error.errno != EINVAL:       # killed before it was mounted
+                raise
         if posix.stat(MADE).st_size:
             posix.rmdir(DIRECTORY)
-        posix.unlink(MADE)
+        unnote_making()
     finally:
         posix.close(directory)
+
+
+def unnote_making():
+    try:
+        posix.unlink(MADE)
+    except FileNotFoundError:
+        pass
