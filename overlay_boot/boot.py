@@ -2,7 +2,7 @@
 import _signal
 import posix
 
-from . import PROGRAMS, cgroup, hooks, namespaces, network, paths, processes, rootfs
+from . import PROGRAMS, cgroup, hooks, interruption, namespaces, network, paths, processes, rootfs
 from . import log as logs
 from .check import check
 from .clearing import clear, clear_leftovers
@@ -19,9 +19,9 @@ def boot(config, *, foreground=False):
     posix.umask(0o022)
     namespaces.close_range(3)
     config.resolve_log()
-    interrupt_on_signals()
+    interruption.hold()
     state = claim(config.name)
-    host = None
+    host = cables = None
     try:
         clear_leftovers(state)
         state.forget()
@@ -55,7 +55,9 @@ def boot(config, *, foreground=False):
         start_keeper(config, command, foreground, host_name=host_name,
                      state=state, mounts=own.mounts, net=net, group=group, root=root, log=log)
     except BaseException:
-        ignore_signals()
+        interruption.ignore()
+        if cables:
+            cables.give_up()
         if host:
             host.enter()
         try:
@@ -77,22 +79,8 @@ class NoCables:
     def wait(self):
         pass
 
-
-INTERRUPTIONS = (_signal.SIGTERM, _signal.SIGHUP, _signal.SIGINT)
-
-
-def interrupt_on_signals():
-    """Signals undo the boot; overlay-stop sends SIGTERM to one that is under way."""
-    def interrupted(number, _frame):
-        raise Failure(f"interrupted by signal {number}")
-
-    for number in INTERRUPTIONS:
-        _signal.signal(number, interrupted)
-
-
-def ignore_signals():
-    for number in INTERRUPTIONS:
-        _signal.signal(number, _signal.SIG_IGN)
+    def give_up(self):
+        pass
 
 
 class Hook:
@@ -135,12 +123,15 @@ def start_keeper(config, command, foreground, *, host_name, state, mounts, net, 
     program = f"{PROGRAMS}/keeper"
     argv = ["keeper", config.name, *map(str, (boot, *descriptors)), notify, f"{PROGRAMS}/clear",
             host_name, *command]
+    with interruption.Wait():
+        pass                            # the last moment for it
     if foreground:
         posix.execve(program, argv, processes.environment_inside())
     process = posix.posix_spawn(program, argv, processes.environment_inside(), setsid=True)
     posix.close(report)
     try:
-        said = read_all(source)
+        with interruption.Wait():
+            said = read_all(source)
     except BaseException:
         posix.kill(process, _signal.SIGKILL)
         posix.waitpid(process, 0)

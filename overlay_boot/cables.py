@@ -8,8 +8,9 @@ import posix
 import sys
 from errno import EOPNOTSUPP
 
-from . import PATH, namespaces, paths
+from . import PATH, interruption, namespaces, paths
 from .errors import Failure, reason
+from .processes import make_pipe
 
 LONGEST_INTERFACE = 15          # IFNAMSIZ less its NUL, netdevice(7)
 PACKAGES = "/usr/lib/python3/dist-packages"     # Debian's; the launchers leave out site, which knows it
@@ -98,7 +99,7 @@ class Plugging:
     __slots__ = ("process", "source")
 
     def __init__(self, config, state, network, log):
-        self.source, sink = posix.pipe()
+        self.source, sink = make_pipe()
         self.process = posix.fork()
         if self.process:
             posix.close(sink)
@@ -106,7 +107,8 @@ class Plugging:
         status = 1
         try:
             namespaces.die_with_parent()
-            for number in (_signal.SIGTERM, _signal.SIGHUP, _signal.SIGINT):
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+            for number in interruption.SIGNALS:
                 _signal.signal(number, _signal.SIG_DFL)
             plug(plan(config.cables, config.name), state, network, log)
             status = 0
@@ -119,15 +121,26 @@ class Plugging:
 
     def wait(self):
         """Wait until all cables are there.  Raises Failure if one could not be made."""
+        if not self.process:
+            return
         said = b""
-        chunk = posix.read(self.source, 4096)
-        while chunk:
-            said += chunk
-            chunk = posix.read(self.source, 4096)
-        ended = posix.waitstatus_to_exitcode(posix.waitpid(self.process, 0)[1])
-        posix.close(self.source)
-        if ended:
+        with interruption.Wait():
+            while chunk := posix.read(self.source, 4096):
+                said += chunk
+        if self.end():
             raise Failure(paths.decode(said) or "CABLES: the process that makes them was killed")
+
+    def give_up(self):
+        """Kill the process, if it is still at work: what it has made is on record."""
+        if self.process:
+            posix.kill(self.process, _signal.SIGKILL)
+            self.end()
+
+    def end(self):
+        ended = posix.waitpid(self.process, 0)[1]
+        posix.close(self.source)
+        self.process = 0
+        return posix.waitstatus_to_exitcode(ended)
 
 
 def plug(planned, state, network, log):

@@ -137,15 +137,15 @@ def tidy():
 
 def kill(group, seconds=10):
     """SIGKILL to everything in the control group, and wait until it is gone."""
-    if is_empty(group):
-        return
-    write(group, "cgroup.kill", "1")
     events = posix.open("cgroup.events", posix.O_RDONLY, dir_fd=group)
     try:
+        if is_empty(events):
+            return
+        write(group, "cgroup.kill", "1")
         poll = select.poll()
         poll.register(events, select.POLLPRI)
         end = time.monotonic() + seconds
-        while not is_empty(group):
+        while not is_empty(events):
             if time.monotonic() > end:
                 raise Failure(f"processes of the control group cannot be killed: {' '.join(map(str, members(group)))}")
             poll.poll(100)
@@ -153,8 +153,8 @@ def kill(group, seconds=10):
         posix.close(events)
 
 
-def is_empty(group):
-    return "populated 0" in read(group, "cgroup.events")
+def is_empty(events):
+    return b"populated 0" in posix.pread(events, 256, 0)
 
 
 def remove_below(group):

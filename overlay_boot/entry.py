@@ -60,7 +60,7 @@ def tell_init(running):
     """PID 1 does not see the end of a process that is not its child; it may be waiting for that to end itself."""
     try:
         _signal.pidfd_send_signal(running.init_fd, _signal.SIGCHLD)
-    except ProcessLookupError:
+    except OSError:                     # a stop tells it as well
         pass
 
 
@@ -172,7 +172,10 @@ class Relay:
     def resize(self, *_):
         """Give our terminal the size of the caller's."""
         import termios
-        termios.tcsetwinsize(self.outer, termios.tcgetwinsize(caller_terminal()))
+        try:
+            termios.tcsetwinsize(self.outer, termios.tcgetwinsize(caller_terminal()))
+        except termios.error:
+            pass                        # it has gone, which will show
 
     def serve(self, pidfd):
         """Copy until the child has ended, and what it has printed is out."""
@@ -181,6 +184,13 @@ class Relay:
         if self.outer < 0:
             self.copy(pidfd)
             return
+        import termios
+        try:
+            self.serve_terminal(pidfd)
+        except termios.error as error:
+            raise Failure(f"the terminal: {error.args[1]}") from None
+
+    def serve_terminal(self, pidfd):
         import termios
         import tty
         mine = caller_terminal()

@@ -78,6 +78,16 @@ def locked_directory():
             break
         posix.close(directory)          # another command has just removed it
     try:
+        share_mount(made)
+    except BaseException:
+        posix.close(directory)
+        raise
+    return directory
+
+
+def share_mount(made):
+    """Mount DIRECTORY on itself, if it is no mount yet, and make it shared."""
+    try:
         namespaces.mount(None, DIRECTORY, None, namespaces.SHARED | namespaces.REC)
     except OSError as error:
         if error.errno != EINVAL:       # no mount yet
@@ -85,7 +95,6 @@ def locked_directory():
         note_making(made)
         namespaces.mount(DIRECTORY, DIRECTORY, None, namespaces.BIND | namespaces.REC)
         namespaces.mount(None, DIRECTORY, None, namespaces.SHARED | namespaces.REC)
-    return directory
 
 
 def note_making(directory):

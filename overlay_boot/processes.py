@@ -3,8 +3,8 @@ import posix
 import select
 import time
 
-from . import PATH, PROGRAMS, namespaces, paths
-from .errors import Failure
+from . import PATH, PROGRAMS, interruption, namespaces, paths
+from .errors import Failure, step
 
 LIMIT = 1 << 20     # bytes of a command's output
 
@@ -38,7 +38,7 @@ def run(words, values, directory, *, cgroup=-1, log=2, output=False):
     env = environment(values)
     places = [paths.join(directory, path) for path in candidates(words[0], env["PATH"])]
     null = posix.open("/dev/null", posix.O_RDONLY)
-    source, sink = posix.pipe() if output else (-1, log)
+    source, sink = make_pipe() if output else (-1, log)
     try:
         try:
             process, pidfd = namespaces.spawn(
@@ -49,7 +49,7 @@ def run(words, values, directory, *, cgroup=-1, log=2, output=False):
             if output:
                 posix.close(sink)
                 sink = log
-            said = gather(source, pidfd) if output else b""
+            said = gather(source, pidfd)
             ended = posix.waitstatus_to_exitcode(posix.waitpid(process, 0)[1])
         except BaseException:
             posix.kill(process, 9)         # ours, and not yet waited for
@@ -75,7 +75,7 @@ def run_inside(inside, words, env, cgroup, seconds):
     Failure if it cannot be executed, or has not ended after so many seconds.
     """
     null = posix.open("/dev/null", posix.O_RDONLY)
-    source, sink = posix.pipe()
+    source, sink = make_pipe()
     try:
         process, pidfd = namespaces.spawn(candidates(words[0]), words, env, standard=(null, sink, sink),
                                           directory="/", cgroup=cgroup, inside=inside, bound=True)
@@ -98,22 +98,30 @@ def run_inside(inside, words, env, cgroup, seconds):
     return said
 
 
+@step("make a pipe")
+def make_pipe():
+    return posix.pipe()
+
+
 def gather(source, pidfd, seconds=None):
-    """What comes from source until the process has ended; None if time runs out before.
+    """What comes from source (-1: nothing) until the process has ended; None if time runs out before.
 
     A daemon that the process leaves behind may hold the other end open.
     """
-    posix.set_blocking(source, False)
     poll = select.poll()
-    poll.register(source, select.POLLIN)
     poll.register(pidfd, select.POLLIN)
+    if source >= 0:
+        posix.set_blocking(source, False)
+        poll.register(source, select.POLLIN)
     end = None if seconds is None else time.monotonic() + seconds
     said = b""
     while True:
-        ready = dict(poll.poll(None if end is None else max(0, end - time.monotonic()) * 1000))
+        with interruption.Wait():
+            ready = dict(poll.poll(None if end is None else max(0, end - time.monotonic()) * 1000))
         if not ready:
             return None
-        said += available(source)
+        if source >= 0:
+            said += available(source)
         if len(said) > LIMIT:
             raise Failure(f"more than {LIMIT} bytes of output")
         if pidfd in ready:

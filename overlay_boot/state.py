@@ -19,7 +19,7 @@ import posix
 import select
 import time
 
-from . import paths
+from . import interruption, paths
 from .errors import Failure, step
 from .namespaces import lock, locked_by
 
@@ -100,7 +100,8 @@ def claim(name):
             tidy()
             raise
         if locked_by(state.fd, STOP):
-            lock(state.fd, STOP, wait=True)
+            with interruption.Wait():
+                lock(state.fd, STOP, wait=True)
         elif not lock(state.fd, COMMAND):
             booting = locked_by(state.fd, COMMAND)
             if booting == state.keeper():           # clearing up after PID 1's own end
@@ -141,7 +142,8 @@ def has_ended(pidfd, seconds=0):
     """Whether the process of a descriptor ends within the time."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(max(0, seconds) * 1000))
+    with interruption.Wait():
+        return bool(poll.poll(max(0, seconds) * 1000))
 
 
 class Running:
@@ -149,6 +151,7 @@ class Running:
 
     __slots__ = ("init", "init_fd", "keeper", "keeper_fd", "records", "state")
 
+    @step("find the processes of the subhost")
     def __init__(self, state):
         """Raises ProcessLookupError if it is not running (any more)."""
         self.state = state

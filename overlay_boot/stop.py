@@ -4,7 +4,7 @@ import posix
 import time
 
 from . import REAPER_MARK, namespaces
-from .errors import Failure, complain, reason
+from .errors import Failure, complain, reason, step
 from .namespaces import lock, locked_by
 from .state import COMMAND, PATIENCE, STOP, Running, State, has_ended, wait_for
 
@@ -76,6 +76,7 @@ def interrupt_boot(state):
     return interrupted
 
 
+@step("signal a process of the subhost")
 def send(pidfd, number):
     """pidfd_send_signal(2), to a process that may have ended by now."""
     try:
@@ -131,7 +132,12 @@ def ends(running, seconds):
                 return False
     send(running.init_fd, _signal.SIGTERM)          # it hands it on, to all at once
     from . import clearing  # noqa: F401             # while they end: it takes half a millisecond
-    return has_ended(running.init_fd, end - time.monotonic())
+    while not has_ended(running.init_fd, min(0.1, end - time.monotonic())):
+        if time.monotonic() >= end:
+            return False
+        # Whoever was let in is no child of PID 1, and its overlay-go may be gone that tells of its end.
+        send(running.init_fd, _signal.SIGCHLD)
+    return True
 
 
 def end_keeper(running):

@@ -17,7 +17,7 @@ import injection
 
 EVERYTHING = os.environ.get("OVERLAY_BOOT_KILL") == "all"
 RECOVERIES = ["stop", "boot"]
-ROUNDS = 4      # a call may not be the n-th of its kind every time
+ROUNDS = 6      # a call may not be the n-th of its kind every time
 BOOTS = [name for name in injection.SCENARIOS if name.startswith("boot")]
 
 

@@ -36,7 +36,6 @@ def run(command):
     try:
         return command(sys.argv[1:]) or DONE
     except Failure as failure:
-        _signal.signal(_signal.SIGTERM, _signal.SIG_IGN)    # a boot that is refused may still be asked to give up
         complain(failure)
         return failure.status
     except BrokenPipeError:
