@@ -21,7 +21,7 @@ COSTLY = {"os", "re", "argparse", "subprocess", "logging", "typing", "dataclasse
 # Imports run downward only.
 LAYERS = [
     ["__init__", "namespaces", "paths"],
-    ["errors"],
+    ["errors", "interruption"],
     ["config", "processes", "rootfs", "network", "cables", "cgroup", "state", "log", "hooks"],
     ["check", "clearing", "listing", "entry", "stop", "boot"],
 ]

@@ -5,7 +5,7 @@ import signal
 import subprocess
 
 import pytest
-from machine import (BOOT, GO, LS, PROGRAMS, STATES, STOP, Subhost, is_alive, kill, mounts, namespaces, new_name, one_line, processes, read, run,
+from machine import (BOOT, GO, LS, PROGRAMS, STATES, STOP, Subhost, descendants, is_alive, kill, mounts, namespaces, new_name, one_line, processes, read, run,
                      start, wait_for, write)
 
 
@@ -150,6 +150,20 @@ def test_a_stop_during_a_boot_that_takes_no_notice(subhost, machine):
     one.stopped()
     assert boot.wait(20) == 1
     machine.is_as_before()
+
+
+def test_nobody_enters_before_pid_1_is_confined(subhost, machine):
+    """While PID 1 still has the host's root, there is nothing to enter, whoever asks."""
+    one = subhost()
+    boot = start("strace", "-f", "-o", "/dev/null", "-e", "inject=pivot_root:delay_enter=1000000", BOOT, one.conf)
+    wait_for(lambda: list(descendants(boot.pid).values()).count("keeper") == 2)     # one of them to be PID 1
+    for _ in range(5):
+        entered = one.go("true")
+        assert (entered.returncode, entered.stderr) == (1, f"overlay-go: {one.name} is not running\n")
+        assert one.row()["state"] == "booting" and one.row()["pid"] is None
+    assert boot.poll() is None, "it was not looked at in time"
+    assert boot.wait(20) == 0
+    assert one.inside("readlink", "/proc/1/exe") == "/.reaper"
 
 
 def test_a_boot_during_a_boot(held):
