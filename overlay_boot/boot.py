@@ -33,8 +33,8 @@ def boot(config, *, foreground=False):
         host.enter()
         log = logs.make(config.log, (config.upper, config.live))
         net = network.make(state)
-        own.enter()
         cables = plug(config, state, net, log)
+        own.enter()
         hook = Hook(config, group, log, net, cables)
         if not rootfs.is_premounted(config):
             hook.premount()

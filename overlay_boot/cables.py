@@ -22,9 +22,10 @@ REMEMBERED = "/run/network/ifstate"     # ifupdown's
 class Cable:
     """A cable, or with a tag a VLAN on one: what is made of one specifier."""
 
-    __slots__ = ("bridge", "inner", "mac", "name", "outer", "tag")
+    __slots__ = ("bridge", "inner", "mac", "name", "outer", "tag", "word")
 
-    def __init__(self, name, bridge, *, inner=None, mac=None, outer=None, tag=None):
+    def __init__(self, word, name, bridge, *, inner=None, mac=None, outer=None, tag=None):
+        self.word = word            # the specifier
         self.name = name            # the interface on the host
         self.bridge = bridge
         self.inner = inner          # the interface in the subhost
@@ -39,7 +40,7 @@ def plan(specifiers, name):
     number = -1
     for word in specifiers:
         def refuse(why, word=word):
-            raise Failure(f"CABLES: {word}: {why}")
+            raise Failure(f"CABLES: {word}: {why}")     # as in check()
 
         bridge, equals, end = word.partition("=")
         if not equals:
@@ -50,13 +51,13 @@ def plan(specifiers, name):
             if number < 0:
                 refuse("there is no cable before it, for the VLAN to be on")
             tag = end[1:]
-            if not (tag.isascii() and tag.isdigit() and 1 <= int(tag) <= 4094):
+            if not (tag.isascii() and tag.isdigit() and len(tag) <= 4 and 1 <= int(tag) <= 4094):
                 refuse("the tag of a VLAN is a number from 1 to 4094")
             outer = f"{name}{number}"
-            cable = Cable(f"{outer}.{int(tag)}", bridge, outer=outer, tag=int(tag))
+            cable = Cable(word, f"{outer}.{int(tag)}", bridge, outer=outer, tag=int(tag))
         else:
             number += 1
-            cable = Cable(f"{name}{number}", bridge, inner=f"eth{number}", mac=mac_address(end, refuse))
+            cable = Cable(word, f"{name}{number}", bridge, inner=f"eth{number}", mac=mac_address(end, refuse))
         if len(cable.name) > LONGEST_INTERFACE:
             refuse(f"the interface {cable.name} would have more than {LONGEST_INTERFACE} characters")
         if any(other.name == cable.name for other in planned):
@@ -79,18 +80,18 @@ def mac_address(text, refuse):
     return ":".join(octets)
 
 
-def check(planned, own=()):
+def check(planned, own=None):
     """Raises Failure if the host has not got what the cables need, or has interfaces of their names.
 
-    Those named in own belong to the subhost itself, which is running.
+    own are {name: index} of the subhost itself, if it is running.
     """
     for cable in planned:
-        if cable.name not in own and paths.kind(f"{INTERFACES}/{cable.name}"):
-            raise Failure(f"CABLES: an interface {cable.name} is there already, and is not ours")
+        if paths.kind(f"{INTERFACES}/{cable.name}") and not (own and own.get(cable.name) == index_of(cable.name)):
+            raise Failure(f"CABLES: {cable.word}: an interface {cable.name} is there already, and is not ours")
         if cable.bridge and not paths.kind(f"{INTERFACES}/{cable.bridge}"):
-            raise Failure(f"CABLES: {cable.bridge}=: there is no bridge {cable.bridge}")
+            raise Failure(f"CABLES: {cable.word}: there is no bridge {cable.bridge}")
         if cable.bridge and not paths.kind(f"{INTERFACES}/{cable.bridge}/bridge"):
-            raise Failure(f"CABLES: {cable.bridge}=: {cable.bridge} is no bridge")
+            raise Failure(f"CABLES: {cable.word}: {cable.bridge} is no bridge")
 
 
 class Plugging:
@@ -153,12 +154,12 @@ def plug(planned, state, network, log):
             link.make(cable, index, network)
         except OSError as error:
             hint = " (by this kernel: 802.1Q VLANs)" if cable.tag and error.errno == EOPNOTSUPP else ""
-            raise Failure(f"CABLES: cannot make {cable.name}: {error.strerror}{hint}") from None
-    own = [cable for cable in planned if not cable.bridge]
+            raise Failure(f"CABLES: {cable.word}: cannot make {cable.name}: {error.strerror}{hint}") from None
+    own = [cable.name for cable in planned if not cable.bridge]
     if own:
-        run_ifupdown("ifup", [cable.name for cable in own], log)
-        for cable in own:
-            namespaces.bring_up(cable.name)
+        run_ifupdown("ifup", own, log)
+        for name in own:
+            namespaces.bring_up(name)
 
 
 def record_index(cable, state):
@@ -170,9 +171,15 @@ def record_index(cable, state):
 
 def forget_dead(planned, log):
     """Clear what ifupdown remembers of interfaces of these names, which are gone."""
-    remembered = [cable.name for cable in planned if cable.name in remembered_interfaces()]
-    if remembered:
-        run_ifupdown("ifdown", ["--force", *reversed(remembered)], log)
+    take_down([cable.name for cable in planned], log)
+
+
+def take_down(names, log):
+    """ifdown(8) for those of the interfaces that ifupdown takes for configured."""
+    remembered = remembered_interfaces()
+    names = [name for name in names if name in remembered]
+    if names:
+        run_ifupdown("ifdown", ["--force", *reversed(names)], log)
 
 
 def remembered_interfaces():
@@ -186,16 +193,18 @@ def remembered_interfaces():
 def run_ifupdown(command, arguments, log):
     """ifup(8) or ifdown(8), where ifupdown is installed; interfaces without a stanza are no failure.
 
-    What they start is the host's own: not in the subhost's control group.
+    What they start is the host's own: not in the subhost's control group.  They
+    themselves end with us, and with the locks that they hold.
     """
     program = f"/sbin/{command}"
+    arguments = [word for word in arguments if "=" not in word]     # to them, an interface and its stanza
     if not paths.kind(program) or not paths.kind("/etc/network/interfaces"):
         return
     null = posix.open("/dev/null", posix.O_RDONLY)
     env = {"PATH": PATH, "LANG": "C.UTF-8"}
     try:
         process, pidfd = namespaces.spawn([program], [command, *arguments], env, standard=(null, log, log),
-                                          directory="/")
+                                          directory="/", bound=True)
     finally:
         posix.close(null)
     posix.waitpid(process, 0)
@@ -233,8 +242,7 @@ def import_netlink():
     import importlib
     import importlib.util
     import types
-    if PACKAGES not in sys.path:
-        sys.path.append(PACKAGES)
+    prepare_import()
     if "pyroute2" not in sys.modules:
         lean = types.ModuleType("pyroute2")
         lean.__path__ = importlib.util.find_spec("pyroute2").submodule_search_locations
@@ -245,6 +253,14 @@ def import_netlink():
             for name in [name for name in sys.modules if name.partition(".")[0] == "pyroute2"]:
                 del sys.modules[name]
     return importlib.import_module("pyroute2.netlink")
+
+
+def prepare_import():
+    """pyroute2 is where Debian has it; and the programs that its import runs shall not be of the caller's choice."""
+    import os
+    os.environ["PATH"] = PATH
+    if PACKAGES not in sys.path:
+        sys.path.append(PACKAGES)
 
 
 def new_link(netlink, cable, index, network):
@@ -276,10 +292,10 @@ def new_link(netlink, cable, index, network):
 
     described = [("IFLA_IFNAME", cable.name)]
     if cable.bridge:
-        described.append(("IFLA_MASTER", number_of(cable.bridge, "ifindex")))
+        described.append(("IFLA_MASTER", index_of(cable.bridge)))
     if cable.tag:
         kind, data = "vlan", [("IFLA_VLAN_ID", cable.tag)]
-        described.append(("IFLA_LINK", number_of(cable.outer, "ifindex")))
+        described.append(("IFLA_LINK", index_of(cable.outer)))
     else:
         far = [("IFLA_IFNAME", cable.inner), ("IFLA_NET_NS_FD", network)]
         if cable.mac:
@@ -316,6 +332,10 @@ def describe(records, init):
     return described
 
 
+def index_of(interface):
+    return number_of(interface, "ifindex")
+
+
 def number_of(interface, attribute):
     try:
         with open(f"{INTERFACES}/{interface}/{attribute}", encoding="ascii") as file:
@@ -335,8 +355,7 @@ def far_interfaces(init):
     """{index: (name, [address/length, ...])} of the interfaces in the network namespace of a process."""
     own = posix.open("/proc/self/ns/net", posix.O_RDONLY)
     there = posix.open(f"/proc/{init}/ns/net", posix.O_RDONLY)
-    sys.path.append(PACKAGES)
-    posix.environ[b"PATH"] = PATH.encode()      # of the programs that the import runs
+    prepare_import()
     from pyroute2 import IPRoute
     namespaces.setns(there, namespaces.NEWNET)
     try:
@@ -353,11 +372,8 @@ def far_interfaces(init):
 
 def remove(noted):
     """Remove the cables {name: index}, each if it still is the interface of that index and name."""
-    remembered = remembered_interfaces()
-    down = [name for name in noted if name in remembered]
-    if down:
-        null = posix.open("/dev/null", posix.O_RDWR)
-        run_ifupdown("ifdown", ["--force", *reversed(down)], null)
-        posix.close(null)
+    null = posix.open("/dev/null", posix.O_RDWR)
+    take_down([name for name, index in noted.items() if index_of(name) in (0, index)], null)
+    posix.close(null)
     for name, index in noted.items():
         namespaces.delete_link(index, name)

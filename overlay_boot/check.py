@@ -5,8 +5,8 @@ from .errors import write
 from .state import State
 
 
-def check(config, own=()):
-    """Raises Failure if the subhost cannot be booted on this host; own are its interfaces if it is running."""
+def check(config, own=None):
+    """Raises Failure if the subhost cannot be booted here; own are its interfaces, {name: index}, if it is running."""
     rootfs.check(config)
     if config.cables:
         from . import cables
@@ -14,12 +14,12 @@ def check(config, own=()):
 
 
 def interfaces_of(name):
-    """The interfaces on the host that a running subhost has."""
+    """The interfaces on the host that are on record for a subhost: {name: index}."""
     try:
         records = State(name).records()
     except FileNotFoundError:
-        return []
-    return [key.partition(":")[2] for key in records if key.startswith(("cable:", "vlan:"))]
+        return {}
+    return {key.partition(":")[2]: int(index) for key, index in records.items() if key.startswith(("cable:", "vlan:"))}
 
 
 def report(path):

@@ -13,8 +13,8 @@ def clear(state):
     subhost that has ended and for one that was stopped.
     """
     clear_leftovers(state)
-    state.remove()
     tidy()
+    state.remove()
 
 
 def tidy():

@@ -67,8 +67,9 @@ class State:
         posix.ftruncate(self.fd, 0)
 
     def remove(self):
-        """The last thing to be cleared."""
+        """The last thing to be cleared; the directory too, if it was the last one."""
         posix.unlink(f"{DIRECTORY}/{self.name}")
+        tidy()
         self.close()
 
 

@@ -92,7 +92,8 @@ def stop_services(running):
         return
     from . import cgroup, log, processes
     seconds = float(running.records["timeout"])
-    namespaces.setns(running.init_fd, namespaces.NEWPID)
+    own = posix.open("/proc/self/ns/pid", posix.O_RDONLY)
+    namespaces.setns(running.init_fd, namespaces.NEWPID)        # for children
     group = cgroup.opened(running.records["cgroup"])
     if takes_requests(running.init):
         send(running.init_fd, _signal.SIGUSR1)      # to stay, though the last service has ended
@@ -105,6 +106,8 @@ def stop_services(running):
             if has_ended(running.init_fd, 1):       # with the last service PID 1 ends
                 break
             complain(f"stop {word}: {reason(failure)}")
+    namespaces.setns(own, namespaces.NEWPID)
+    posix.close(own)
     posix.close(group)
 
 

@@ -16,8 +16,9 @@ MAC = "06:20:03:4e:a6:f2"
 
 
 @pytest.fixture(autouse=True)
-def host(run_directory):
+def host(run_directory, machine):
     with Host(f"{run_directory}/{new_name()}") as made:
+        machine.look()
         yield made
 
 
@@ -755,6 +756,7 @@ def test_a_namespace_that_ip_netns_has_made(subhost, fails, machine):
         done("ip", "netns", "exec", one.name, "true")
     finally:
         done("ip", "netns", "delete", one.name)
+        done("umount", NETNS)           # which ip(8) has mounted
 
 
 # Traffic
@@ -871,9 +873,9 @@ print(*(data.hex() for data in said))
 {last}
 """
 MADE = """(
-    cables.Cable("x0", "", inner="eth0"), cables.Cable("x1", "", inner="eth1", mac="06:20:03:4e:a6:f2"),
-    cables.Cable("x2", "br0", inner="eth2"), cables.Cable("x12345678901234", "br0", inner="eth123456", mac="02:00:00:00:00:01"),
-    cables.Cable("x0.302", "", outer="br0", tag=302), cables.Cable("x0.4094", "br0", outer="br0", tag=4094))"""
+    cables.Cable("word", "x0", "", inner="eth0"), cables.Cable("word", "x1", "", inner="eth1", mac="06:20:03:4e:a6:f2"),
+    cables.Cable("word", "x2", "br0", inner="eth2"), cables.Cable("word", "x12345678901234", "br0", inner="eth123456", mac="02:00:00:00:00:01"),
+    cables.Cable("word", "x0.302", "", outer="br0", tag=302), cables.Cable("word", "x0.4094", "br0", outer="br0", tag=4094))"""
 
 
 def messages(before="", instead="", last="", env=None):

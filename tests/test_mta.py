@@ -57,11 +57,12 @@ MESSAGE = "From: <alice@example.net>\r\nTo: <postie@example.org>\r\nSubject: {su
 
 
 @pytest.fixture(autouse=True)
-def host(run_directory):
+def host(run_directory, machine):
     missing = [path for path in NEEDED if not os.path.exists(path)]
     if missing:
         cannot_run(f"no {', '.join(missing)}")
     with Host(f"{run_directory}/{new_name()}") as made:
+        machine.look()
         yield made
 
 

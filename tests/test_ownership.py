@@ -162,8 +162,10 @@ def test_nobody_enters_before_pid_1_is_confined(subhost, machine):
         assert (entered.returncode, entered.stderr) == (1, f"overlay-go: {one.name} is not running\n")
         assert one.row()["state"] == "booting" and one.row()["pid"] is None
     assert boot.poll() is None, "it was not looked at in time"
-    assert boot.wait(20) == 0
+    wait_for(one.is_running)
     assert one.inside("readlink", "/proc/1/exe") == "/.reaper"
+    one.stopped()
+    assert boot.wait(20) == 0
 
 
 def test_a_boot_during_a_boot(held):
