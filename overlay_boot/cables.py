@@ -22,7 +22,7 @@ REMEMBERED = "/run/network/ifstate"     # ifupdown's
 class Cable:
     """A cable, or with a tag a VLAN on one: what is made of one specifier."""
 
-    __slots__ = ("bridge", "inner", "mac", "name", "outer", "tag", "word")
+    __slots__ = ("bridge", "inner", "mac", "name", "outer", "tag", "up", "word")
 
     def __init__(self, word, name, bridge, *, inner=None, mac=None, outer=None, tag=None):
         self.word = word            # the specifier
@@ -32,6 +32,7 @@ class Cable:
         self.mac = mac              # of the inner one
         self.outer = outer          # of a VLAN: the interface that it is on
         self.tag = tag
+        self.up = bool(bridge)      # at once; what has no bridge ifup(8) may want to configure first
 
 
 def plan(specifiers, name):
@@ -53,7 +54,9 @@ def plan(specifiers, name):
             tag = end[1:]
             if not (tag.isascii() and tag.isdigit() and len(tag) <= 4 and 1 <= int(tag) <= 4094):
                 refuse("the tag of a VLAN is a number from 1 to 4094")
-            outer = f"{name}{number}"
+            carrier = [one for one in planned if not one.tag][-1]
+            carrier.up = True       # else no VLAN on it can be
+            outer = carrier.name
             cable = Cable(word, f"{outer}.{int(tag)}", bridge, outer=outer, tag=int(tag))
         else:
             number += 1
@@ -158,8 +161,9 @@ def plug(planned, state, network, log):
     own = [cable.name for cable in planned if not cable.bridge]
     if own:
         run_ifupdown("ifup", own, log)
-        for name in own:
-            namespaces.bring_up(name)
+    for cable in planned:
+        if not cable.up:
+            namespaces.bring_up(cable.name)
 
 
 def record_index(cable, state):
@@ -304,7 +308,7 @@ def new_link(netlink, cable, index, network):
     described.append(("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", kind), ("IFLA_INFO_DATA", {"attrs": data})]}))
     message = link()
     message["index"] = index
-    message["flags"] = message["change"] = IFF_UP if cable.bridge else 0
+    message["flags"] = message["change"] = IFF_UP if cable.up else 0
     message["attrs"] = described
     message["header"]["type"] = RTM_NEWLINK
     message["header"]["flags"] = netlink.NLM_F_REQUEST | netlink.NLM_F_ACK | netlink.NLM_F_CREATE | netlink.NLM_F_EXCL
@@ -370,10 +374,15 @@ def far_interfaces(init):
     return found
 
 
-def remove(noted):
-    """Remove the cables {name: index}, each if it still is the interface of that index and name."""
+def remove(records):
+    """Remove the cables on record, each if it still is the interface of that index and name.
+
+    The VLANs on them go with them.
+    """
+    cables = recorded(records)
+    interfaces = cables | recorded(records, "vlan")
     null = posix.open("/dev/null", posix.O_RDWR)
-    take_down([name for name, index in noted.items() if index_of(name) in (0, index)], null)
+    take_down([name for name, index in interfaces.items() if index_of(name) in (0, index)], null)
     posix.close(null)
-    for name, index in noted.items():
+    for name, index in cables.items():
         namespaces.delete_link(index, name)

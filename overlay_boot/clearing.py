@@ -32,7 +32,7 @@ def clear_leftovers(state):
         cgroup.remove(records["cgroup"])
     if any(key.startswith("cable:") for key in records):
         from . import cables
-        cables.remove(cables.recorded(records))
+        cables.remove(records)
     if "netns" in records:
         network.remove(state.name, records["netns"])
 

@@ -1,7 +1,7 @@
 """VLANs on cables: made as asked for, with tagged frames on the cable, and gone with the subhost.
 
 What of them needs no kernel that has 802.1Q is in test_cables.py.  Where this kernel has not got it, the tests of this
-file are run in a machine of which OVERLAY_BOOT_VM names the runner: a command that takes --share DIR -- COMMAND and runs
+file are run in a machine of which OVERLAY_BOOT_VM names the runner: a command that takes --timeout SECONDS --share DIR -- COMMAND and runs
 COMMAND in a fresh Debian, with DIR on /share.  Without that they are not run.
 """
 import contextlib
