@@ -310,7 +310,6 @@ cdef int watch(Plan *plan, pid_t child, int signals, int console) noexcept nogil
 cdef void let_go(Plan *plan) noexcept nogil:
     """PID 1 has been executed: what only the boot needed goes, and the boot is told."""
     cdef int null
-    close(plan.mounts)
     close(plan.network)
     close(plan.cgroup)
     close(plan.live)
@@ -329,13 +328,19 @@ cdef void let_go(Plan *plan) noexcept nogil:
 
 
 cdef int clear_up(Plan *plan, int status) noexcept nogil:
-    """Execute CLEAR, unless a command holds the lock that will do it, as a stop does."""
+    """Execute CLEAR, unless a command holds the lock that will do it, as a stop does.
+
+    MOUNTS, which the kernel takes down when nobody has it any more, and syncs
+    the file system of UPPER for, are left to us by PID 1: a stop does the rest
+    meanwhile.
+    """
     cdef char *command[4]
     cdef char number[LINE]
     if lock(plan.state, F_SETLK, F_WRLCK, COMMAND_BYTE) < 0:
         if is_locked(plan.state, STOP_BYTE) or not plan.running:
             return status
         lock(plan.state, F_SETLKW, F_WRLCK, COMMAND_BYTE)
+    close(plan.mounts)
     number[0] = 0
     put_number(number, status)
     command[0] = plan.clear

@@ -137,13 +137,15 @@ class ShellVersion(Subhost):
         return process.private_dirty(process.tree(self.outer))
 
     def stop(self):
-        """Its stop returns while its processes still end: that they do is seen to after the time was taken."""
+        """Until its processes have ended: the command itself returns before that."""
         pidfds = [os.pidfd_open(pid) for pid in process.tree(self.outer or self._find_outer())]
-        elapsed = super().stop()
+        start = process.now()
+        super().stop()
         for pidfd in pidfds:
             if not select.select([pidfd], [], [], process.PATIENCE)[0]:
                 raise Failed(f"{self.name} does not stop")
             os.close(pidfd)
+        elapsed = process.now() - start
         process.until(lambda: not any(map(os.path.exists, self.interfaces)), f"the cables of {self.name} are gone")
         return elapsed
 

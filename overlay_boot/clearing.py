@@ -13,6 +13,11 @@ def clear(state):
     subhost that has ended and for one that was stopped.
     """
     clear_leftovers(state)
+    forget(state)
+
+
+def forget(state):
+    """The last of it: remove the note, and what all subhosts have in common if this was the last one."""
     tidy()
     state.remove()
 

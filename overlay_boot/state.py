@@ -19,7 +19,7 @@ import posix
 import select
 import time
 
-from . import interruption, paths
+from . import paths
 from .errors import Failure, step
 from .namespaces import lock, locked_by
 
@@ -88,6 +88,7 @@ def claim(name):
     Waits for a stop to end.  Raises Failure if the subhost is running, or is
     being booted by another process.
     """
+    from . import interruption
     while True:
         try:
             posix.mkdir(DIRECTORY, 0o700)
@@ -143,8 +144,7 @@ def has_ended(pidfd, seconds=0):
     """Whether the process of a descriptor ends within the time."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    with interruption.Wait():
-        return bool(poll.poll(max(0, seconds) * 1000))
+    return bool(poll.poll(max(0, seconds) * 1000))
 
 
 class Running:

@@ -40,9 +40,10 @@ def stop(config):
         stop_services(running)
         terminate(running)
     finally:
-        from .clearing import clear
-        clear(state)
+        from .clearing import clear_leftovers, forget
+        clear_leftovers(state)
         end_keeper(running)
+        forget(state)
 
 
 def refuse_others(config, state):
@@ -144,7 +145,7 @@ def ends(running, seconds):
 
 
 def end_keeper(running):
-    """It ends with PID 1, unless somebody has stopped it."""
+    """It ends after PID 1, when the mounts are gone, unless somebody has stopped it."""
     if not has_ended(running.keeper_fd, PATIENCE):
         send(running.keeper_fd, _signal.SIGKILL)
         has_ended(running.keeper_fd, PATIENCE)
