@@ -15,6 +15,7 @@ import struct
 from machine import run, wait_for, write
 
 NEWNS, NEWNET = 0x00020000, 0x40000000      # setns(2)
+MS_REC, MS_PRIVATE = 0x4000, 0x40000        # mount(2)
 LINK_GROUP, IFNAME = 1, 3                   # rtnetlink(7)
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -23,6 +24,13 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def _checked(result):
     if result < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def _chroot(fd):
+    """setns(2) leads to the root of the mount namespace: all this may be in a chroot."""
+    os.fchdir(fd)
+    os.chroot(".")
+    os.close(fd)
 
 
 class Host:
@@ -36,7 +44,7 @@ class Host:
     def __enter__(self):
         self.back = [(os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC), flag)
                      for kind, flag in (("net", NEWNET), ("mnt", NEWNS))]
-        self.directory = os.open(".", os.O_RDONLY)
+        self.root, self.directory = os.open("/", os.O_RDONLY), os.open(".", os.O_RDONLY)
         _checked(_libc.unshare(NEWNS | NEWNET))
         try:
             self._furnish()
@@ -49,11 +57,19 @@ class Host:
         for fd, flag in self.back:
             _checked(_libc.setns(fd, flag))
             os.close(fd)
+        _chroot(self.root)
         os.fchdir(self.directory)
         os.close(self.directory)
 
+    def _make_private(self):
+        own, root = os.open("/proc/self/ns/mnt", os.O_RDONLY), os.open("/", os.O_RDONLY)
+        _checked(_libc.setns(own, NEWNS))
+        os.close(own)
+        _checked(_libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None))
+        _chroot(root)
+
     def _furnish(self):
-        done("mount", "--make-rprivate", "/")
+        self._make_private()
         done("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run")
         for made in ("network", "lock", "groups"):
             os.mkdir(f"/run/{made}")
