@@ -41,14 +41,18 @@ class View:
 def unshare_mounts():
     """Enter a copy of the host's mount namespace, that is ours; the views of the host and of ours."""
     host = View()
-    namespaces.unshare(namespaces.NEWNS)
-    own = View()
-    here = posix.open(".", DIRECTORY)
-    namespaces.setns(own.mounts, namespaces.NEWNS)      # its own root: ours, in a chroot, is no mount
-    namespaces.mount(None, "/", None, namespaces.REC | namespaces.PRIVATE)
-    own.enter()
-    posix.fchdir(here)
-    posix.close(here)
+    try:
+        namespaces.unshare(namespaces.NEWNS)
+        own = View()
+        here = posix.open(".", DIRECTORY)
+        namespaces.setns(own.mounts, namespaces.NEWNS)      # its own root: ours, in a chroot, is no mount
+        namespaces.mount(None, "/", None, namespaces.REC | namespaces.PRIVATE)
+        own.enter()
+        posix.fchdir(here)
+        posix.close(here)
+    except OSError:
+        host.enter()
+        raise
     return host, own
 
 

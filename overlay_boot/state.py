@@ -15,6 +15,7 @@ written before the thing is made.  It is cleared by whoever holds COMMAND.
 A process loses its locks when it closes any descriptor of the file: it is
 opened once.
 """
+import _signal
 import posix
 import select
 import time
@@ -26,7 +27,8 @@ from .namespaces import lock, locked_by
 DIRECTORY = "/run/overlay-boot"
 COMMAND, KEEPER, STOP = 0, 1, 2     # _native/keeper.pyx has them too
 PATIENCE = 5                        # seconds, for what takes milliseconds
-MOMENT = 0.05                       # seconds, for a process that may be dying already
+MOMENT = 0.05                       # seconds, for a process that may be ending already
+PF_EXITING = 4                      # linux/sched.h, in proc(5)'s flags
 
 
 class State:
@@ -114,7 +116,7 @@ def claim(name):
             keeper = state.keeper()
             if not keeper:
                 return state
-            if not is_ending(state):
+            if not is_ending(state, keeper):
                 raise Failure(f"{name} is running already, from {state.records().get('config')}")
             state.close()
             wait_for(keeper)
@@ -122,10 +124,23 @@ def claim(name):
         state.close()
 
 
-def is_ending(state):
-    """Whether PID 1 is gone, and the keeper about to clear up."""
+def is_ending(state, keeper):
+    """Whether the keeper was killed; or PID 1 is gone, and the keeper about to clear up."""
+    if is_killed(keeper):
+        return wait_for(keeper)
     init = state.records().get("init")
-    return init is not None and wait_for(int(init), MOMENT)
+    return init is not None and wait_for(int(init), PATIENCE if is_killed(int(init)) else MOMENT)
+
+
+def is_killed(process):
+    """Whether a process is gone, or about to: on a busy machine a SIGKILL takes its time."""
+    try:
+        with open(f"/proc/{process}/stat", "rb", buffering=0) as file:
+            fields = file.read(1024).rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    flags, pending = int(fields[6]), int(fields[28])        # proc(5): (9) flags, (31) signal
+    return bool(flags & PF_EXITING or pending & 1 << _signal.SIGKILL - 1)
 
 
 def wait_for(process, seconds=PATIENCE):

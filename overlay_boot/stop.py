@@ -3,10 +3,13 @@ import _signal
 import posix
 import time
 
-from . import REAPER_MARK, namespaces
+from . import REAPER_MARK, namespaces, paths
 from .errors import Failure, complain, reason, step
 from .namespaces import lock, locked_by
-from .state import COMMAND, PATIENCE, STOP, Running, State, has_ended, wait_for
+from .state import COMMAND, PATIENCE, STOP, Running, State, has_ended, is_killed, wait_for
+
+# What a full init system, known by its program's name, takes for a request to shut down: systemd(1), init(8).
+SHUT_DOWN = {"systemd": _signal.SIGRTMIN + 3, "init": _signal.SIGPWR}
 
 
 def stop(config):
@@ -49,7 +52,8 @@ def stop(config):
 def refuse_others(config, state):
     """A subhost of the same name from another file is not ours to stop."""
     other = state.records().get("config", config.path)
-    if other != config.path and (state.keeper() or locked_by(state.fd, COMMAND)):
+    keeper = state.keeper()
+    if other != config.path and (keeper and not is_killed(keeper) or locked_by(state.fd, COMMAND)):
         raise Failure(f"{config.name} is running from {other}, not from {config.path}")
 
 
@@ -89,12 +93,15 @@ def send(pidfd, number):
 def stop_services(running):
     """Stop what START has started, in reverse order; each may take as long as STOP_TIMEOUT."""
     words = running.records.get("start", "").split()
-    if not words or has_ended(running.init_fd):
+    if not words:
         return
     from . import cgroup, log, processes
     seconds = float(running.records["timeout"])
     own = posix.open("/proc/self/ns/pid", posix.O_RDONLY)
-    namespaces.setns(running.init_fd, namespaces.NEWPID)        # for children
+    try:
+        namespaces.setns(running.init_fd, namespaces.NEWPID)    # for children
+    except ProcessLookupError:          # it has just ended
+        return
     group = cgroup.opened(running.records["cgroup"])
     if takes_requests(running.init):
         send(running.init_fd, _signal.SIGUSR1)      # to stay, though the last service has ended
@@ -125,6 +132,10 @@ def terminate(running):
 def ends(running, seconds):
     """Ask everything to end; whether it does within the time."""
     end = time.monotonic() + seconds
+    shut_down = SHUT_DOWN.get(program(running.init))
+    if shut_down:
+        send(running.init_fd, shut_down)
+        return has_ended(running.init_fd, seconds)
     if not takes_requests(running.init):
         ask_each_to_end(running)
         # PID 1 may be the shell that is starting services, which takes no
@@ -160,6 +171,14 @@ def ask_each_to_end(running):
         if process == running.init or process in remaining(running):
             send(pidfd, _signal.SIGTERM)
         posix.close(pidfd)
+
+
+def program(process):
+    """The name of the program that a process executes."""
+    try:
+        return paths.name(posix.readlink(f"/proc/{process}/exe")).removesuffix(" (deleted)")
+    except OSError:
+        return ""
 
 
 def takes_requests(process):

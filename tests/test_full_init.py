@@ -1,0 +1,100 @@
+"""A full init system as PID 1: Debian's systemd and sysvinit, each in a root file system made by mmdebstrap(1)."""
+import os
+import re
+import shutil
+
+import pytest
+from conftest import cannot_run
+from machine import is_alive, read, run, wait_for, write
+from network import files_of
+
+EXAMPLES = f"{os.path.dirname(os.path.dirname(os.path.abspath(__file__)))}/conf-examples"
+SUITE = "bookworm"
+SLOW = 60       # seconds, for an init system
+UNIT = "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\nExecStop=/usr/bin/touch /was-stopped\n"
+RC = "#!/bin/sh\necho $1 >/was-left-for\n[ $1 != 0 ] || exec halt -f\n"
+
+
+@pytest.fixture(scope="module")
+def made(run_directory):
+    """Makes a root file system, once: made(example), as the example says."""
+    if not shutil.which("mmdebstrap"):
+        cannot_run("no mmdebstrap")
+
+    def make(example):
+        root = f"{run_directory}/{example}.debian"
+        if not os.path.exists(root):
+            include = re.search(r"mmdebstrap (--include=\S+)", read(f"{EXAMPLES}/{example}.conf"))[1]
+            ended = run("mmdebstrap", "--mode=root", "--variant=minbase", include, SUITE, root, seconds=250)
+            assert ended.returncode == 0, ended.stderr[-2000:]
+        return root
+
+    return make
+
+
+@pytest.fixture
+def booted(subhost, made):
+    """A subhost as the example has it, over such a root."""
+    def boot(example, more=None):
+        """With files of the example's own, and more of them: {path: text}, programs where that begins with #!."""
+        one = subhost()
+        text = read(f"{EXAMPLES}/{example}.conf")
+        write(one.conf, re.sub("^LOWER=.*", f"LOWER={made(example)}", text, flags=re.MULTILINE))
+        for path, content in files_of(text).items():
+            one.write(path.removeprefix("root/"), content)
+        for path, content in (more or {}).items():
+            one.write(path, content, 0o755 if content.startswith("#!") else 0o644)
+        return one.booted()
+    return boot
+
+
+def stops_by_itself(one):
+    """It is asked, shuts down, and nobody has to be killed."""
+    init = one.init
+    one.stopped(seconds=SLOW)
+    assert not is_alive(init)
+
+
+def test_systemd(booted, terminal):
+    one = booted("systemd", {"etc/systemd/system/x.service": UNIT})
+    wait_for(lambda: one.go("systemctl", "is-system-running").stdout.strip() in ("running", "degraded"), SLOW)
+    assert one.go("systemctl", "is-active", "multi-user.target").stdout == "active\n"
+    assert one.sh("cat /proc/1/comm") == "systemd"
+    assert "systemd-journal" in one.sh("cat /proc/[0-9]*/comm")
+    one.inside("systemctl", "start", "x")
+    shell = terminal("overlay-go", one.name)
+    shell.type("echo $HOME $USER; tty; exit\n")
+    assert "/root root" in shell.expect("/dev/pts/")
+    assert shell.ended() == 0
+    stops_by_itself(one)
+    assert os.path.exists(f"{one.upper}/was-stopped")
+
+
+def test_sysvinit(booted):
+    one = booted("sysvinit", {"etc/init.d/rc": RC})
+    wait_for(lambda: "2" in one.go("runlevel").stdout.split(), SLOW)
+    assert one.sh("cat /proc/1/comm") == "init"
+    stops_by_itself(one)
+    assert read(f"{one.upper}/was-left-for") == "0\n"
+
+
+@pytest.mark.parametrize("example", ["systemd", "sysvinit"])
+def test_a_poweroff_from_inside(booted, example, machine):
+    one = booted(example)
+    if example == "systemd":
+        wait_for(lambda: one.go("systemctl", "is-active", "multi-user.target").returncode == 0, SLOW)
+        one.go("systemctl", "poweroff")
+    else:
+        wait_for(lambda: "2" in one.go("runlevel").stdout.split(), SLOW)
+        one.go("shutdown", "-h", "now")
+    wait_for(one.is_gone, SLOW)
+    machine.is_as_before()
+
+
+def test_one_that_takes_no_notice_is_killed(subhost, made):
+    """As Debian's inittab has it: SIGPWR comes to nothing."""
+    one = subhost(LOWER=made("sysvinit"), INIT="echo exec /sbin/init", STOP_TIMEOUT="1").booted()
+    wait_for(lambda: "2" in one.go("runlevel").stdout.split(), SLOW)
+    stopped = one.stop()
+    assert stopped.returncode == 0 and stopped.stderr.count("\n") == 1
+    assert f"{one.name}: killed after 1 s: " in stopped.stderr
