@@ -25,6 +25,7 @@ def boot(config, *, foreground=False):
     try:
         clear_leftovers(state)
         state.forget()
+        refuse_inherited(config.name)
         state.record("config", config.path)
         group = cgroup.make(state)
         host, own = rootfs.unshare_mounts()
@@ -65,6 +66,13 @@ def boot(config, *, foreground=False):
         except (OSError, Failure) as error:
             complain(f"cannot undo all of the boot: {reason(error)}")
         raise
+
+
+def refuse_inherited(name):
+    """A network namespace of that name may be of a subhost that the shell version has booted."""
+    if paths.kind(f"{network.DIRECTORY}/{name}"):
+        from . import shellversion
+        shellversion.refuse_running(name)
 
 
 def plug(config, state, net, log):

@@ -33,6 +33,9 @@ def tidy():
 def clear_leftovers(state):
     """Remove from the host what was noted, by this boot or by a predecessor that was killed."""
     records = state.records()
+    if "shell" in records:
+        from . import shellversion
+        shellversion.end(state.name, records["shell"])
     if "cgroup" in records:
         cgroup.remove(records["cgroup"])
     if any(key.startswith("cable:") for key in records):

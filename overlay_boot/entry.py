@@ -21,7 +21,7 @@ def enter(running, command, user=None):
         return execute(running, command, user)
     except (OSError, NotExecuted):
         if has_ended(running.init_fd, 0.1):
-            raise Failure(f"{running.state.name} is not running") from None
+            raise Failure(f"{running.name} is not running") from None
         raise
 
 

@@ -6,6 +6,7 @@ from . import cgroup, paths
 from .config import read
 from .errors import Failure
 from .namespaces import locked_by
+from .network import DIRECTORY as NAMESPACES
 from .state import COMMAND, STOP, Running, State, names
 
 LISTED = "/etc/subhosts.conf"
@@ -19,7 +20,8 @@ def subhosts():
     (seconds of the epoch), processes, memory (bytes), cables (see cables.describe),
     config; None where there is nothing to tell.
     """
-    rows = [row for row in map(of_state, names()) if row]
+    states = names()
+    rows = [row for row in [*map(of_state, states), *inherited(states)] if row]
     known = {row["config"] for row in rows}
     return rows + [of_file(path) for path in listed() if real(path) not in known]
 
@@ -50,6 +52,28 @@ def of_state(name):
         return None                     # it has just gone
     finally:
         state.close()
+
+
+def inherited(states):
+    """The rows of the subhosts that the shell version has booted: of network namespaces that have no state file."""
+    try:
+        if not set(posix.listdir(NAMESPACES)).difference(states):
+            return []
+    except FileNotFoundError:
+        return []
+    from . import shellversion
+    return map(of_inherited, shellversion.find_others(states))
+
+
+def of_inherited(running):
+    try:
+        members = running.members()
+        running.records |= running.plugged()
+        return row(running.name, "running", running.records["config"], pid=running.init,
+                   since=float(running.records["since"]), processes=len(members), memory=sum(map(resident, members)),
+                   cables=plugged(running))
+    except OSError:
+        return None                     # it has just gone
 
 
 def usage(running):

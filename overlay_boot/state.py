@@ -83,6 +83,22 @@ def tidy():
         pass
 
 
+def made(name):
+    """The state file, which is made if there is none."""
+    while True:
+        try:
+            posix.mkdir(DIRECTORY, 0o700)
+        except FileExistsError:
+            pass
+        try:
+            return State(name, create=True)
+        except FileNotFoundError:       # another command has just removed the directory
+            continue
+        except OSError:
+            tidy()
+            raise
+
+
 @step("take the name")
 def claim(name):
     """The state file for a boot, with COMMAND locked.
@@ -92,17 +108,7 @@ def claim(name):
     """
     from . import interruption
     while True:
-        try:
-            posix.mkdir(DIRECTORY, 0o700)
-        except FileExistsError:
-            pass
-        try:
-            state = State(name, create=True)
-        except FileNotFoundError:       # another command has just removed the directory
-            continue
-        except OSError:
-            tidy()
-            raise
+        state = made(name)
         if locked_by(state.fd, STOP):
             with interruption.Wait():
                 lock(state.fd, STOP, wait=True)
@@ -165,12 +171,12 @@ def has_ended(pidfd, seconds=0):
 class Running:
     """A running subhost: descriptors of its keeper and of its PID 1."""
 
-    __slots__ = ("init", "init_fd", "keeper", "keeper_fd", "records", "state")
+    __slots__ = ("init", "init_fd", "keeper", "keeper_fd", "name", "records", "state")
 
     @step("find the processes of the subhost")
     def __init__(self, state):
         """Raises ProcessLookupError if it is not running (any more)."""
-        self.state = state
+        self.state, self.name = state, state.name
         self.keeper = state.keeper()
         if not self.keeper:
             raise ProcessLookupError
@@ -188,6 +194,15 @@ class Running:
         posix.close(self.keeper_fd)
         posix.close(self.init_fd)
 
+    def members(self):
+        """The process ids of all that is in its control group."""
+        from . import cgroup
+        group = cgroup.opened(self.records["cgroup"])
+        try:
+            return cgroup.members(group)
+        finally:
+            posix.close(group)
+
 
 def parent(process):
     """The parent's process id, proc(5)."""
@@ -199,18 +214,28 @@ def parent(process):
 
 
 def running(name):
-    """The running subhost NAME.  Raises Failure if it is not."""
+    """The running subhost NAME, of the shell version too.  Raises Failure if it is not."""
+    if name in names():                 # no path, however it is written
+        found = of_state(name)
+    else:
+        from . import shellversion
+        found = next((one for one in shellversion.find_others(names()) if one.name == name), None)
+    if not found:
+        raise Failure(f"{name} is not running")
+    return found
+
+
+def of_state(name):
+    """The running subhost of a state file, or None."""
     try:
-        if name not in names():         # no path, however it is written
-            raise FileNotFoundError
         state = State(name)
     except FileNotFoundError:
-        raise Failure(f"{name} is not running") from None
+        return None
     try:
         return Running(state)
     except ProcessLookupError:
         state.close()
-        raise Failure(f"{name} is not running") from None
+        return None
 
 
 def names():
@@ -224,13 +249,10 @@ def names():
 
 
 def all_running():
-    """Every running subhost, in the order of their boots."""
-    found = []
-    for name in names():
-        try:
-            found.append(running(name))
-        except Failure:
-            pass
+    """Every running subhost, of the shell version too, in the order of their boots."""
+    from . import shellversion
+    known = names()
+    found = [*filter(None, map(of_state, known)), *shellversion.find_others(known)]
     found.sort(key=lambda one: float(one.records.get("since", 0)))
     return found
 

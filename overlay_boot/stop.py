@@ -6,7 +6,8 @@ import time
 from . import REAPER_MARK, namespaces, paths
 from .errors import Failure, complain, reason, step
 from .namespaces import lock, locked_by
-from .state import COMMAND, PATIENCE, STOP, Running, State, has_ended, is_killed, wait_for
+from .network import DIRECTORY as NAMESPACES
+from .state import COMMAND, PATIENCE, STOP, Running, State, has_ended, is_killed, made, wait_for
 
 # What a full init system, known by its program's name, takes for a request to shut down: systemd(1), init(8).
 SHUT_DOWN = {"systemd": _signal.SIGRTMIN + 3, "init": _signal.SIGPWR}
@@ -18,7 +19,7 @@ def stop(config):
     Raises Failure if it is not running; left-overs of it are cleared then too.
     """
     try:
-        state = State(config.name)
+        state = made(config.name) if may_be_inherited(config.name) else State(config.name)
     except FileNotFoundError:
         from .clearing import tidy
         tidy()
@@ -30,15 +31,14 @@ def stop(config):
         if interrupted:
             return
         raise Failure(f"{config.name} is not running")
-    try:
-        running = Running(state)
-    except ProcessLookupError:
+    running = find(config, state)
+    if not running:
         from .clearing import clear
         kill_keeper(state)
         clear(state)
         if interrupted:
             return
-        raise Failure(f"{config.name} is not running") from None
+        raise Failure(f"{config.name} is not running")
     try:
         stop_services(running)
         terminate(running)
@@ -47,6 +47,22 @@ def stop(config):
         clear_leftovers(state)
         end_keeper(running)
         forget(state)
+
+
+def may_be_inherited(name):
+    """Whether the shell version may have booted it: a network namespace of its name is there."""
+    return bool(paths.kind(f"{NAMESPACES}/{name}"))
+
+
+def find(config, state):
+    """The running subhost, or one that the shell version has booted; None if there is none."""
+    try:
+        return Running(state)
+    except ProcessLookupError:
+        if not may_be_inherited(config.name):
+            return None
+        from . import shellversion
+        return shellversion.take_over(config, state)
 
 
 def refuse_others(config, state):
@@ -124,7 +140,7 @@ def terminate(running):
     seconds = running.records["timeout"]
     if not ends(running, float(seconds)):
         killed = described(remaining(running) or [running.init])
-        complain(f"{running.state.name}: killed after {seconds} s: {', '.join(killed)}")
+        complain(f"{running.name}: killed after {seconds} s: {', '.join(killed)}")
         send(running.init_fd, _signal.SIGKILL)
         has_ended(running.init_fd, PATIENCE)
 
@@ -163,12 +179,15 @@ def end_keeper(running):
 
 
 def ask_each_to_end(running):
+    asked = {}
     for process in [*remaining(running), running.init]:
         try:
-            pidfd = posix.pidfd_open(process)
+            asked[process] = posix.pidfd_open(process)
         except ProcessLookupError:
             continue
-        if process == running.init or process in remaining(running):
+    still = {*remaining(running), running.init}     # else the number may be another process's by now
+    for process, pidfd in asked.items():
+        if process in still:
             send(pidfd, _signal.SIGTERM)
         posix.close(pidfd)
 
@@ -196,12 +215,7 @@ def takes_requests(process):
 
 def remaining(running):
     """The processes of the subhost but PID 1."""
-    from . import cgroup
-    group = cgroup.opened(running.records["cgroup"])
-    try:
-        return [process for process in cgroup.members(group) if process != running.init]
-    finally:
-        posix.close(group)
+    return [process for process in running.members() if process != running.init]
 
 
 def described(members):

@@ -13,7 +13,7 @@ def command(arguments):
     require_root()
     if not arguments:
         for one in all_running():
-            write(1, f"{one.state.name}\n")
+            write(1, f"{one.name}\n")
         return None
     name, *words = arguments
     return enter(running(name), words, user)
