@@ -3,7 +3,7 @@ import _signal
 import posix
 import select
 
-from . import cgroup, namespaces, paths, processes, rootfs
+from . import cgroup, namespaces, paths, processes, rootfs, state
 from .errors import Failure
 from .state import has_ended
 
@@ -13,6 +13,15 @@ HANDED_ON = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT)
 NOT_EXECUTABLE, NOT_FOUND = 126, 127        # as a shell says it
 PTMX = (5, 2)                               # Linux's admin-guide/devices.txt
 LONGEST_FILE = 1 << 20
+
+
+def find(name):
+    """The running subhost NAME, which may be one that the shell version has booted.  Raises Failure if it is not."""
+    try:
+        return state.running(name)
+    except Failure:
+        from . import shellversion
+        return shellversion.running(name)
 
 
 def enter(running, command, user=None):

@@ -62,7 +62,7 @@ def inherited(states):
     except FileNotFoundError:
         return []
     from . import shellversion
-    return map(of_inherited, shellversion.find_others(states))
+    return map(of_inherited, shellversion.find_others())
 
 
 def of_inherited(running):

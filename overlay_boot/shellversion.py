@@ -17,6 +17,7 @@ import _signal
 import posix
 
 from . import cables, cgroup, paths
+from . import state as states
 from .errors import Failure, step
 from .network import DIRECTORY
 from .state import PATIENCE, has_ended, parent
@@ -49,12 +50,25 @@ def find_all(names):
     return found
 
 
-def find_others(names):
-    """Those that are running and have other names."""
+def find_others():
+    """Those that are running, and have no state file."""
     try:
-        return find_all(set(posix.listdir(DIRECTORY)).difference(names))
+        return find_all(set(posix.listdir(DIRECTORY)).difference(states.names()))
     except FileNotFoundError:
         return []
+
+
+def all_running():
+    """Every running subhost, and these, in the order of their boots."""
+    return sorted([*states.all_running(), *find_others()], key=lambda one: float(one.records.get("since", 0)))
+
+
+def running(name):
+    """The running subhost NAME.  Raises Failure if it is not."""
+    found = next((one for one in find_others() if one.name == name), None)
+    if not found:
+        raise Failure(f"{name} is not running")
+    return found
 
 
 def refuse_running(name):

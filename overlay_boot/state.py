@@ -214,28 +214,18 @@ def parent(process):
 
 
 def running(name):
-    """The running subhost NAME, of the shell version too.  Raises Failure if it is not."""
-    if name in names():                 # no path, however it is written
-        found = of_state(name)
-    else:
-        from . import shellversion
-        found = next((one for one in shellversion.find_others(names()) if one.name == name), None)
-    if not found:
-        raise Failure(f"{name} is not running")
-    return found
-
-
-def of_state(name):
-    """The running subhost of a state file, or None."""
+    """The running subhost NAME.  Raises Failure if it is not."""
     try:
+        if name not in names():         # no path, however it is written
+            raise FileNotFoundError
         state = State(name)
     except FileNotFoundError:
-        return None
+        raise Failure(f"{name} is not running") from None
     try:
         return Running(state)
     except ProcessLookupError:
         state.close()
-        return None
+        raise Failure(f"{name} is not running") from None
 
 
 def names():
@@ -249,10 +239,13 @@ def names():
 
 
 def all_running():
-    """Every running subhost, of the shell version too, in the order of their boots."""
-    from . import shellversion
-    known = names()
-    found = [*filter(None, map(of_state, known)), *shellversion.find_others(known)]
+    """Every running subhost, in the order of their boots."""
+    found = []
+    for name in names():
+        try:
+            found.append(running(name))
+        except Failure:
+            pass
     found.sort(key=lambda one: float(one.records.get("since", 0)))
     return found
 

@@ -1,7 +1,6 @@
 """overlay-go(8): enter a running subhost."""
-from ..entry import enter
+from ..entry import enter, find
 from ..errors import write
-from ..state import all_running, running
 from . import require_root, run
 
 
@@ -12,11 +11,12 @@ def command(arguments):
         user, arguments = options.user, [options.name, *options.command] if options.name else []
     require_root()
     if not arguments:
+        from ..shellversion import all_running
         for one in all_running():
             write(1, f"{one.name}\n")
         return None
     name, *words = arguments
-    return enter(running(name), words, user)
+    return enter(find(name), words, user)
 
 
 def parser():
