@@ -1,0 +1,59 @@
+"""overlay-boot 1.6.4, the set of shell scripts that this program replaces, out of Debian's unstable suite."""
+import glob
+import os
+import shutil
+
+from machine import run
+
+VERSION = "1.6.4-1"
+CACHE = f"{os.path.dirname(os.path.dirname(os.path.abspath(__file__)))}/build/shellversion"
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+
+
+class Unavailable(Exception):
+    """It cannot be had here; why not."""
+
+
+def unpacked(directory):
+    """Unpack it into the directory; the path of its program directory."""
+    done = run("dpkg-deb", "--extract", package(), directory)
+    if done.returncode:
+        raise Unavailable(done.stderr.strip())
+    return f"{directory}/var/lib/overlay-boot"
+
+
+def package():
+    """The .deb, which is downloaded once."""
+    pattern = f"{CACHE}/overlay-boot_{VERSION}_*.deb"
+    if not glob.glob(pattern):
+        download()
+    return glob.glob(pattern)[0]
+
+
+def download():
+    """By apt with package lists of its own: the machine's are not touched."""
+    source = unstable()
+    os.makedirs(f"{CACHE}/lists/partial", exist_ok=True)
+    with open(f"{CACHE}/unstable.list", "w") as file:
+        file.write(source)
+    options = ["-q", "-o", f"Dir::Etc::SourceList={CACHE}/unstable.list", "-o", "Dir::Etc::SourceParts=/dev/null",
+               "-o", f"Dir::State::Lists={CACHE}/lists", "-o", f"Dir::Cache={CACHE}/cache", "-o", "APT::Sandbox::User=root"]
+    try:
+        for words in (["update"], ["download", f"overlay-boot={VERSION}"]):
+            done = run("apt-get", *options, *words, cwd=CACHE, seconds=200)
+            if done.returncode or not words[1:] and "Err:" in done.stdout:
+                raise Unavailable(f"apt-get {words[0]}: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
+    finally:
+        for made in ("lists", "cache"):
+            shutil.rmtree(f"{CACHE}/{made}", ignore_errors=True)
+
+
+def unstable():
+    """The source line of the unstable suite, from where the machine gets its own packages."""
+    done = run("apt-get", "indextargets", "--format", "$(LABEL) $(COMPONENT) $(REPO_URI)", "Created-By: Packages")
+    for line in done.stdout.splitlines():
+        label, component, place = line.split()
+        if (label, component) == ("Debian", "main"):
+            signed = f" [signed-by={KEYRING}]" if os.path.exists(KEYRING) else ""
+            return f"deb{signed} {place} sid main\n"
+    raise Unavailable("apt knows no archive of Debian's here")
