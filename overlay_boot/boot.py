@@ -70,7 +70,7 @@ def boot(config, *, foreground=False):
 
 def refuse_inherited(name):
     """A network namespace of that name may be of a subhost that the shell version has booted."""
-    if paths.kind(f"{network.DIRECTORY}/{name}"):
+    if network.is_there(name):
         from . import shellversion
         shellversion.refuse_running(name)
 

@@ -11,10 +11,15 @@ DIRECTORY = "/run/netns"
 MADE = f"{STATES}/.netns-is-ours"       # no NAME is that long
 
 
+def is_there(name):
+    """Whether there is a network namespace of that name, whoever has made it."""
+    return bool(paths.kind(f"{DIRECTORY}/{name}"))
+
+
 @step("make the network namespace")
 def make(state):
     """Make the network namespace, with lo up, and return a descriptor of it."""
-    if paths.kind(f"{DIRECTORY}/{state.name}"):
+    if is_there(state.name):
         raise Failure(f"a network namespace {DIRECTORY}/{state.name} is there already, and is not ours")
     host = posix.open("/proc/self/ns/net", posix.O_RDONLY)
     namespaces.unshare(namespaces.NEWNET)

@@ -6,7 +6,6 @@ import time
 from . import REAPER_MARK, namespaces, paths
 from .errors import Failure, complain, reason, step
 from .namespaces import lock, locked_by
-from .network import DIRECTORY as NAMESPACES
 from .state import COMMAND, PATIENCE, STOP, Running, State, has_ended, is_killed, made, wait_for
 
 # What a full init system, known by its program's name, takes for a request to shut down: systemd(1), init(8).
@@ -18,12 +17,7 @@ def stop(config):
 
     Raises Failure if it is not running; left-overs of it are cleared then too.
     """
-    try:
-        state = made(config.name) if may_be_inherited(config.name) else State(config.name)
-    except FileNotFoundError:
-        from .clearing import tidy
-        tidy()
-        raise Failure(f"{config.name} is not running") from None
+    state = opened(config.name)
     lock(state.fd, STOP, wait=True)
     refuse_others(config, state)
     interrupted = interrupt_boot(state)
@@ -49,9 +43,19 @@ def stop(config):
         forget(state)
 
 
-def may_be_inherited(name):
-    """Whether the shell version may have booted it: a network namespace of its name is there."""
-    return bool(paths.kind(f"{NAMESPACES}/{name}"))
+def opened(name):
+    """The state file.  One is made where a network namespace of the name is: the shell version may have booted that.
+
+    Raises Failure if there is neither.
+    """
+    try:
+        return State(name)
+    except FileNotFoundError:
+        from . import clearing, network
+        if network.is_there(name):
+            return made(name)
+        clearing.tidy()
+        raise Failure(f"{name} is not running") from None
 
 
 def find(config, state):
@@ -59,8 +63,6 @@ def find(config, state):
     try:
         return Running(state)
     except ProcessLookupError:
-        if not may_be_inherited(config.name):
-            return None
         from . import shellversion
         return shellversion.take_over(config, state)
 

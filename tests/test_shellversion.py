@@ -369,6 +369,13 @@ def test_a_user_is_no_root(impostor, small_root):
     is_not_taken_for_one(impostor)
 
 
+def test_a_user_with_all_that_it_takes_is_no_root(impostor, small_root):
+    able = "+sys_admin,+sys_chroot"
+    impostor.pretend(small_root, "unshare", "--mount", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
+                     f"--inh-caps={able}", f"--ambient-caps={able}")
+    is_not_taken_for_one(impostor)
+
+
 def test_root_of_a_user_namespace_is_no_root(impostor, small_root):
     impostor.pretend(small_root, "unshare", "--mount", "--user", "--map-root-user")
     is_not_taken_for_one(impostor)
