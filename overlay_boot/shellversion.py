@@ -16,7 +16,7 @@ deleted, and the shell's files with it.
 import _signal
 import posix
 
-from . import cables, cgroup, paths
+from . import cgroup, paths
 from . import state as states
 from .errors import Failure, step
 from .network import DIRECTORY
@@ -137,6 +137,7 @@ class Subhost:
 
         An interface is one if the kernel says that the other end of it is in the subhost.
         """
+        from . import cables
         named = [one for one in posix.listdir(cables.INTERFACES)
                  if one.startswith(self.name) and one[len(self.name):].partition(".")[0].isdigit()]
         if not named:

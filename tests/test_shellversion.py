@@ -214,6 +214,16 @@ def test_it_is_not_booted_twice(inherited, directory, machine):
     machine.is_as_before()
 
 
+def test_two_stops_at_once(inherited, machine):
+    """The second one waits for the first, and finds nothing."""
+    one = inherited(CABLES="=", START="/opt/first", files={"opt/first": SERVICE})
+    stops = [start(STOP, one.conf) for _ in range(2)]
+    said = sorted(stop.communicate()[1].decode() for stop in stops)
+    assert sorted(stop.returncode for stop in stops) == [0, 1]
+    assert said == ["", f"overlay-stop: {one.name} is not running\n"]
+    machine.is_as_before()
+
+
 def test_our_boot_follows_the_stop(inherited, machine):
     one = inherited(CABLES="=", START="/opt/first", files={"opt/first": SERVICE})
     one.stopped()
