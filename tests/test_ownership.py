@@ -5,7 +5,7 @@ import signal
 import subprocess
 
 import pytest
-from machine import (BOOT, GO, LS, PROGRAMS, STATES, STOP, Subhost, descendants, is_alive, kill, mounts, namespaces, new_name, one_line, processes, read, run,
+from machine import (BOOT, GO, LS, STATES, STOP, Subhost, descendants, is_alive, kill, new_name, one_line, processes, read, run,
                      start, wait_for, write)
 
 
@@ -155,9 +155,9 @@ def test_a_stop_during_a_boot_that_takes_no_notice(subhost, machine):
 def test_nobody_enters_before_pid_1_is_confined(subhost, machine):
     """While PID 1 still has the host's root, there is nothing to enter, whoever asks."""
     one = subhost()
-    boot = start("strace", "-f", "-o", "/dev/null", "-e", "inject=pivot_root:delay_enter=1000000", BOOT, one.conf)
+    boot = start("strace", "-f", "-o", "/dev/null", "-e", "inject=pivot_root:delay_enter=3000000", BOOT, one.conf)
     wait_for(lambda: list(descendants(boot.pid).values()).count("keeper") == 2)     # one of them to be PID 1
-    for _ in range(5):
+    for _ in range(3):
         entered = one.go("true")
         assert (entered.returncode, entered.stderr) == (1, f"overlay-go: {one.name} is not running\n")
         assert one.row()["state"] == "booting" and one.row()["pid"] is None
