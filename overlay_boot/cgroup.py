@@ -1,4 +1,4 @@
-"""The control group of a subhost, cgroups(7) version 2: overlay-boot/NAME.
+"""The control group of a subhost, cgroups(7) version 2: overlay-boot/NAME, or NAME below that of a delegated unit.
 
 Everything that a boot starts is born in it, and by it killed.  Where nobody has
 mounted the hierarchy (sysvinit), it is reached by a mount that only we see.
@@ -13,6 +13,7 @@ from .errors import Failure, step
 
 MOUNTED = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 PARENT = "overlay-boot"
+MARKS = ("trusted.delegate", "user.delegate")       # the second one for containers, where nobody can set the first
 
 
 def hierarchy():
@@ -41,16 +42,13 @@ def unescaped(path):
 @step("make the control group")
 def make(state):
     """Make the control group of a subhost, and return a descriptor of it."""
-    path = f"{PARENT}/{state.name}"
     root = hierarchy()
     try:
+        unit = delegated(root)
+        path = f"{unit or PARENT}/{state.name}"
         while True:
-            try:
-                posix.mkdir(PARENT, dir_fd=root)
-            except FileExistsError:
-                pass
-            else:
-                account(root)
+            if not unit:
+                make_parent(root)
             if paths.exists(path, root):
                 raise Failure(f"a control group {path} is there already, and is not ours")
             state.record("cgroup", path)
@@ -63,8 +61,49 @@ def make(state):
         posix.close(root)
 
 
-def account(root):
-    """Have memory and processes of subhosts counted, where the host does that at all."""
+def delegated(root):
+    """The control group that we are in, if its service manager leaves it to us to make others below it, else None.
+
+    That is `Delegate=` of systemd.resource-control(5).  What is set for the unit
+    then holds for the subhost.
+    """
+    path = own()
+    if not path:
+        return None
+    try:
+        group = posix.open(path, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW, dir_fd=root)
+    except FileNotFoundError:           # another part of the hierarchy is mounted there
+        return None
+    try:
+        # Below one that is a user's, he would have the subhost's processes in his hands.
+        return path if posix.fstat(group).st_uid == 0 and any(has_mark(group, mark) for mark in MARKS) else None
+    finally:
+        posix.close(group)
+
+
+def own():
+    """Our own control group, relative to the root of the hierarchy: "" if it is that, or cannot be seen from here."""
+    with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as groups:
+        path = next((line[4:].rstrip("\n") for line in groups if line.startswith("0::/")), "")
+    return "" if ".." in path.split("/") else path
+
+
+def has_mark(group, mark):
+    try:
+        return posix.getxattr(group, mark) == b"1"
+    except OSError:
+        return False
+
+
+def make_parent(root):
+    """Make the control group above those of all subhosts.
+
+    Memory and processes are counted in it, where the host does that at all.
+    """
+    try:
+        posix.mkdir(PARENT, dir_fd=root)
+    except FileExistsError:
+        return
     for controller in ("+memory", "+pids"):
         try:
             write(root, f"{PARENT}/cgroup.subtree_control", controller)
