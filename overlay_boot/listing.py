@@ -5,11 +5,11 @@ import time
 from . import cgroup, paths
 from .config import read
 from .errors import Failure
+from .listed import listed, real
 from .namespaces import locked_by
 from .network import DIRECTORY as NAMESPACES
 from .state import COMMAND, STOP, Running, State, names
 
-LISTED = "/etc/subhosts.conf"
 COLUMNS = ("name", "state", "pid", "since", "processes", "memory", "cables", "config")
 
 
@@ -104,23 +104,6 @@ def resident(process):
             return sum(int(line.split()[1]) << 10 for line in file if line.startswith("Pss:"))
     except OSError:
         return 0
-
-
-def listed():
-    """The configuration files in /etc/subhosts.conf."""
-    try:
-        with open(LISTED, encoding="utf-8", errors="surrogateescape") as file:
-            lines = file.readlines()
-    except FileNotFoundError:
-        return []
-    return [path for line in lines if "#" not in line for path in line.split()]
-
-
-def real(path):
-    try:
-        return paths.real(path)
-    except OSError:
-        return path
 
 
 def of_file(path):

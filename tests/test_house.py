@@ -22,8 +22,8 @@ COSTLY = {"os", "re", "argparse", "subprocess", "logging", "typing", "dataclasse
 LAYERS = [
     ["__init__", "namespaces", "paths"],
     ["errors", "interruption"],
-    ["config", "processes", "rootfs", "network", "cables", "cgroup", "state", "log", "hooks", "shellversion"],
-    ["check", "clearing", "listing", "entry", "stop", "boot"],
+    ["config", "processes", "rootfs", "network", "cables", "cgroup", "state", "log", "hooks", "listed", "shellversion"],
+    ["check", "clearing", "listing", "entry", "stop", "boot", "all"],
 ]
 
 

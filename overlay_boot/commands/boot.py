@@ -1,6 +1,7 @@
-"""overlay-boot(8): boot a subhost."""
+"""overlay-boot(8): boot a subhost, or all that are to start with the machine."""
 from ..boot import boot
 from ..config import Config
+from ..errors import DONE, FAILED
 from . import require_root, run
 
 
@@ -10,6 +11,9 @@ def command(arguments):
         return boot(Config(arguments[0], "overlay-boot"))
     options = parsed(arguments)
     require_root()
+    if options.all:
+        from ..all import boot_all
+        return DONE if boot_all() else FAILED
     if options.check:
         from ..check import report
         return report(options.conf)
@@ -27,13 +31,19 @@ def parser():
                       help="stay until the subhost ends, with its console here")
     kind.add_argument("--check", action="store_true",
                       help="only read and validate the configuration, and print every effective value")
+    kind.add_argument("--all", action="store_true",
+                      help="boot every subhost of /etc/subhosts.conf that is not running, side by side")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    parser.add_argument("conf", metavar="CONF", help="the configuration file, overlay-boot.conf(5)")
+    parser.add_argument("conf", metavar="CONF", nargs="?", help="the configuration file, overlay-boot.conf(5)")
     return parser
 
 
 def parsed(arguments):
-    return parser().parse_args(arguments)
+    syntax = parser()
+    options = syntax.parse_args(arguments)
+    if options.all == (options.conf is not None):
+        syntax.error("--all or CONF, one of them")
+    return options
 
 
 def main():

@@ -1,14 +1,20 @@
-"""overlay-stop(8): stop a subhost."""
+"""overlay-stop(8): stop a subhost, or all."""
 from ..config import Config
+from ..errors import DONE, FAILED
 from ..stop import stop
 from . import require_root, run
 
 
 def command(arguments):
-    if len(arguments) != 1 or arguments[0].startswith("-"):
-        arguments = [parser().parse_args(arguments).conf]
+    if len(arguments) == 1 and not arguments[0].startswith("-"):
+        require_root()
+        return stop(Config(arguments[0], "overlay-stop"))
+    options = parsed(arguments)
     require_root()
-    stop(Config(arguments[0], "overlay-stop"))
+    if options.all:
+        from ..all import stop_all
+        return DONE if stop_all() else FAILED
+    return stop(Config(options.conf, "overlay-stop"))
 
 
 def parser():
@@ -18,8 +24,18 @@ def parser():
     parser = argparse.ArgumentParser(
         prog="overlay-stop", description="Stop the subhost that a configuration file describes.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    parser.add_argument("conf", metavar="CONF", help="the configuration file that it was booted from")
+    parser.add_argument("--all", action="store_true",
+                        help="stop every subhost that is running, side by side, the last one booted first")
+    parser.add_argument("conf", metavar="CONF", nargs="?", help="the configuration file that it was booted from")
     return parser
+
+
+def parsed(arguments):
+    syntax = parser()
+    options = syntax.parse_args(arguments)
+    if options.all == (options.conf is not None):
+        syntax.error("--all or CONF, one of them")
+    return options
 
 
 def main():
