@@ -28,5 +28,13 @@ execute_after_dh_auto_install:
 execute_after_dh_fixperms:
 	chmod 2750 $(D)/var/log/overlay-boot
 
+# What the package does starts, stops or restarts no subhost. A template unit needs a call of its own.
+override_dh_installinit:
+	dh_installinit --name=subhosts --no-start --no-stop-on-upgrade
+
+override_dh_installsystemd:
+	dh_installsystemd --name=subhosts --no-start --no-stop-on-upgrade
+	dh_installsystemd --name=subhosts@ --no-enable --no-start --no-stop-on-upgrade
+
 override_dh_gencontrol:
 	dh_gencontrol -- -V"programs:Static-Built-Using=$$(dpkg-query -W -f '$${source:Package} (= $${source:Version})' musl-dev)"
