@@ -1,5 +1,6 @@
 """The machine that the benchmark borrows: a place to work on, and how it was before."""
 
+import contextlib
 import glob
 import os
 import secrets
@@ -13,6 +14,7 @@ import process
 PEER_GROUPS = ("lxc.pivot", "payload", "supervisor")
 MISSPELT_NULL = "/dev/nukk"
 NETNS = "/run/netns"
+LIST = "/etc/subhosts.conf"
 
 
 class Machine:
@@ -38,6 +40,18 @@ class Machine:
         for part in ("root", "work", "live"):
             os.makedirs(os.path.join(path, part))
         return path
+
+    @contextlib.contextmanager
+    def listed(self, files):
+        """For that time /etc/subhosts.conf lists the files; seen in this mount namespace only, which is the benchmark's."""
+        path = os.path.join(self.directory, "subhosts.conf")
+        with open(path, "w", encoding="utf-8") as file:
+            file.writelines(f"{one}\n" for one in files)
+        subprocess.run(["mount", "--bind", path, LIST], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["umount", LIST], check=True)
 
     def tidy(self):
         """Remove what is ours; return a list of what could not be removed."""
