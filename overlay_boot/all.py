@@ -5,7 +5,7 @@ import select
 import sys
 from errno import EBUSY
 
-from . import cgroup, interruption, namespaces, paths, processes
+from . import cgroup, interruption, namespaces, paths, processes, shellversion
 from .errors import Failure, complain
 from .listed import LIST, listed, real
 from .namespaces import locked_by
@@ -45,11 +45,10 @@ def stop_all():
     What killed ones have left is cleared, too.  Raises Failure if interrupted: the
     stops under way were short of patience.
     """
-    there = {config: name for name, config in configs()}
     failed = []
-    for config, status, said in side_by_side([*there], _signal.SIGINT):
+    for config, status, said in side_by_side(configs(), _signal.SIGINT):
         # It may have ended by itself, or was dead: overlay-stop calls that a failure.
-        if status and there[config] in names():
+        if status and config in configs():
             failed.append(config)
         elif status:
             continue
@@ -59,7 +58,7 @@ def stop_all():
 
 def configs_running():
     """The configuration files of the subhosts that are running, and not being stopped."""
-    found = set()
+    found = {one.records["config"] for one in shellversion.find_others()}
     for name in names():
         try:
             one = running(name)
@@ -73,8 +72,8 @@ def configs_running():
 
 
 def configs():
-    """(name, configuration file) of all that has a state file, the last boot first."""
-    found = []
+    """The configuration files of all that is running or has a state file, the last boot first."""
+    found = {one.records["config"]: float(one.records["since"]) for one in shellversion.find_others()}
     for name in names():
         try:
             state = State(name)
@@ -83,8 +82,8 @@ def configs():
         records = state.records()
         state.close()
         if "config" in records:         # else nothing was made yet
-            found.append((float(records.get("since", "inf")), name, records["config"]))
-    return [(name, config) for _, name, config in sorted(found, reverse=True)]
+            found[records["config"]] = float(records.get("since", "inf"))
+    return sorted(found, key=found.get, reverse=True)
 
 
 def side_by_side(files, interrupt, group=-1):
