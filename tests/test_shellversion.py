@@ -153,6 +153,13 @@ def test_it_is_listed_entered_and_stopped(inherited, machine):
     assert one_line(one.stop()) == f"overlay-stop: {one.name} is not running"
 
 
+def test_it_is_among_all(inherited):
+    """For --all of overlay-boot it runs, for that of overlay-stop it is one to be stopped."""
+    from overlay_boot import all
+    one = inherited()
+    assert one.conf in all.configs_running() and one.conf in all.configs()
+
+
 def test_on_a_terminal(inherited, terminal):
     one = inherited()
     screen = terminal(GO, one.name, "/bin/sh")
