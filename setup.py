@@ -1,10 +1,11 @@
-"""Builds the Python package, its Cython parts, the manual pages and the launchers of the Debian package."""
+"""Builds the Python package, its Cython parts, the manual pages, and the launchers and completions of the Debian package."""
 import copy
 import os
 import shlex
 import shutil
 import sysconfig
 from glob import glob
+from importlib import import_module
 from pathlib import Path
 
 from setuptools import Command, Extension, setup
@@ -15,6 +16,17 @@ COMMANDS = {
     "sbin": ["overlay-boot", "overlay-go", "overlay-ls", "overlay-stop"],
     "libexec": ["clear", "overlay-init", "overlay-postmount", "overlay-premount"],
 }
+
+# As in debian/control.
+LONG_DESCRIPTION = """\
+A subhost is a directory with a configuration file and the few files in
+which it differs from its host. overlay-boot lays those over the host's own
+root file system and boots the result with a host name, mounts, processes
+and a network of its own. There is nothing to install in it or to keep up to
+date: what the host has, the subhost has.
+
+overlay-go enters a running subhost, overlay-stop stops it and leaves nothing
+behind, overlay-ls lists what runs. Virtual cables lead to the host's bridges."""
 
 
 def module(command):
@@ -103,6 +115,31 @@ class build_launchers(Step):
                 launcher.chmod(0o755)
 
 
+class build_completions(Step):
+    """Write what bash completes after each command of users to build/completions, from the options of its parser.
+
+    What stands for a value in the usage says of which kind it is. The built package must be in the module path.
+    """
+
+    kinds = {"CONF": "conf", "NAME": "names", "COMMAND": "commands", "USER": "users",
+             "DIR": "directories", "FILE": "files", "PATH": "files"}
+
+    def run(self):
+        import shtab
+        self.mkpath("build/completions")
+        functions = Path("debian/completion.bash").read_text()
+        for command in COMMANDS["sbin"]:
+            parser = import_module(module(command)).parser()
+            kinds = {action: self.kinds[action.metavar] for action in parser._actions if action.metavar in self.kinds}
+            for action, kind in kinds.items():
+                action.complete = {"bash": f"_overlay_boot_{kind}"}
+            text = shtab.complete(parser, "bash", preamble=functions) + "\n"
+            if not {"conf", "directories", "files"} & set(kinds.values()):
+                # else a name is taken for that of a directory which happens to be there
+                text = text.replace("complete -o filenames ", "complete ")
+            Path("build/completions", command).write_text(text)
+
+
 def native(kind, name):
     return kind(f"overlay_boot.{name}", [f"_native/{name}.pyx"], include_dirs=["_native"],
                 depends=sorted(glob("_native/*.p[xy][di]") + glob("_native/*.h")))
@@ -112,15 +149,17 @@ setup(
     name="overlay-boot",
     version="2.0.0",
     description="subhosts: a host's own system booted again, in namespaces",
-    long_description="A subhost is a directory with a configuration file and the few files in which it differs from its "
-                     "host. overlay-boot lays those over the host's own root file system and boots the result.",
+    long_description=LONG_DESCRIPTION,
+    url="UNKNOWN",              # which is distutils' word for none; stdeb writes all others into the package
     license="GPL-2.0-or-later",
     python_requires=">=3.11",
     install_requires=["pyroute2>=0.7.2"],
     packages=["overlay_boot", "overlay_boot.commands"],
     package_data={"overlay_boot": ["*.pyi", "py.typed"]},
     ext_modules=[native(Extension, "namespaces"), native(Program, "reaper"), native(Program, "keeper")],
-    cmdclass={"build_ext": build_native, "build_man": build_man, "build_launchers": build_launchers},
+    cmdclass={"build_ext": build_native, "build_man": build_man, "build_launchers": build_launchers,
+              "build_completions": build_completions},
+    options={"sdist_dsc": {"compat": "13"}},    # stdeb's own default is one that debhelper has given up
     # clear is the keeper's own, and would hide another program of that name in a venv's bin.
     entry_points={"console_scripts": [f"{command} = {module(command)}:main" for command in sum(COMMANDS.values(), [])
                                       if command != "clear"]},

@@ -22,11 +22,8 @@ execute_after_dh_auto_install:
 	cp -r build/launchers/sbin $(D)/usr/sbin
 	cp -r build/launchers/libexec $(D)/usr/libexec/overlay-boot
 	cd $(D)/usr/lib/overlay-boot/overlay_boot && mv keeper reaper ../../../libexec/overlay-boot
+	PYTHONPATH=$(D)/usr/lib/overlay-boot /usr/bin/python3 -BP setup.py -q build_completions
 	@echo "blhc: ignore-line-regexp: .*musl-gcc .*(keeper|reaper).*"
-
-# The launchers' options in the first line are what they start quickly by; dh-python of Debian 13 would drop them.
-override_dh_python3:
-	dh_python3 --no-shebang-rewrite
 
 # The output of subhosts is for root and, once postinst has given it away, group adm.
 execute_after_dh_fixperms:
@@ -40,5 +37,10 @@ override_dh_installsystemd:
 	dh_installsystemd --name=subhosts --no-start --no-stop-on-upgrade
 	dh_installsystemd --name=subhosts@ --no-enable --no-start --no-stop-on-upgrade
 
+# By name, since stdeb's control file has no place for a field of this kind.
 override_dh_gencontrol:
-	dh_gencontrol -- -V"programs:Static-Built-Using=$$(dpkg-query -W -f '$${source:Package} (= $${source:Version})' musl-dev)"
+	dh_gencontrol -- -D"Static-Built-Using=$$(dpkg-query -W -f '$${source:Package} (= $${source:Version})' musl-dev)"
+
+# stdeb writes a changelog of its own, and debhelper would leave out NEWS that is older than the oldest entry there.
+override_dh_installchangelogs:
+	dh_installchangelogs --no-trim
