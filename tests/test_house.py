@@ -7,6 +7,7 @@ import re
 import shutil
 
 import pytest
+from conftest import cannot_run
 from machine import BOOT, GO, LS, MODULES, PROGRAMS, STOP, run
 
 TREE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -195,6 +196,30 @@ def test_every_variable_stands_in_the_manual():
     for variable in (*config.DEFAULTS, *config.REPEATABLE):
         assert f"*{variable}*" in manual, variable
         assert re.search(f"^{variable}=", example, re.MULTILINE), variable
+
+
+def test_every_variable_in_the_manual_is_one():
+    from overlay_boot import config
+    text = read(f"{TREE}/man/overlay-boot.conf.5.adoc")
+    variables = text.partition("\n== VARIABLES\n")[2].partition("\n== ")[0]
+    assert sorted(re.findall(r"^\*([A-Z_]+)\*::", variables, re.MULTILINE)) == sorted([*config.DEFAULTS, *config.REPEATABLE])
+
+
+def test_every_command_has_its_page_and_is_tested_here():
+    installed = {os.path.basename(path) for path in glob.glob("/usr/sbin/overlay-*") + glob.glob(f"{PROGRAMS}/overlay-*")}
+    assert installed == set(COMMANDS)
+    assert {f"{command}.8.adoc" for command in COMMANDS} <= set(os.listdir(f"{TREE}/man"))
+
+
+@pytest.mark.parametrize("page", sorted(glob.glob("*.adoc", root_dir=f"{TREE}/man")))
+def test_pages_are_written_without_a_warning(tmp_path, page):
+    if not shutil.which("asciidoctor") or not shutil.which("man"):
+        cannot_run("asciidoctor or man is not installed")
+    done = run("asciidoctor", "-w", "--failure-level", "INFO", "-b", "manpage", "-D", str(tmp_path), f"{TREE}/man/{page}")
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    done = run("man", "--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z", str(tmp_path / page.removesuffix(".adoc")),
+               env={"MANROFFSEQ": "", "MANWIDTH": "80", "LC_ALL": "C.UTF-8"})
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # Examples

@@ -1,0 +1,81 @@
+"""The package as it is installed: completion, maintainer scripts, the paths of version 1."""
+import glob
+import os
+import re
+
+import pytest
+from conftest import cannot_run
+from machine import PROGRAMS, one_line, run
+
+SCRIPTS = glob.glob("/var/lib/dpkg/info/overlay-boot.p*")
+COMPLETION = "/usr/share/bash-completion/bash_completion"
+
+
+# Completion, in a bash with a user in front of it
+
+@pytest.fixture
+def bash(terminal, directory):
+    if not os.path.exists(COMPLETION):
+        cannot_run("bash-completion is not installed")
+    if not glob.glob("/usr/share/bash-completion/completions/overlay-*"):
+        cannot_run("overlay-boot is not installed as a package")
+    for made in ("one.conf", "notes.txt"):
+        open(f"{directory}/{made}", "w").close()
+    shell = terminal("bash", "--norc", "--noprofile", "-i", env={"PS1": "$ ", "INPUTRC": "/dev/null", "TERM": "dumb"})
+    shell.type(f"cd {directory}; bind 'set show-all-if-ambiguous on'; . {COMPLETION}; echo re''ady\n")
+    shell.expect("ready")
+    shell.expect("$ ")
+    return shell
+
+
+@pytest.mark.parametrize("typed, completed", [
+    ("overlay-boot --ch", "overlay-boot --check "),
+    ("overlay-boot --check o", "overlay-boot --check one.conf "),
+    ("overlay-boot ", "overlay-boot one.conf "),
+    ("overlay-stop ", "overlay-stop one.conf "),
+    ("overlay-ls --j", "overlay-ls --json "),
+    ("overlay-go -u daem", "overlay-go -u daemon "),
+])
+def test_completion(bash, typed, completed):
+    bash.type(f"{typed}\t")
+    bash.expect(completed)
+
+
+def test_completion_of_running_subhosts_and_of_their_commands(bash, running):
+    bash.type(f"overlay-go {running.name[:-1]}\t")
+    bash.expect(f"overlay-go {running.name} ")
+    bash.type("dpkg-quer\t")
+    bash.expect("dpkg-query ")
+
+
+def test_completion_offers_every_option(bash):
+    bash.type("overlay-boot --\t")
+    said = bash.expect("$ overlay-boot --")
+    assert {"--check", "--foreground", "--help", "--version"} <= set(said.split())
+
+
+# Maintainer scripts
+
+@pytest.mark.skipif(not SCRIPTS, reason="overlay-boot is not installed as a package")
+def test_no_maintainer_script_starts_or_stops_anything():
+    acts = r"invoke-rc\.d|deb-systemd-invoke|systemctl(?! --system daemon-reload)|(^|[;&|])\s*service\b|sbin/overlay-(boot|stop)"
+    for path in SCRIPTS:
+        with open(path) as file:
+            assert not [line for line in file if line.lstrip()[:1] != "#" and re.search(acts, line)], path
+
+
+@pytest.mark.skipif(not SCRIPTS, reason="overlay-boot is not installed as a package")
+@pytest.mark.parametrize("what", [["remove"], ["upgrade", "1.6.4-1"]])
+def test_the_package_stays_while_a_subhost_runs(running, what):
+    done = run("/var/lib/dpkg/info/overlay-boot.prerm", *what)
+    assert running.name in one_line(done).split()
+    assert done.returncode == 1 and running.is_running()
+
+
+# Version 1
+
+def test_configurations_find_the_hooks_by_the_paths_of_version_1():
+    if not os.path.exists("/var/lib/overlay-boot"):
+        cannot_run("overlay-boot is not installed as a package")
+    for program in ("overlay-init", "overlay-postmount", "overlay-premount", "reaper"):
+        assert os.path.realpath(f"/var/lib/overlay-boot/{program}") == f"{PROGRAMS}/{program}"
