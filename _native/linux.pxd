@@ -62,7 +62,7 @@ cdef extern from "<fcntl.h>" nogil:
     int fcntl(int fd, int command, ...)
     enum: O_RDONLY, O_RDWR, O_WRONLY, O_CLOEXEC, O_NONBLOCK, O_NOFOLLOW, O_PATH, O_DIRECTORY, O_NOCTTY
     enum: AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE
-    enum: F_RDLCK, F_WRLCK, F_UNLCK, F_SETLK, F_SETLKW, F_GETLK, F_SETFL
+    enum: F_RDLCK, F_WRLCK, F_UNLCK, F_SETLK, F_SETLKW, F_GETLK, F_SETFL, F_OFD_SETLK
 
 cdef extern from "<sys/stat.h>" nogil:
     struct stat_t "stat":
@@ -181,10 +181,25 @@ cdef extern from "<sys/mount.h>" nogil:
     enum: MS_BIND, MS_REC, MS_PRIVATE, MS_SHARED, MNT_DETACH, UMOUNT_NOFOLLOW
 
 cdef extern from "<linux/mount.h>" nogil:
-    enum: FSOPEN_CLOEXEC, FSMOUNT_CLOEXEC, FSCONFIG_SET_STRING, FSCONFIG_CMD_CREATE
+    struct mount_attr:
+        uint64_t attr_set
+        uint64_t propagation
+    enum: FSOPEN_CLOEXEC, FSMOUNT_CLOEXEC, FSCONFIG_SET_STRING, FSCONFIG_SET_FLAG, FSCONFIG_CMD_CREATE
     enum: MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH
     enum: OPEN_TREE_CLONE, OPEN_TREE_CLOEXEC
     enum: MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_RDONLY
+
+cdef extern from "<linux/loop.h>" nogil:
+    struct loop_info64:
+        uint64_t lo_device
+        uint64_t lo_inode
+        uint64_t lo_offset
+        uint64_t lo_sizelimit
+        uint32_t lo_flags
+    struct loop_config:
+        uint32_t fd
+        loop_info64 info
+    enum: LOOP_CTL_GET_FREE, LOOP_CONFIGURE, LOOP_GET_STATUS64, LO_FLAGS_AUTOCLEAR, LO_FLAGS_READ_ONLY
 
 cdef extern from "<linux/openat2.h>" nogil:
     struct open_how:
@@ -198,4 +213,4 @@ cdef extern from "<linux/close_range.h>" nogil:
 
 cdef extern from "<sys/syscall.h>" nogil:
     enum: SYS_clone3, SYS_openat2, SYS_close_range, SYS_pivot_root, SYS_statx
-    enum: SYS_fsopen, SYS_fsconfig, SYS_fsmount, SYS_move_mount, SYS_open_tree
+    enum: SYS_fsopen, SYS_fsconfig, SYS_fsmount, SYS_move_mount, SYS_open_tree, SYS_mount_setattr

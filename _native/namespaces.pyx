@@ -23,7 +23,8 @@ REC = MS_REC
 PRIVATE = MS_PRIVATE
 SHARED = MS_SHARED
 DETACH = MNT_DETACH
-# fsmount(2)
+# fsmount(2), mount_setattr(2)
+RDONLY = MOUNT_ATTR_RDONLY
 NOSUID = MOUNT_ATTR_NOSUID
 NODEV = MOUNT_ATTR_NODEV
 NOEXEC = MOUNT_ATTR_NOEXEC
@@ -131,6 +132,16 @@ def move_mount(int mounted, int target):
     if syscall(SYS_move_mount, mounted, b"", target, b"",
                MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0:
         raise failure("mount")
+
+
+def mount_setattr(int mounted, unsigned long attributes, unsigned long propagation):
+    """mount_setattr(2): more attributes, and a propagation, for the mount of a descriptor."""
+    cdef mount_attr change
+    memset(&change, 0, sizeof(change))
+    change.attr_set = attributes
+    change.propagation = propagation
+    if syscall(SYS_mount_setattr, mounted, b"", AT_EMPTY_PATH, &change, sizeof(change)) < 0:
+        raise failure("change the attributes of the mount")
 
 
 def openat2(int directory, path, unsigned long flags, unsigned long resolve, unsigned long mode=0):

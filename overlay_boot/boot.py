@@ -42,8 +42,9 @@ def boot(config, *, foreground=False):
         root = rootfs.mount_root(config)
         posix.close(rootfs.below(root, "proc"))     # for the keeper's child to mount on
         hook.postmount(root)
-        for outside, inside in config.share:
-            rootfs.share(root, outside, inside)
+        if config.share:
+            from . import shares
+            shares.mount_all(config, state, root)
         command, started = hook.init(root)
         cables.wait()
         state.record("start", " ".join(started))

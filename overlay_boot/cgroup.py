@@ -24,7 +24,7 @@ def hierarchy():
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
         for line in mounts:
             if " - cgroup2 " in line:
-                return posix.open(unescaped(line.split()[4]), posix.O_RDONLY | posix.O_DIRECTORY)
+                return posix.open(paths.unescaped(line.split()[4]), posix.O_RDONLY | posix.O_DIRECTORY)
     # Only where there is none: it takes 6 to 14 ms on a quiet machine, and
     # would take the options away from one that is mounted already.
     mounted = namespaces.fsmount(namespaces.fsopen("cgroup2"), 0)
@@ -32,11 +32,6 @@ def hierarchy():
         return posix.open(".", posix.O_RDONLY | posix.O_DIRECTORY, dir_fd=mounted)
     finally:
         posix.close(mounted)
-
-
-def unescaped(path):
-    """A path of mountinfo, proc(5)."""
-    return path.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 
 
 @step("make the control group")

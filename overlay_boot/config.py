@@ -140,7 +140,7 @@ class Config:
         self.ram_size = checked_size(value("RAM_SIZE"))
         self.stop_timeout = checked_seconds(value("STOP_TIMEOUT"))
         self.log = place(self.log)
-        self.share = [self.share_of(text) for text in self.assigned.get("SHARE", ())]
+        self.share = [paths.share(text, self.base) for text in self.assigned.get("SHARE", ())]
 
     def value(self, variable, directory, cgroup=-1):
         """The value of a variable; of one that begins with `!`, what the command prints first."""
@@ -164,12 +164,6 @@ class Config:
         if "\0" in first:
             raise Failure(f"{variable}: {words[0]} printed a NUL byte")
         return first
-
-    def share_of(self, text):
-        """(path on the host, path in the subhost) of a SHARE value."""
-        outside, _, inside = text.partition(":")
-        outside = paths.normal(paths.join(self.base, outside))
-        return outside, inside or outside
 
     def settings(self):
         """The variables and their effective values, in the manual's order; none is given to a shell."""

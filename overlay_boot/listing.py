@@ -18,7 +18,7 @@ def subhosts():
 
     A row is a dictionary: name, state, pid (on the host, of PID 1), since
     (seconds of the epoch), processes, memory (bytes), cables (see cables.describe),
-    config; None where there is nothing to tell.
+    shares (see shared), config; None where there is nothing to tell.
     """
     states = names()
     rows = [row for row in [*map(of_state, states), *inherited(states)] if row]
@@ -26,9 +26,10 @@ def subhosts():
     return rows + [of_file(path) for path in listed() if real(path) not in known]
 
 
-def row(name, state, config, *, pid=None, since=None, processes=None, memory=None, cables=None):
-    return {"name": name, "state": state, "pid": pid, "since": since,
-            "processes": processes, "memory": memory, "cables": cables, "config": config}
+def row(name, state, config, *, pid=None, since=None, processes=None, memory=None, cables=None,
+        shares=None):
+    return {"name": name, "state": state, "pid": pid, "since": since, "processes": processes, "memory": memory,
+            "cables": cables, "shares": shares, "config": config}
 
 
 def of_state(name):
@@ -41,7 +42,7 @@ def of_state(name):
         processes, memory = usage(running)
         return row(name, "stopping" if locked_by(state.fd, STOP) else "running", running.records["config"],
                    pid=running.init, since=float(running.records["since"]), processes=processes, memory=memory,
-                   cables=plugged(running))
+                   cables=plugged(running), shares=shared(running))
     except ProcessLookupError:
         if locked_by(state.fd, COMMAND):
             doing = "stopping" if locked_by(state.fd, STOP) else "booting"
@@ -95,6 +96,15 @@ def plugged(running):
         return []
     from . import cables
     return cables.describe(running.records, running.init)
+
+
+def shared(running):
+    """What is shared with a subhost: a list of dictionaries with the keys outside, inside and read_only."""
+    if not any(key.startswith("share:") for key in running.records):
+        return []
+    from . import shares
+    return [{"outside": one.outside, "inside": one.inside, "read_only": one.read_only}
+            for one in shares.shares(running)]
 
 
 def resident(process):

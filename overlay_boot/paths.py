@@ -45,6 +45,13 @@ def normal(path):
     return "/" + "/".join(kept)
 
 
+def share(text, base):
+    """(path on the host, path in the subhost) of OUTSIDE or OUTSIDE:INSIDE; the first may be relative to base."""
+    outside, _, inside = text.partition(":")
+    outside = normal(join(base, outside))
+    return outside, inside or outside
+
+
 def name(path):
     """The last component."""
     return path.rpartition("/")[2]
@@ -62,6 +69,11 @@ def real(path):
         return posix.readlink(f"/proc/self/fd/{fd}")
     finally:
         posix.close(fd)
+
+
+def unescaped(path):
+    """A path of mountinfo, proc(5)."""
+    return path.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 
 
 def kind(path):

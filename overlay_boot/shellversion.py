@@ -311,7 +311,7 @@ def config_path(process, word):
     if not word.startswith("/"):
         here, directory = posix.readlink(f"/proc/{process}/cwd"), identity(f"/proc/{process}/cwd")
         with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
-            points = [cgroup.unescaped(line.split()[4]) for line in mounts]
+            points = [paths.unescaped(line.split()[4]) for line in mounts]
         places = [here, *(f"{point.rstrip('/')}{here}" for point in points)]
         word = paths.join(next((place for place in places if is_directory(place, directory)), here), word)
     try:

@@ -8,12 +8,13 @@ import shutil
 
 import pytest
 from conftest import cannot_run
-from machine import BOOT, GO, LS, MODULES, PROGRAMS, STOP, run
+from machine import BOOT, GO, LS, MODULES, PROGRAMS, SHARE, STOP, run
 
 TREE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SOURCES = {os.path.relpath(path, f"{TREE}/overlay_boot").removesuffix(".py"): path
            for path in glob.glob(f"{TREE}/overlay_boot/**/*.py", recursive=True)}
-COMMANDS = {"overlay-boot": BOOT, "overlay-go": GO, "overlay-ls": LS, "overlay-stop": STOP,
+COMMANDS = {"overlay-boot": BOOT, "overlay-go": GO, "overlay-ls": LS, "overlay-share": SHARE,
+            "overlay-stop": STOP,
             **{hook: f"{PROGRAMS}/{hook}" for hook in ("overlay-init", "overlay-premount", "overlay-postmount")}}
 
 # What is costly to import: Help and error paths may, a boot may not.
@@ -23,7 +24,8 @@ COSTLY = {"os", "re", "argparse", "subprocess", "logging", "typing", "dataclasse
 LAYERS = [
     ["__init__", "namespaces", "paths"],
     ["errors", "interruption"],
-    ["config", "processes", "rootfs", "network", "cables", "cgroup", "state", "log", "hooks", "listed", "shellversion"],
+    ["config", "processes", "rootfs", "network", "cables", "cgroup", "state", "log", "hooks", "listed", "shellversion",
+     "mountinfo", "shares"],
     ["check", "clearing", "listing", "entry", "stop", "boot", "all"],
 ]
 
@@ -157,7 +159,7 @@ def test_help(command):
     assert run(COMMANDS[command], "-h").stdout == done.stdout
 
 
-@pytest.mark.parametrize("command", [BOOT, GO, LS, STOP])
+@pytest.mark.parametrize("command", [BOOT, GO, LS, SHARE, STOP])
 def test_version(command):
     import overlay_boot
     done = run(command, "--version")

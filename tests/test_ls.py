@@ -8,7 +8,8 @@ import time
 import pytest
 from machine import BOOT, GO, LS, descendants, read, run, start, wait_for, write
 
-KEYS = ["name", "state", "pid", "since", "processes", "memory", "cables", "config"]
+COLUMNS = ["name", "state", "pid", "since", "processes", "memory", "cables", "config"]
+KEYS = [*COLUMNS[:-1], "shares", "config"]
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def test_a_running_subhost(subhost):
 def test_the_table(running, subhost):
     long = subhost("t" + running.name[1:] + "x"[:11 - len(running.name)]).booted()
     lines = run(LS).stdout.splitlines()
-    assert lines[0].split() == [key.upper() for key in KEYS]
+    assert lines[0].split() == [key.upper() for key in COLUMNS]
     found = {line.split()[0]: line for line in lines[1:]}
     row = running.row()
     words = found[running.name].split()
@@ -126,7 +127,7 @@ def test_those_that_are_listed_and_do_not_run(subhost, listing):
 """
     found = rows(listing(text, "--json"))
     assert found[one.name] == {"name": one.name, "state": "stopped", "pid": None, "since": None, "processes": None, "memory": None,
-                               "cables": None, "config": one.conf}
+                               "cables": None, "shares": None, "config": one.conf}
     assert found["other-name"]["state"] == "stopped" and found["other-name"]["config"] == named.conf
     assert found[running.name]["state"] == "running"
     assert [row["state"] for row in json.loads(listing(text, "--json")) if row["config"].startswith(f"/nowhere/{other.name}")] == ["unreadable"]

@@ -1,0 +1,43 @@
+"""overlay-share(8): share a directory or a file of the host with a running subhost."""
+import posix
+
+from .. import paths, shares
+from ..errors import Failure, write
+from ..state import all_running, running
+from . import require_root, run
+
+
+def command(arguments):
+    options = parser().parse_args(arguments)
+    require_root()
+    if options.name is None:
+        for one in all_running():
+            write(1, f"{one.state.name}\n")
+        return
+    if "\n" in options.path:
+        raise Failure("cannot share a path with a line feed in it")
+    outside, inside = paths.share(options.path, posix.getcwd())
+    subhost = running(options.name)
+    if options.undo:
+        shares.undo(subhost, outside, inside)
+    else:
+        shares.share(subhost, outside, inside, read_only=options.read_only)
+
+
+def parser():
+    import argparse
+
+    from .. import __version__
+    parser = argparse.ArgumentParser(
+        prog="overlay-share", description="Share a directory or a file of the host with a running subhost.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--read-only", action="store_true", help="the subhost shall not write there")
+    kind.add_argument("--undo", action="store_true", help="unmount what was shared like this")
+    parser.add_argument("path", metavar="PATH", help="the path on the host, or OUTSIDE:INSIDE for another one inside")
+    parser.add_argument("name", metavar="NAME", nargs="?", help="the subhost; without it, those running are listed")
+    return parser
+
+
+def main():
+    return run(command)

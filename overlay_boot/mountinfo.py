@@ -1,0 +1,20 @@
+"""The mounts of a mount namespace, as the kernel lists them: /proc/PID/mountinfo, proc(5)."""
+from . import paths
+
+
+class Mount:
+    """A mount: where it is below the root of the process, its own options, and the file system's source."""
+
+    __slots__ = ("options", "place", "source")
+
+    def __init__(self, words):
+        self.place = paths.unescaped(words[4])
+        self.options = words[5].split(",")
+        self.source = words[words.index("-", 6) + 2]
+
+
+def mounts(process="self"):
+    """{id: Mount} of all that the process can see."""
+    with open(f"/proc/{process}/mountinfo", encoding=paths.ENCODING, errors="surrogateescape") as file:
+        lines = [line.split(" ") for line in file]
+    return {int(words[0]): Mount(words) for words in lines}

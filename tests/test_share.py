@@ -1,0 +1,272 @@
+"""overlay-share: the host's directories and files in a running subhost."""
+import os
+import re
+
+import pytest
+from machine import GO, SHARE, mounts, one_line, read, run, write
+from test_hostile import contents, up
+
+
+def share(*words, **how):
+    """Share, or undo it, without a word."""
+    done = run(SHARE, *words, **how)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def refused(*words, **how):
+    """The one line that it fails with."""
+    done = run(SHARE, *words, **how)
+    assert done.returncode == 1 and done.stdout == ""
+    return one_line(done)
+
+
+@pytest.fixture
+def data(directory):
+    """A directory and a file of the host."""
+    write(f"{directory}/data/file", "from the host")
+    write(f"{directory}/single", "single")
+    return f"{directory}/data"
+
+
+def shared(one):
+    return [(row["outside"], row["inside"], row["read_only"]) for row in one.row()["shares"]]
+
+
+# Sharing
+
+def test_a_directory_under_its_own_path(running, data):
+    share(data, running.name)
+    assert running.inside("cat", f"{data}/file") == "from the host"
+    running.sh(f"echo back >{data}/new; rm {data}/file")
+    assert os.listdir(data) == ["new"] and read(f"{data}/new") == "back\n"
+    write(f"{data}/later", "later")
+    assert running.inside("cat", f"{data}/later") == "later"
+
+
+def test_a_file(running, data, directory):
+    share(f"{directory}/single", running.name)
+    running.sh(f"echo changed >{directory}/single")
+    assert read(f"{directory}/single") == "changed\n"
+
+
+def test_under_another_path_that_is_made(running, data, directory):
+    share(f"{data}:/srv/deep/er", running.name)
+    share(f"{directory}/single:srv/deep/file", running.name)
+    assert running.sh("cat /srv/deep/er/file /srv/deep/file") == "from the hostsingle"
+    assert os.path.isdir(f"{running.upper}/srv/deep/er") and os.path.isfile(f"{running.upper}/srv/deep/file")
+    running.stopped()
+    assert os.listdir(f"{running.upper}/srv/deep/er") == [] and read(f"{running.upper}/srv/deep/file") == ""
+
+
+def test_a_relative_path_is_the_callers(running, data, directory):
+    share("data:/srv/data", running.name, cwd=directory)
+    share("../data", running.name, cwd=data)
+    assert running.sh(f"cat /srv/data/file {data}/file") == "from the host" * 2
+
+
+def test_a_link_of_the_hosts_leads_where_it_leads(running, data, directory):
+    os.symlink("data", f"{directory}/link")
+    share(f"{directory}/link:/srv/data", running.name)
+    assert running.inside("cat", "/srv/data/file") == "from the host"
+
+
+def test_read_only(running, data, directory):
+    share("--read-only", f"{data}:/srv/data", running.name)
+    share("--read-only", f"{directory}/single:/srv/file", running.name)
+    assert running.sh("cat /srv/data/file; echo x >/srv/data/new || echo x >/srv/file || echo no") == "from the hostno"
+    assert os.listdir(data) == ["file"] and read(f"{directory}/single") == "single"
+    write(f"{data}/file", "the host can write")
+    assert running.inside("cat", "/srv/data/file") == "the host can write"
+
+
+def test_below_a_mount_of_the_subhosts_own(running, data):
+    share(f"{data}:/run/data", running.name)
+    assert running.inside("cat", "/run/data/file") == "from the host"
+    assert not os.path.exists(f"{running.upper}/run/data")
+
+
+def test_nothing_of_it_is_seen_on_the_host(running, data, machine):
+    machine.look()
+    share(f"{data}:/srv/data", running.name)
+    machine.is_as_before()
+
+
+def test_what_either_side_mounts_below_it_is_not_the_others(running, data):
+    """Also where the host's mounts are shared ones, as systemd has it."""
+    os.mkdir(f"{data}/mine")
+    os.mkdir(f"{data}/theirs")
+    done = run("unshare", "-m", "--propagation", "shared", "sh", "-ec", f"""
+        {SHARE} {data}:/srv/data {running.name}
+        mount -t tmpfs tmpfs {data}/mine
+        {GO} {running.name} mount -t tmpfs tmpfs /srv/data/theirs
+        grep {data} /proc/self/mountinfo; {GO} {running.name} cat /proc/self/mountinfo""")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("/mine ") == 1 and done.stdout.count("/theirs ") == 1
+    assert f" {data}/mine " in done.stdout and " /srv/data/theirs " in done.stdout
+
+
+def test_two_subhosts_share_one_directory(subhost, data):
+    one, other = subhost().booted(), subhost().booted()
+    for each in (one, other):
+        share(f"{data}:/srv/data", each.name)
+    one.sh("echo hello >/srv/data/hello")
+    assert other.inside("cat", "/srv/data/hello") == "hello"
+    share("--undo", f"{data}:/srv/data", one.name)
+    assert other.inside("cat", "/srv/data/hello") == "hello" and shared(one) == []
+
+
+# Listing
+
+def test_it_is_listed(subhost, data, directory):
+    one = subhost(SHARE=f"{data}:/srv/conf").booted()
+    share("--read-only", f"{directory}/single:/srv//./file", one.name)
+    share(data, one.name)
+    assert shared(one) == [(data, "/srv/conf", False), (f"{directory}/single", "/srv/file", True), (data, data, False)]
+    one.sh("umount /srv/conf")
+    assert shared(one) == [(f"{directory}/single", "/srv/file", True), (data, data, False)]
+    one.stopped()
+    one.booted()
+    assert shared(one) == [(data, "/srv/conf", False)]
+
+
+def test_none_are_listed(running):
+    assert shared(running) == []
+
+
+def test_without_a_name_it_lists_what_is_running(running, data):
+    done = run(SHARE, data)
+    assert done.returncode == 0 and running.name in done.stdout.splitlines()
+
+
+# Undoing
+
+def test_undo(subhost, data, directory):
+    one = subhost(SHARE=f"{data}:/srv/conf").booted()
+    before = mounts(one.init)
+    share(f"{data}:/srv/data", one.name)
+    share(f"{directory}/single:/srv/file", one.name)
+    share("--undo", f"{data}:/srv/data", one.name)
+    share("--undo", f"{directory}/single:/srv/file", one.name)
+    assert mounts(one.init) == before and shared(one) == [(data, "/srv/conf", False)]
+    share("--undo", f"{data}:/srv/conf", one.name)
+    assert shared(one) == [] and one.sh("ls /srv/conf /srv/data; cat /srv/file") == "/srv/conf:\n\n/srv/data:"
+    assert read(f"{data}/file") == "from the host"
+    share(f"{data}:/srv/data", one.name)
+    assert one.inside("cat", "/srv/data/file") == "from the host"
+
+
+def test_undo_of_what_is_in_use(running, data):
+    share(f"{data}:/srv/data", running.name)
+    running.sh("cd /srv/data; sleep 1000 >/dev/null 2>&1 & echo $! >/tmp/sleeper")
+    line = refused("--undo", f"{data}:/srv/data", running.name)
+    assert line == f"overlay-share: cannot undo the share of {data}: Device or resource busy"
+    assert running.inside("cat", "/srv/data/file") == "from the host" and len(shared(running)) == 1
+    running.sh("kill $(cat /tmp/sleeper); while [ -e /proc/$(cat /tmp/sleeper)/cwd ]; do :; done")
+    share("--undo", f"{data}:/srv/data", running.name)
+
+
+def test_undo_leaves_what_the_subhost_has_mounted_upon_it(running, data):
+    share(f"{data}:/srv/data", running.name)
+    running.sh("mount -t tmpfs mine /srv/data")
+    assert "the subhost has mounted something else upon it" in refused("--undo", f"{data}:/srv/data", running.name)
+    assert running.sh("grep -c ' /srv/data ' /proc/self/mountinfo") == "2"
+    running.sh("umount /srv/data")
+    share("--undo", f"{data}:/srv/data", running.name)
+
+
+def test_undo_of_what_the_subhost_has_moved(running, data):
+    share(f"{data}:/srv/data", running.name)
+    running.sh("mkdir '/srv/o t\\134her'; mount --move /srv/data '/srv/o t\\134her'")
+    share("--undo", f"{data}:/srv/data", running.name)
+    assert not [line for line in mounts(running.init) if " /srv/" in line]
+
+
+def test_undo_of_what_the_subhost_has_unmounted(running, data):
+    """It may have given the id of the mount to another one."""
+    share(f"{data}:/srv/data", running.name)
+    running.sh("umount /srv/data; for n in 1 2 3 4 5 6 7 8; do mkdir /srv/$n; mount -t tmpfs mine /srv/$n; done")
+    before = mounts(running.init)
+    refused("--undo", f"{data}:/srv/data", running.name)
+    assert mounts(running.init) == before
+
+
+def test_undo_of_what_is_not_shared(running, data):
+    running.sh("mkdir /srv/data; mount --bind / /srv/data")
+    before = mounts(running.init)
+    assert refused("--undo", f"{data}:/srv/data", running.name) == \
+        f"overlay-share: {data} is not shared with {running.name} as /srv/data"
+    assert mounts(running.init) == before
+
+
+# What is refused
+
+def test_what_is_shared_already(running, data):
+    share(f"{data}:/srv/data", running.name)
+    line = refused(f"{data}:/srv/data", running.name)
+    assert line == f"overlay-share: cannot share {data}: something is shared as /srv/data already"
+    assert len(shared(running)) == 1
+
+
+@pytest.mark.parametrize("inside, why", [("/", "is no place"), ("..", "is no place"), ("/etc/passwd", "Not a directory"),
+                                         ("/etc/passwd/x", "Not a directory")])
+def test_a_place_that_is_none(running, data, inside, why):
+    before = mounts(running.init)
+    assert why in refused(f"{data}:{inside}", running.name)
+    assert mounts(running.init) == before and shared(running) == []
+
+
+def test_a_file_on_a_directory(running, directory, data):
+    assert f"{directory}/single" in refused(f"{directory}/single:/etc", running.name)
+
+
+def test_what_is_not_there(running, directory):
+    line = refused(f"{directory}/none:/srv/data", running.name)
+    assert line == f"overlay-share: cannot share {directory}/none: No such file or directory"
+    assert not os.path.exists(f"{running.upper}/srv")
+
+
+@pytest.mark.parametrize("name", ["none", "..", "", "a/b"])
+def test_who_is_not_running(data, name):
+    assert refused(data, name) == f"overlay-share: {name} is not running"
+
+
+def test_a_line_feed(running, directory):
+    os.mkdir(f"{directory}/a\nb")
+    assert "line feed" in refused(f"{directory}/a\nb:/srv/data", running.name)
+
+
+def test_called_wrongly(running, data):
+    for words in ([], ["--read-only", "--undo", data, running.name], [data, running.name, "more"]):
+        assert run(SHARE, *words).returncode == 2
+
+
+# A hostile root
+
+@pytest.mark.parametrize("kind", ["absolute", "up", "proc"])
+@pytest.mark.parametrize("last", [True, False])
+def test_no_link_leads_the_mount_out(subhost, data, directory, small_root, kind, last):
+    outside = f"{directory}/outside"
+    write(f"{outside}/dir/canary")
+    one = subhost(LOWER=small_root).booted()
+    before, of_host = contents(outside), mounts()
+    leads = {"absolute": f"{outside}/dir", "up": up(f"{outside}/dir"), "proc": f"/proc/1/root{outside}/dir"}[kind]
+    os.symlink(leads, f"{one.upper}/link")
+    os.makedirs(f"{one.upper}{outside}/dir")
+    place = "/link" if last else "/link/below"
+    done = run(SHARE, f"{data}:{place}", one.name)
+    assert contents(outside) == before and mounts() == of_host
+    if kind == "proc":                  # a link of proc is none to follow
+        one_line(done)
+    else:
+        assert done.returncode == 0
+        assert one.inside("cat", f"{outside}/dir{place.removeprefix('/link')}/file") == "from the host"
+
+
+def test_while_in_the_subhosts_mounts_it_opens_nothing(running, data, directory):
+    """What Python imported there would be the subhost's."""
+    for words in (["data:/srv/data"], ["--undo", "data:/srv/data"]):
+        done = run("strace", "-o", f"{directory}/trace", SHARE, *words, running.name, cwd=directory)
+        assert done.returncode == 0, done.stderr
+        inside = re.search(r"\nsetns\(\d+, CLONE_NEWNS\) += 0\n(.*?)\nsetns\(\d+, CLONE_NEWNS\) += 0\n",
+                           read(f"{directory}/trace"), re.DOTALL)[1]
+        assert {line.partition("(")[0] for line in inside.splitlines()} <= {"move_mount", "fchdir", "umount2"}
