@@ -100,11 +100,12 @@ def fsopen(str kind):
 
 
 def fsconfig(int fd, str key, value):
-    """fsconfig(2) with a string: a mount option."""
+    """fsconfig(2) with a string, or a flag if value is None: a mount option."""
     cdef bytes name = key.encode()
-    cdef bytes data = encoded(value)
-    if syscall(SYS_fsconfig, fd, FSCONFIG_SET_STRING, PyBytes_AsString(name), PyBytes_AsString(data), 0) < 0:
-        raise failure("use the mount option", f"{key}={value}")
+    cdef bytes data = None if value is None else encoded(value)
+    cdef int kind = FSCONFIG_SET_FLAG if value is None else FSCONFIG_SET_STRING
+    if syscall(SYS_fsconfig, fd, kind, PyBytes_AsString(name), text(data), 0) < 0:
+        raise failure("use the mount option", key if value is None else f"{key}={value}")
 
 
 def fsmount(int fd, unsigned int attributes):
@@ -266,6 +267,51 @@ def locked_by(int fd, long byte):
     if fcntl(fd, F_GETLK, &record) < 0:
         raise failure("ask for the lock of the state file")
     return 0 if record.l_type == F_UNLCK else record.l_pid
+
+
+def lock_open_file(int fd, long start, long length, *, bint exclusive):
+    """F_OFD_SETLK, fcntl(2): lock a range of the open file, for as long as anybody has it open; length 0: to its end.
+
+    False if it is locked by way of another open file.
+    """
+    cdef flock record
+    memset(&record, 0, sizeof(record))
+    record.l_type = F_WRLCK if exclusive else F_RDLCK
+    record.l_start = start
+    record.l_len = length
+    if fcntl(fd, F_OFD_SETLK, &record) < 0:
+        if errno == EAGAIN or errno == EACCES:
+            return False
+        raise failure("lock")
+    return True
+
+
+def loop_ctl_get_free(int control):
+    """LOOP_CTL_GET_FREE, loop(4): the number of a loop device that nobody uses at the moment."""
+    cdef int number = ioctl(control, LOOP_CTL_GET_FREE)
+    if number < 0:
+        raise failure("find a free loop device")
+    return number
+
+
+def loop_configure(int device, int file, uint64_t offset, uint64_t size, *, bint read_only):
+    """LOOP_CONFIGURE, loop(4): a range of the file as a block device, until nobody uses that; size 0: to its end."""
+    cdef loop_config wanted
+    memset(&wanted, 0, sizeof(wanted))
+    wanted.fd = file
+    wanted.info.lo_offset = offset
+    wanted.info.lo_sizelimit = size
+    wanted.info.lo_flags = LO_FLAGS_AUTOCLEAR | (LO_FLAGS_READ_ONLY if read_only else 0)
+    if ioctl(device, LOOP_CONFIGURE, &wanted) < 0:
+        raise failure("set up the loop device")
+
+
+def loop_get_status(int device):
+    """LOOP_GET_STATUS64, loop(4): (device and inode of the file, offset, size, whether it is read-only)."""
+    cdef loop_info64 found
+    if ioctl(device, LOOP_GET_STATUS64, &found) < 0:
+        raise failure("examine the loop device")
+    return found.lo_device, found.lo_inode, found.lo_offset, found.lo_sizelimit, bool(found.lo_flags & LO_FLAGS_READ_ONLY)
 
 
 def terminal_peer(int master):

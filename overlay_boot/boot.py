@@ -30,6 +30,9 @@ def boot(config, *, foreground=False):
         group = cgroup.make(state)
         host, own = rootfs.unshare_mounts()
         config.resolve(group)
+        if config.image:
+            from . import diskfile
+            diskfile.mount_image(config)
         check(config)
         host.enter()
         log = logs.make(config.log, (config.upper, config.live))

@@ -28,6 +28,9 @@ def report(path):
     config = Config(path, "overlay-check")
     config.resolve_log()
     config.resolve()
+    if config.image:
+        from . import diskfile
+        diskfile.mount_image(config)
     check(config, interfaces_of(config.name))
     lines = [f"{variable}={value}" for variable, value in config.settings().items()]
     lines += [f"SHARE={outside}:{inside}" for outside, inside in config.share]

@@ -7,6 +7,7 @@ from .errors import Failure, complain
 DEFAULTS = {
     "NAME": None,
     "BASE": ".",
+    "IMAGE": "",
     "LIVE": "live",
     "UPPER": "root",
     "WORK": "work",
@@ -21,6 +22,7 @@ DEFAULTS = {
     "STOP_TIMEOUT": "10",
 }
 REPEATABLE = ("SHARE",)
+IN_IMAGE = {"UPPER": ["mnt/root"], "WORK": ["mnt/work"]}        # the defaults where there is an IMAGE
 HANDED_DOWN = "OVERLAY_BOOT_VALUES"     # in a hook's environment: the boot has resolved them
 
 LOGS = "/var/log/overlay-boot"
@@ -94,7 +96,7 @@ class Config:
     Paths are absolute; lower, start, cables and share are lists.
     """
 
-    __slots__ = ("action", "assigned", "base", "cables", "handed", "init", "live", "log", "lower", "name",
+    __slots__ = ("action", "assigned", "base", "cables", "handed", "image", "init", "live", "log", "lower", "name",
                  "path", "postmount", "premount", "ram_size", "reaper", "share", "start", "stop_timeout",
                  "upper", "work")
 
@@ -129,6 +131,9 @@ class Config:
         def place(path):
             return paths.join(self.base, path)
 
+        self.image = image_of(value("IMAGE"), self.base)
+        if self.image:
+            self.assigned = {**IN_IMAGE, **self.assigned}
         self.live, self.upper, self.work = place(value("LIVE")), place(value("UPPER")), place(value("WORK"))
         lower = value("LOWER")
         is_one = paths.kind(place(lower)) == paths.DIRECTORY
@@ -154,8 +159,8 @@ class Config:
             raise Failure(f"{variable}: no command after !")
         from . import processes
         try:
-            said = processes.run(words, {"CONFIG": self.path, "ACTION": self.action}, directory,
-                                 cgroup=cgroup, output=True)
+            said = processes.run_telling(words, {"CONFIG": self.path, "ACTION": self.action}, directory,
+                                         cgroup=cgroup, output=True)
         except Failure as failure:
             raise Failure(f"{variable}: {failure}") from None
         first = paths.decode(said.partition(b"\n")[0].strip())
@@ -167,8 +172,9 @@ class Config:
 
     def settings(self):
         """The variables and their effective values, in the manual's order; none is given to a shell."""
+        image = {"IMAGE": " ".join(filter(None, self.image))} if self.image else {}
         return {
-            "NAME": self.name, "BASE": self.base, "LIVE": self.live, "UPPER": self.upper, "WORK": self.work,
+            "NAME": self.name, "BASE": self.base, **image, "LIVE": self.live, "UPPER": self.upper, "WORK": self.work,
             "LOWER": ":".join(self.lower), "CABLES": " ".join(self.cables),
             "START": " ".join(self.start) or "none", "PREMOUNT": " ".join(self.premount),
             "POSTMOUNT": " ".join(self.postmount), "INIT": " ".join(self.init), "LOG": self.log,
@@ -178,7 +184,7 @@ class Config:
     def for_hooks(self):
         """A hook's environment: the values that the boot has resolved."""
         return {"CONFIG": self.path, "ACTION": self.action, HANDED_DOWN: self.path,
-                "REAPER": self.reaper, **self.settings()}
+                "REAPER": self.reaper, "IMAGE": "", **self.settings()}
 
 
 def of_environment(action):
@@ -210,6 +216,16 @@ def check_name(name):
         refuse("only printable ASCII characters without space can be used")
     if name in (".", "..") or name[0] == "-" or any(letter in "/:%" for letter in name):
         refuse("not usable as the name of an interface and a namespace")
+
+
+def image_of(text, base):
+    """(file, partition or "") of an IMAGE, or nothing if there is none."""
+    if not text:
+        return ()
+    file, *index = text.rsplit(None, 1)
+    if not (index and index[0].isdigit()):
+        file, index = text, [""]
+    return paths.join(base, file), index[0]
 
 
 def services(text):

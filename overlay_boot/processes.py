@@ -4,9 +4,13 @@ import select
 import time
 
 from . import PATH, PROGRAMS, interruption, namespaces, paths
-from .errors import Failure, step
+from .errors import Failure, step, write
 
 LIMIT = 1 << 20     # bytes of a command's output
+
+
+class Unsuccessful(Failure):
+    """A command was executed, and has ended with another exit status than 0."""
 
 
 def candidates(word, path=PATH):
@@ -63,8 +67,30 @@ def run(words, values, directory, *, cgroup=-1, log=2, output=False):
                 posix.close(fd)
     if ended:
         how = f"was killed by signal {-ended}" if ended < 0 else f"failed with exit status {ended}"
-        raise Failure(f"{words[0]} {how}")
+        raise Unsuccessful(f"{words[0]} {how}")
     return said
+
+
+def run_telling(words, values, directory, **how):
+    """run(), where the last line of what a command without success has said on standard error is part of the Failure."""
+    said = posix.memfd_create("said")
+    lines = []
+    try:
+        try:
+            return run(words, values, directory, log=said, **how)
+        finally:
+            lines = lines_of(said)
+    except Unsuccessful as failure:
+        reason = f"{failure}: {lines.pop()}" if lines else str(failure)
+        raise Unsuccessful(reason) from None
+    finally:
+        write(2, "".join(line + "\n" for line in lines))
+        posix.close(said)
+
+
+def lines_of(fd):
+    """The lines in a file that are not blank."""
+    return [line for line in paths.decode(posix.pread(fd, LIMIT, 0)).split("\n") if line.strip()]
 
 
 def run_inside(inside, words, env, cgroup, seconds):

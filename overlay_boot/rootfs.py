@@ -162,18 +162,25 @@ def mount_bind(source, target, *, recursive=False):
 
 def mount_new(kind, target, attributes, **options):
     """A new file system on the descriptor target, which is closed; complete before anyone sees it."""
-    filesystem = mounted = -1
+    mounted = -1
     try:
-        filesystem = namespaces.fsopen(kind)
-        namespaces.fsconfig(filesystem, "source", kind)
-        for key, value in options.items():
-            namespaces.fsconfig(filesystem, key, value)
-        mounted = namespaces.fsmount(filesystem, attributes)
+        mounted = new_mount(kind, attributes, source=kind, **options)
         namespaces.move_mount(mounted, target)
     finally:
-        for fd in (target, filesystem, mounted):
+        for fd in (target, mounted):
             if fd >= 0:
                 posix.close(fd)
+
+
+def new_mount(kind, attributes, **options):
+    """A descriptor of a mount that nobody sees yet; an option that is None is a flag."""
+    filesystem = namespaces.fsopen(kind)
+    try:
+        for key, value in options.items():
+            namespaces.fsconfig(filesystem, key, value)
+        return namespaces.fsmount(filesystem, attributes)
+    finally:
+        posix.close(filesystem)
 
 
 def below(root, name):

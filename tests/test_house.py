@@ -8,12 +8,12 @@ import shutil
 
 import pytest
 from conftest import cannot_run
-from machine import BOOT, GO, LS, MODULES, PROGRAMS, SHARE, STOP, run
+from machine import BOOT, DISKFILE, GO, LS, MODULES, PROGRAMS, SHARE, STOP, run
 
 TREE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SOURCES = {os.path.relpath(path, f"{TREE}/overlay_boot").removesuffix(".py"): path
            for path in glob.glob(f"{TREE}/overlay_boot/**/*.py", recursive=True)}
-COMMANDS = {"overlay-boot": BOOT, "overlay-go": GO, "overlay-ls": LS, "overlay-share": SHARE,
+COMMANDS = {"overlay-boot": BOOT, "overlay-diskfile": DISKFILE, "overlay-go": GO, "overlay-ls": LS, "overlay-share": SHARE,
             "overlay-stop": STOP,
             **{hook: f"{PROGRAMS}/{hook}" for hook in ("overlay-init", "overlay-premount", "overlay-postmount")}}
 
@@ -25,7 +25,7 @@ LAYERS = [
     ["__init__", "namespaces", "paths"],
     ["errors", "interruption"],
     ["config", "processes", "rootfs", "network", "cables", "cgroup", "state", "log", "hooks", "listed", "shellversion",
-     "mountinfo", "shares"],
+     "mountinfo", "shares", "diskfile"],
     ["check", "clearing", "listing", "entry", "stop", "boot", "all"],
 ]
 
@@ -159,7 +159,7 @@ def test_help(command):
     assert run(COMMANDS[command], "-h").stdout == done.stdout
 
 
-@pytest.mark.parametrize("command", [BOOT, GO, LS, SHARE, STOP])
+@pytest.mark.parametrize("command", [BOOT, DISKFILE, GO, LS, SHARE, STOP])
 def test_version(command):
     import overlay_boot
     done = run(command, "--version")
@@ -234,6 +234,9 @@ def test_examples_are_right(directory, example):
     place = shutil.copytree(f"{TREE}/conf-examples", f"{directory}/examples")
     for made in ("root", "work", "live", "debian"):
         os.mkdir(f"{place}/{made}")
+    for image in re.findall("^IMAGE= *(.+)$", read(f"{place}/{example}"), re.MULTILINE):
+        os.mkdir(f"{place}/mnt")
+        assert run(DISKFILE, "--create", "16M", f"{place}/{image}").returncode == 0
     # in a network namespace that has the bridges that the example takes for given
     cables = "".join(re.findall("^CABLES=(.*)$", read(f"{place}/{example}"), re.MULTILINE)).split()
     bridges = {cable.partition("=")[0] for cable in cables} - {""}
