@@ -253,12 +253,18 @@ def control_groups():
 
 
 def loop_devices(directory):
-    """Those of the machine's own files: there are no namespaces of loop devices."""
-    for path in glob.glob("/sys/block/loop*/loop/backing_file"):
-        with open(path) as file:
-            backing = file.read().strip()
-        if backing.startswith(directory):
-            yield f"loop device {path.split('/')[3]} of {backing}"
+    """Those of the machine's own files: there are no namespaces of loop devices.
+
+    By the file system that the file is on; where that is mounted by now, or was, is no matter.
+    """
+    if not glob.glob("/sys/block/loop*/loop"):
+        return
+    device = os.stat(directory).st_dev
+    found = subprocess.run(["losetup", "--list", "--noheadings", "--raw", "--output", "BACK-MAJ:MIN,NAME"],
+                           capture_output=True, text=True, check=False).stdout
+    for line in found.splitlines():
+        if line.startswith(f"{os.major(device)}:{os.minor(device)} "):
+            yield f"loop device {line.split()[1]}"
 
 
 def files(top):
@@ -419,6 +425,9 @@ def hit(found, aim):
 MINIMAL = "BASE=.\nSTART=none\n"
 BIND = MINIMAL + "LOWER=root\n"
 IN_PLACE = BIND + "LIVE=root\n"
+IMAGE = MINIMAL + "IMAGE= kx.img\n"
+DISKFILE = MINIMAL + "UPPER= !overlay-diskfile mnt/root kx.img\nWORK= mnt/work\n"
+SHARING = MINIMAL + "SHARE= shared:/data\n"
 WHOLE = """\
 NAME= !./printed kx
 BASE= !./printed .
@@ -464,7 +473,7 @@ class Scenario:
         self.execs = execs              # whether to go on beyond execve(2)
         self.terminal = terminal
         self.boots = self.command[0] == "overlay-boot"
-        self.enters = self.command[0] == "overlay-go"
+        self.enters = self.command[0] in ("overlay-go", "overlay-share")
         # What is opened first that concerns the subhost; what is before it is Python's start.
         self.begin = "" if keeper else "/run/overlay-boot/kx" if self.enters else "kx.conf"
 
@@ -483,6 +492,10 @@ SCENARIOS = {
     "stop-whole": Scenario(STOP, WHOLE, before=WHOLE, neighbour=True),
     "stop-after-crash": Scenario(STOP, MINIMAL, before=DYING),
     "stop-while-booting": Scenario(STOP, MINIMAL, before=WAITING),
+    "boot-image": Scenario(BOOT, IMAGE),
+    "diskfile": Scenario(BOOT, DISKFILE),
+    "share": Scenario("overlay-share shared:/data kx", MINIMAL, before=MINIMAL, neighbour=True),
+    "share-undo": Scenario("overlay-share --undo shared:/data kx", SHARING, before=SHARING, neighbour=True),
     "go": Scenario("overlay-go kx true", MINIMAL, before=MINIMAL, neighbour=True),
     "go-terminal": Scenario("overlay-go kx true", MINIMAL, before=MINIMAL, neighbour=True, terminal=True),
 }
@@ -641,16 +654,24 @@ class Inside:
             os.rmdir("/var/log/overlay-boot")
         self.number += 1
         self.base = f"{self.directory}/{self.number}"
-        for path in ("", "root/proc", "work", "live", "shared"):
+        for path in ("", "root/proc", "work", "live", "shared", "mnt"):
             os.makedirs(f"{self.base}/{path}")
         for name, text in SCRIPTS.items():
             self._write(name, f"#!/bin/sh\n{text}\n")
             os.chmod(f"{self.base}/{name}", 0o755)
         self._write("shared/file", "shared\n")
+        if "kx.img" in scenario.conf:
+            self._image(f"{self.base}/kx.img")
         if scenario.before:
             self._write(f"{NAME}.conf", scenario.before)
             self._boot_before(scenario.before)
         self._write(f"{NAME}.conf", scenario.conf)
+
+    def _image(self, path):
+        made = f"{self.directory}/made.img"
+        if not os.path.exists(made):
+            subprocess.run(["overlay-diskfile", "--create", "8M", made], check=True)
+        subprocess.run(["cp", "--sparse=always", made, path], check=True)
 
     def _boot_before(self, conf):
         if conf == WAITING:
