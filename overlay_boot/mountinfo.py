@@ -3,11 +3,12 @@ from . import paths
 
 
 class Mount:
-    """A mount: where it is below the root of the process, its own options, and the file system's source."""
+    """A mount: where it is below the root of the process, its own options; device and source of the file system."""
 
-    __slots__ = ("options", "place", "source")
+    __slots__ = ("device", "options", "place", "source")
 
     def __init__(self, words):
+        self.device = words[2]
         self.place = paths.unescaped(words[4])
         self.options = words[5].split(",")
         self.source = words[words.index("-", 6) + 2]

@@ -72,7 +72,7 @@ def run(words, values, directory, *, cgroup=-1, log=2, output=False):
 
 
 def run_telling(words, values, directory, **how):
-    """run(), where the last line of what a command without success has said on standard error is part of the Failure."""
+    """run(); of a command without success, the last line that it has said on standard error is part of the Failure."""
     said = posix.memfd_create("said")
     lines = []
     try:

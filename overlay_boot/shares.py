@@ -2,8 +2,8 @@
 
 A share is known by the id of its mount, which is noted before the subhost can
 see it.  What the subhost's root has unmounted, the kernel does not list any
-more.  It may give the id to another mount, so what is mounted there is compared
-before anything is unmounted.
+more.  It may give the id to another mount: of one that it lists, the device of
+the file system is compared, and before anything is unmounted, the inode.
 
 The subhost's root is reached by a descriptor.  Its mount namespace is entered
 for single system calls: what Python imports in there would be the subhost's.
@@ -13,7 +13,8 @@ import posix
 from . import mountinfo, namespaces, paths, rootfs
 from .errors import Failure
 
-RECORD = "share:"   # and the mount's id, in the state file: DEVICE INODE OUTSIDE:INSIDE, or nothing once it is undone
+# In the state file: this, the mount's id, and MAJOR:MINOR DEVICE INODE OUTSIDE:INSIDE, or nothing once it is undone.
+RECORD = "share:"
 
 
 class Share:
@@ -23,7 +24,7 @@ class Share:
 
     def __init__(self, number, record, mount):
         self.id = number
-        device, inode, both = record.split(" ", 2)
+        _, device, inode, both = record.split(" ", 3)
         self.device, self.inode = int(device), int(inode)
         self.outside, _, self.inside = both.partition(":")
         self.place = mount.place
@@ -74,7 +75,7 @@ def mount(state, root, outside, inside, *, read_only=False, attach=namespaces.mo
         namespaces.mount_setattr(mounted, namespaces.RDONLY if read_only else 0, namespaces.PRIVATE)
         target = mount_point(root, inside, paths.kind_of(mounted) == paths.DIRECTORY)
         status = posix.fstat(mounted)
-        state.record(key, f"{status.st_dev} {status.st_ino} {outside}:{paths.normal(inside)}")
+        state.record(key, f"{device_of(outside)} {status.st_dev} {status.st_ino} {outside}:{paths.normal(inside)}")
         try:
             attach(mounted, target)
         except BaseException:
@@ -86,6 +87,17 @@ def mount(state, root, outside, inside, *, read_only=False, attach=namespaces.mo
         for fd in (mounted, target):
             if fd >= 0:
                 posix.close(fd)
+
+
+def device_of(path):
+    """The device of the file system, as mountinfo has it: that of an inode is another one in some."""
+    fd = posix.open(path, posix.O_PATH)
+    try:
+        return mountinfo.mounts()[namespaces.mount_of(fd)[0]].device
+    except KeyError:                    # mounted above our root, chroot(2)
+        return "-"
+    finally:
+        posix.close(fd)
 
 
 def refuse_twice(state, target, inside):
@@ -130,7 +142,8 @@ def shares(running):
     if not noted:
         return []
     mounted = mountinfo.mounts(running.init)
-    return [Share(number, record, mounted[number]) for number, record in noted.items() if number in mounted]
+    return [Share(number, record, mounted[number]) for number, record in noted.items()
+            if number in mounted and record.split(" ", 1)[0] in (mounted[number].device, "-")]
 
 
 def undo(running, outside, inside):

@@ -135,6 +135,23 @@ def test_check_with_an_image(make, image, machine):
     one.sh("echo still >/here")
 
 
+def test_check_of_what_runs_with_a_command(make, image):
+    one = make(UPPER=f"!overlay-diskfile mnt/root {image}", WORK=f"!overlay-diskfile mnt/work {image}").booted()
+    done = one.boot("--check")
+    assert (done.returncode, done.stderr) == (0, "") and f"UPPER={one.base}/mnt/root\n" in done.stdout
+
+
+def test_image_on_a_block_device(make, image):
+    device = run("losetup", "--find", "--show", image).stdout.strip()
+    try:
+        one = make(IMAGE=device).booted()
+        one.sh("echo kept >/file")
+        one.stopped()
+    finally:
+        run("losetup", "--detach", device)
+    assert with_files(image, "cat root/file") == "kept\n"
+
+
 def test_a_hook_sees_the_image(make, image):
     one = make(IMAGE=f"{image}", PREMOUNT="./pre", POSTMOUNT="./post")
     one.script("pre", 'set -e; echo "$IMAGE $UPPER" >"$UPPER/seen"; overlay-premount "$@"\n')

@@ -186,8 +186,17 @@ def test_undo_of_what_the_subhost_has_unmounted(running, data):
     share(f"{data}:/srv/data", running.name)
     running.sh("umount /srv/data; for n in 1 2 3 4 5 6 7 8; do mkdir /srv/$n; mount -t tmpfs mine /srv/$n; done")
     before = mounts(running.init)
+    assert shared(running) == []
     refused("--undo", f"{data}:/srv/data", running.name)
     assert mounts(running.init) == before
+
+
+def test_undo_of_what_was_renamed_on_the_host(running, data, directory):
+    share(f"{data}:/srv/data", running.name)
+    os.rename(data, f"{directory}/other")
+    assert running.inside("cat", "/srv/data/file") == "from the host" and len(shared(running)) == 1
+    share("--undo", f"{data}:/srv/data", running.name)
+    assert shared(running) == []
 
 
 def test_undo_of_what_is_not_shared(running, data):
