@@ -10,7 +10,7 @@ for single system calls: what Python imports in there would be the subhost's.
 """
 import posix
 
-from . import mountinfo, namespaces, paths, rootfs
+from . import mountinfo, namespaces, paths, rootfs, state
 from .errors import Failure
 
 # In the state file: this, the mount's id, and MAJOR:MINOR DEVICE INODE OUTSIDE:INSIDE, or nothing once it is undone.
@@ -31,11 +31,22 @@ class Share:
         self.read_only = "ro" in mount.options
 
 
-def mount_all(config, state, root):
+def find(name):
+    """The running subhost NAME.  Raises Failure if it is not, or has no state file in which a share can be noted."""
+    try:
+        return state.running(name)
+    except Failure:
+        from . import shellversion
+        if shellversion.find(name):
+            raise Failure(f"{name} was booted by the shell version: boot it again to share with it") from None
+        raise
+
+
+def mount_all(config, noted, root):
     """At a boot: mount every SHARE, in order, below the descriptor root."""
     for outside, inside in config.share:
         try:
-            mount(state, root, outside, inside)
+            mount(noted, root, outside, inside)
         except OSError as error:
             raise Failure(f"SHARE={outside}: {error.strerror}") from None
         except Failure as failure:
@@ -65,8 +76,8 @@ def share(running, outside, inside, *, read_only=False):
         posix.close(root)
 
 
-def mount(state, root, outside, inside, *, read_only=False, attach=namespaces.move_mount):
-    """Note the mount, and have it attached where it belongs.  Raises OSError if outside cannot be had."""
+def mount(noted, root, outside, inside, *, read_only=False, attach=namespaces.move_mount):
+    """Note the mount in a state file, and have it attached where it belongs.  Raises OSError if there is no outside."""
     mounted = namespaces.open_tree(outside)
     target = -1
     key = RECORD + str(namespaces.mount_of(mounted)[0])
@@ -75,11 +86,11 @@ def mount(state, root, outside, inside, *, read_only=False, attach=namespaces.mo
         namespaces.mount_setattr(mounted, namespaces.RDONLY if read_only else 0, namespaces.PRIVATE)
         target = mount_point(root, inside, paths.kind_of(mounted) == paths.DIRECTORY)
         status = posix.fstat(mounted)
-        state.record(key, f"{device_of(outside)} {status.st_dev} {status.st_ino} {outside}:{paths.normal(inside)}")
+        noted.record(key, f"{device_of(outside)} {status.st_dev} {status.st_ino} {outside}:{paths.normal(inside)}")
         try:
             attach(mounted, target)
         except BaseException:
-            state.record(key, "")
+            noted.record(key, "")
             raise
     except OSError as error:
         raise Failure(f"cannot mount it on {inside} in the subhost: {error.strerror}") from None
@@ -100,9 +111,9 @@ def device_of(path):
         posix.close(fd)
 
 
-def refuse_twice(state, target, inside):
+def refuse_twice(noted, target, inside):
     number, is_root = namespaces.mount_of(target)
-    if is_root and state.records().get(RECORD + str(number)):
+    if is_root and noted.records().get(RECORD + str(number)):
         raise Failure(f"something is shared as {inside} already")
 
 
@@ -198,9 +209,8 @@ def is_there(one, directory, name):
 
 def root_of(running):
     """A descriptor of the root of a subhost's PID 1."""
-    from .state import has_ended
     root = posix.open(f"/proc/{running.init}/root", rootfs.DIRECTORY)
-    if has_ended(running.init_fd):      # the number may be another process's by now
+    if state.has_ended(running.init_fd):      # the number may be another process's by now
         posix.close(root)
         raise Failure(f"{running.state.name} is not running")
     return root

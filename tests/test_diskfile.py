@@ -6,8 +6,23 @@ import subprocess
 
 import pytest
 from conftest import cannot_run
-from machine import (BOOT, DISKFILE, GO, LOGS, PREFIX, STOP, kill, loops, mounts, new_name, one_line, read, run, wait_for,
-                     write)
+from machine import (
+    BOOT,
+    DISKFILE,
+    GO,
+    LOGS,
+    PREFIX,
+    STOP,
+    kill,
+    loops,
+    mounts,
+    new_name,
+    one_line,
+    read,
+    run,
+    wait_for,
+    write,
+)
 
 MAKERS = {"ext4": ["mkfs.ext4", "-qF"], "xfs": ["mkfs.xfs", "-q"], "btrfs": ["mkfs.btrfs", "-q"]}
 PACKERS = {"squashfs": ["mksquashfs", "{tree}", "{image}", "-quiet", "-no-progress"], "erofs": ["mkfs.erofs", "--quiet", "{image}", "{tree}"]}

@@ -10,6 +10,7 @@ from machine import (
     BOOT,
     GO,
     NETNS,
+    SHARE,
     STATES,
     STOP,
     Subhost,
@@ -137,6 +138,12 @@ def is_there(interface):
 
 
 # As one of ours
+
+def test_nothing_is_shared_with_it(inherited):
+    one = inherited()
+    assert one_line(run(SHARE, "/srv", one.name)) == \
+        f"overlay-share: {one.name} was booted by the shell version: boot it again to share with it"
+
 
 def test_it_is_listed_entered_and_stopped(inherited, machine):
     one = inherited()

@@ -3,7 +3,7 @@ import posix
 
 from .. import paths, shares
 from ..errors import Failure, write
-from ..state import all_running, running
+from ..state import all_running
 from . import require_root, run
 
 
@@ -17,7 +17,7 @@ def command(arguments):
     if "\n" in options.path:
         raise Failure("cannot share a path with a line feed in it")
     outside, inside = paths.share(options.path, posix.getcwd())
-    subhost = running(options.name)
+    subhost = shares.find(options.name)
     if options.undo:
         shares.undo(subhost, outside, inside)
     else:
