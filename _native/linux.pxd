@@ -36,6 +36,7 @@ cdef extern from "<unistd.h>" nogil:
     int dup2(int fd, int target)
     int chdir(const char *path)
     int fchdir(int fd)
+    int syncfs(int fd)
     int unlink(const char *path)
     int mkfifo(const char *path, unsigned int mode)
     int sethostname(const char *name, size_t size)

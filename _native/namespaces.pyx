@@ -165,6 +165,15 @@ def close_range(int first):
         raise failure("close what the caller has left open")
 
 
+def sync(int fd):
+    """syncfs(2): write to the disk what the file system of fd has not written yet."""
+    cdef int result
+    with nogil:
+        result = syncfs(fd)
+    if result < 0:
+        raise failure("write to the disk")
+
+
 def is_cgroup2(str path):
     """statfs(2): whether a cgroup2 file system is there."""
     cdef bytes at = encoded(path)
