@@ -34,6 +34,7 @@ def boot(config, *, foreground=False):
             from . import diskfile
             diskfile.mount_image(config)
         check(config)
+        make_layers(config, state)
         host.enter()
         log = logs.make(config.log, (config.upper, config.live))
         net = network.make(state)
@@ -77,6 +78,15 @@ def refuse_inherited(name):
     if network.is_there(name):
         from . import shellversion
         shellversion.refuse_running(name)
+
+
+def make_layers(config, state):
+    """Have archives unpacked that are layers, and UPPER made where it does not persist."""
+    if config.layers:
+        from . import layers
+        layers.provide(config, state)
+    if config.tmpfs:
+        rootfs.mount_upper(config, state)
 
 
 def plug(config, state, net, log):

@@ -8,6 +8,9 @@ from .state import State
 def check(config, own=None):
     """Raises Failure if the subhost cannot be booted here; own are its interfaces, {name: index}, if it is running."""
     rootfs.check(config)
+    if config.layers:
+        from . import layers
+        layers.check(config)
     if config.cables:
         from . import cables
         cables.check(cables.plan(config.cables, config.name), own)
@@ -33,5 +36,6 @@ def report(path):
         diskfile.mount_image(config)
     check(config, interfaces_of(config.name))
     lines = [f"{variable}={value}" for variable, value in config.settings().items()]
+    lines += [f"LAYER={path}" for path in config.layers]
     lines += [f"SHARE={outside}:{inside}" for outside, inside in config.share]
     write(1, "\n".join(lines) + "\n")

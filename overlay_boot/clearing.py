@@ -43,6 +43,8 @@ def clear_leftovers(state):
         cables.remove(records)
     if "netns" in records:
         network.remove(state.name, records["netns"])
+    if "mount-point" in records:
+        state.remove_mount_point()
 
 
 def clear_ended(name):

@@ -19,13 +19,15 @@ DEFAULTS = {
     "INIT": "overlay-init",
     "LOG": None,
     "RAM_SIZE": "50M",
+    "LAYER_LIMIT": "10G 1000000",
     "STOP_TIMEOUT": "10",
 }
-REPEATABLE = ("SHARE",)
+REPEATABLE = ("SHARE", "LAYER")
 IN_IMAGE = {"UPPER": ["mnt/root"], "WORK": ["mnt/work"]}        # the defaults where there is an IMAGE
 HANDED_DOWN = "OVERLAY_BOOT_VALUES"     # in a hook's environment: the boot has resolved them
 
 LOGS = "/var/log/overlay-boot"
+TMPFS = "tmpfs:"                        # what an UPPER that is made anew begins with
 
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "%": 1}
 
@@ -93,12 +95,13 @@ class Config:
     """A subhost's configuration: every variable with its effective value.
 
     NAME is there from the start; resolve_log() and then resolve() find the others.
-    Paths are absolute; lower, start, cables and share are lists.
+    Paths are absolute; lower, layers, start, cables and share are lists.
+    tmpfs is the size of an UPPER that is made anew, and has no path before it is.
     """
 
-    __slots__ = ("action", "assigned", "base", "cables", "handed", "image", "init", "live", "log", "lower", "name",
-                 "path", "postmount", "premount", "ram_size", "reaper", "share", "start", "stop_timeout",
-                 "upper", "work")
+    __slots__ = ("action", "assigned", "base", "cables", "handed", "image", "init", "layer_limit", "layers", "live",
+                 "log", "lower", "name", "path", "postmount", "premount", "ram_size", "reaper", "share", "start",
+                 "stop_timeout", "tmpfs", "upper", "work")
 
     def __init__(self, path, action, handed=None):
         self.action = action
@@ -134,15 +137,25 @@ class Config:
         self.image = image_of(value("IMAGE"), self.base)
         if self.image:
             self.assigned = {**IN_IMAGE, **self.assigned}
-        self.live, self.upper, self.work = place(value("LIVE")), place(value("UPPER")), place(value("WORK"))
+        self.live, self.upper, self.work = place(value("LIVE")), value("UPPER"), place(value("WORK"))
+        self.tmpfs = self.upper.removeprefix(TMPFS) if self.upper.startswith(TMPFS) else ""
+        if self.upper.startswith(TMPFS):
+            self.check_tmpfs()
+            self.work = self.upper
+        else:
+            self.upper = place(self.upper)
         lower = value("LOWER")
         is_one = paths.kind(place(lower)) == paths.DIRECTORY
         self.lower = [place(path) for path in ([lower] if is_one else lower.split(":"))]
+        # In the LOWER that a hook is handed they are already.
+        self.layers = [] if "LOWER" in self.handed else [
+            place(self.effective("LAYER", text, self.base, cgroup)) for text in self.assigned.get("LAYER", ())]
+        self.layer_limit = checked_limit(value("LAYER_LIMIT"))
         self.cables = value("CABLES").split()
         self.start = services(value("START"))
         self.premount, self.postmount = value("PREMOUNT").split(), value("POSTMOUNT").split()
         self.init = value("INIT").split()
-        self.ram_size = checked_size(value("RAM_SIZE"))
+        self.ram_size = checked_size("RAM_SIZE", value("RAM_SIZE"))
         self.stop_timeout = checked_seconds(value("STOP_TIMEOUT"))
         self.log = place(self.log)
         self.share = [paths.share(text, self.base) for text in self.assigned.get("SHARE", ())]
@@ -151,7 +164,10 @@ class Config:
         """The value of a variable; of one that begins with `!`, what the command prints first."""
         if variable in self.handed:
             return self.handed[variable]
-        text = self.assigned.get(variable, (DEFAULTS[variable],))[0]
+        return self.effective(variable, self.assigned.get(variable, (DEFAULTS[variable],))[0], directory, cgroup)
+
+    def effective(self, variable, text, directory, cgroup=-1):
+        """The value that an assignment, or its command, gives a variable."""
         if text is None or not text.startswith("!"):
             return text
         words = text[1:].split()
@@ -170,6 +186,12 @@ class Config:
             raise Failure(f"{variable}: {words[0]} printed a NUL byte")
         return first
 
+    def check_tmpfs(self):
+        """Raises Failure if the size of UPPER is none, or WORK is to be elsewhere than UPPER is."""
+        checked_size("UPPER", self.tmpfs, TMPFS)
+        if "WORK" in self.assigned:
+            raise Failure(f"WORK={self.assigned['WORK'][0]}: with UPPER={self.upper}, WORK is on the same tmpfs")
+
     def settings(self):
         """The variables and their effective values, in the manual's order; none is given to a shell."""
         image = {"IMAGE": " ".join(filter(None, self.image))} if self.image else {}
@@ -178,7 +200,8 @@ class Config:
             "LOWER": ":".join(self.lower), "CABLES": " ".join(self.cables),
             "START": " ".join(self.start) or "none", "PREMOUNT": " ".join(self.premount),
             "POSTMOUNT": " ".join(self.postmount), "INIT": " ".join(self.init), "LOG": self.log,
-            "RAM_SIZE": self.ram_size, "STOP_TIMEOUT": self.stop_timeout,
+            "RAM_SIZE": self.ram_size, "LAYER_LIMIT": " ".join(map(str, self.layer_limit)),
+            "STOP_TIMEOUT": self.stop_timeout,
         }
 
     def for_hooks(self):
@@ -238,14 +261,33 @@ def services(text):
     return words
 
 
-def checked_size(text):
-    """A size as tmpfs(5) has it, or none."""
-    number, unit = (text, "") if text.isdigit() else (text[:-1], text[-1:].lower())
-    if text != "none" and not (number.isdigit() and number.isascii() and len(number) < 20
-                               and unit in UNITS and int(number) * UNITS[unit] < 1 << 63
-                               and (unit != "%" or int(number) <= 100)):
-        raise Failure(f"RAM_SIZE={text} is neither a size, as 50M, nor none")
+def checked_size(variable, text, prefix=""):
+    """A size as tmpfs(5) has it.  Without a prefix it may be none; with one, not 0, which is no limit."""
+    number, unit = split_size(text)
+    is_one = number.isdigit() and number.isascii() and len(number) < 20 and unit in UNITS \
+        and int(number) * UNITS[unit] < 1 << 63 and (unit != "%" or int(number) <= 100)
+    if is_one and prefix and not int(number):
+        raise Failure(f"{variable}={prefix}{text}: of the size 0, a tmpfs has no limit")
+    if not is_one and (prefix or text != "none"):
+        raise Failure(f"{variable}={prefix}{text} is neither a size, as 50M, nor none" if not prefix else
+                      f"{variable}={prefix}{text}: {text or 'nothing'} is no size, as 50M is one")
     return text
+
+
+def split_size(text):
+    """(number, unit), both texts, of what may be a size."""
+    return (text, "") if text.isdigit() else (text[:-1], text[-1:].lower())
+
+
+def checked_limit(text):
+    """(bytes, members) of a LAYER_LIMIT; the members have a default."""
+    size, _, members = text.partition(" ")
+    members = members.strip() or DEFAULTS["LAYER_LIMIT"].split()[1]
+    number, unit = split_size(size)
+    if not (number.isdigit() and number.isascii() and unit in UNITS and unit != "%" and len(number) < 20
+            and members.isdigit() and members.isascii() and len(members) < 20):
+        raise Failure(f"LAYER_LIMIT={text} is no size, as 10G, and no number of members behind it")
+    return int(number) * UNITS[unit], int(members)
 
 
 def checked_seconds(text):

@@ -7,6 +7,7 @@ out of it, and never opened to be used before it is known for what it is.
 import posix
 
 from . import namespaces, paths
+from .config import UNITS, split_size
 from .errors import Failure, step, write
 
 DIRECTORY = posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC
@@ -19,6 +20,7 @@ LINKS = (
     ("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"),
     ("stderr", "/proc/self/fd/2"), ("core", "/proc/kcore"),
 )
+LONGEST_OPTIONS = 4096  # and what is longer, mount(2) cuts off in silence
 TTY_GROUP = 5           # Debian's, base-passwd
 
 
@@ -59,16 +61,17 @@ def unshare_mounts():
 def check(config):
     """Raises Failure if the directories of a configuration cannot make a root file system."""
     live = directory(config.live, "LIVE")
-    upper = directory(config.upper, "UPPER")
+    upper = -1 if config.tmpfs else directory(config.upper, "UPPER")
     layers = [directory(path, "LOWER") for path in config.lower]
     try:
-        if is_overlay(config):
+        if upper >= 0 and is_overlay(config):
             check_work(config, upper)
         if not is_premounted(config) and namespaces.mount_of(live)[1]:
             raise Failure(f"LIVE={config.live} has something mounted on it already")
     finally:
         for fd in (live, upper, *layers):
-            posix.close(fd)
+            if fd >= 0:
+                posix.close(fd)
 
 
 def check_work(config, upper):
@@ -92,7 +95,7 @@ def directory(path, variable):
 
 def is_overlay(config):
     """Whether the root is made of layers; else UPPER is LOWER, and the root."""
-    return len(config.lower) > 1 or not same(config.upper, config.lower[0])
+    return len(config.lower) > 1 or bool(config.layers or config.tmpfs) or not same(config.upper, config.lower[0])
 
 
 def same(one, other):
@@ -121,13 +124,13 @@ def mount_overlay(config):
     # option parser, and their number is not bounded by the length of the paths.
     layers = [directory(path, "LOWER") for path in config.lower]
     upper, work = directory(config.upper, "UPPER"), directory(config.work, "WORK")
-
-    def place(fd):
-        return f"/proc/self/fd/{fd}"
-
     try:
-        namespaces.mount("overlay", config.live, "overlay", 0,
-                         f"lowerdir={':'.join(map(place, layers))},upperdir={place(upper)},workdir={place(work)}")
+        for number in outer(config.lower) if len(layers) > 1 else ():
+            layers[number] = set_apart(layers[number], config.live)
+        options = f"upperdir={place(upper)},workdir={place(work)},lowerdir={':'.join(map(place, layers))}"
+        if len(options) >= LONGEST_OPTIONS:
+            raise Failure(f"LOWER and LAYER are {len(layers)} directories, more than the kernel takes")
+        namespaces.mount("overlay", config.live, "overlay", 0, options)
     except OSError as error:
         raise Failure(f"cannot mount the overlay on LIVE={config.live}: {why_not(error, config)}") from None
     finally:
@@ -135,12 +138,56 @@ def mount_overlay(config):
             posix.close(fd)
 
 
+def place(fd):
+    return f"/proc/self/fd/{fd}"
+
+
+def outer(lower):
+    """The numbers of those of the directories that have another of them inside, on the same file system."""
+    found = [(posix.stat(path).st_dev, paths.real(path).rstrip("/") + "/") for path in lower]
+    return [number for number, (device, path) in enumerate(found) if any(
+        other == device and inner != path and inner.startswith(path) for other, inner in found)]
+
+
+def set_apart(layer, live):
+    """A descriptor of what that of a directory stands for, as a file system of its own; the other one is closed.
+
+    Overlayfs refuses a lower layer inside another one (since Linux 5.2), as one in the cache
+    is inside LOWER=/.  The outer one becomes an overlay mount itself, over an empty directory
+    since that takes two.  Both mounts are on LIVE, beneath the one to come.
+    """
+    mount_new("tmpfs", directory(live, "LIVE"), namespaces.NOSUID | namespaces.NODEV, mode="755", size="4k")
+    empty = directory(live, "LIVE")
+    namespaces.mount("overlay", live, "overlay", 0, f"lowerdir={place(layer)}:{place(empty)}")
+    apart = directory(live, "LIVE")
+    posix.close(empty)
+    posix.close(layer)
+    return apart
+
+
+@step("mount a tmpfs for UPPER")
+def mount_upper(config, state):
+    """Make UPPER and WORK, on a tmpfs of their own that only this mount namespace has."""
+    point = state.make_mount_point()
+    options = {"mode": "700", "size": config.tmpfs}
+    number, unit = split_size(config.tmpfs)
+    if unit != "%":
+        # An empty file takes no page, and still memory of the kernel's: not more of that than of the other.
+        options["nr_inodes"] = str(max(1024, int(number) * UNITS[unit] >> 10))
+    mount_new("tmpfs", directory(point, "UPPER"), namespaces.NOSUID | namespaces.NODEV, **options)
+    config.upper, config.work = f"{point}/root", f"{point}/work"
+    posix.mkdir(config.upper, 0o755)
+    posix.mkdir(config.work, 0o700)
+
+
 def why_not(error, config):
     """What an errno of overlayfs means; the bare word would mislead."""
     import errno
+    if error.errno == errno.EINVAL and outer(config.lower):
+        return "LOWER, which has a LAYER in it, is on an overlay mount itself: LAYER must be on another file system"
     return {
         errno.EINVAL: f"the file system of UPPER={config.upper} cannot serve as an upper layer",
-        errno.ELOOP: "LOWER is inside UPPER or WORK",
+        errno.ELOOP: "LOWER or LAYER is inside UPPER or WORK",
         errno.EBUSY: f"UPPER={config.upper} or WORK={config.work} is in use by another overlay mount",
         errno.ENODEV: "this kernel has no overlay file system",
         errno.ESTALE: f"UPPER={config.upper} was made with another LOWER",

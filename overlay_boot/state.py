@@ -26,6 +26,7 @@ from .namespaces import lock, locked_by
 
 DIRECTORY = "/run/overlay-boot"
 COMMAND, KEEPER, STOP = 0, 1, 2     # _native/keeper.pyx has them too
+MOUNT_POINT = "mount-point."        # what no NAME begins with that is as long as this
 PATIENCE = 5                        # seconds, for what takes milliseconds
 MOMENT = 0.05                       # seconds, for a process that may be ending already
 PF_EXITING = 4                      # linux/sched.h, in proc(5)'s flags
@@ -63,6 +64,21 @@ class State:
     def keeper(self):
         """The process id of the keeper, 0 if the subhost is not running."""
         return locked_by(self.fd, KEEPER)
+
+    @step("make a mount point")
+    def make_mount_point(self):
+        """A directory of this subhost's, to be mounted on in its own mount namespace."""
+        path = f"{DIRECTORY}/{MOUNT_POINT}{self.name}"
+        self.record("mount-point", path)
+        posix.mkdir(path, 0o700)
+        return path
+
+    def remove_mount_point(self):
+        """Remove it, if it was made."""
+        try:
+            posix.rmdir(f"{DIRECTORY}/{MOUNT_POINT}{self.name}")
+        except FileNotFoundError:
+            pass
 
     def forget(self):
         """Empty the file: all that it noted is removed."""

@@ -1,7 +1,7 @@
 """A machine of one's own, and strace(1) to kill a process, or to fail a system call, anywhere in a command.
 
 test_killed.py starts Machines: each is this file as a program, in namespaces of its own of every kind but user, with a
-/run, a /var/log, a control group and a cgroup2 hierarchy of its own.  So nothing of what else runs at the same time, of
+/run, a /var/log, a /var/cache, a control group and a cgroup2 hierarchy of its own.  So nothing of what else runs at the same time, of
 other tests or of somebody's containers, is to be seen there: everything can be compared, the first subhost of a machine
 is the first one, and what a test may leave behind ends with the machine.  The mounts of it are shared with a bystander
 in another mount namespace, as systemd has it.
@@ -110,7 +110,7 @@ def make(directory):
     try:
         for path in foreign_mounts():
             subprocess.run(["umount", "--lazy", path], check=True)
-        for path in (directory, "/run", "/var/log"):
+        for path in (directory, "/run", "/var/log", "/var/cache"):
             mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", path)
         return subprocess.call(
             ["unshare", "--pid", "--net", "--ipc", "--uts", "--cgroup", "--mount", "--propagation", "shared", "--fork",
@@ -441,6 +441,7 @@ LOG=log
 SHARE= shared:/data/shared
 SHARE= shared/file:/data/file
 """
+LAYERED = MINIMAL + "UPPER= tmpfs:4M\nLAYER= layer.tar.gz\n"
 ENDING = MINIMAL + "INIT= echo exec /bin/true\n"        # a subhost that ends at once
 DYING = MINIMAL + "PREMOUNT= ./die\n"                   # its boot is killed half-way
 WAITING = MINIMAL + "PREMOUNT= ./wait\n"                # its boot stays half-way
@@ -485,6 +486,7 @@ SCENARIOS = {
     "boot-whole": Scenario(BOOT, WHOLE, neighbour=True),
     "boot-bind": Scenario(BOOT, BIND, neighbour=True),
     "boot-in-place": Scenario(BOOT, IN_PLACE, neighbour=True),
+    "boot-layers": Scenario(BOOT, LAYERED),
     "boot-after-crash": Scenario(BOOT, MINIMAL, before=DYING, neighbour=True),
     "keeper": Scenario(BOOT, MINIMAL, keeper=True),
     "foreground": Scenario("overlay-boot --foreground kx.conf", ENDING, execs=True),
@@ -652,6 +654,7 @@ class Inside:
             os.unlink(path)
         if os.path.exists("/var/log/overlay-boot"):
             os.rmdir("/var/log/overlay-boot")
+        shutil.rmtree("/var/cache/overlay-boot", ignore_errors=True)
         self.number += 1
         self.base = f"{self.directory}/{self.number}"
         for path in ("", "root/proc", "work", "live", "shared", "mnt"):
@@ -662,6 +665,8 @@ class Inside:
         self._write("shared/file", "shared\n")
         if "kx.img" in scenario.conf:
             self._image(f"{self.base}/kx.img")
+        if scenario.conf == LAYERED:
+            self._write_layer()
         if scenario.before:
             self._write(f"{NAME}.conf", scenario.before)
             self._boot_before(scenario.before)
@@ -672,6 +677,15 @@ class Inside:
         if not os.path.exists(made):
             subprocess.run(["overlay-diskfile", "--create", "8M", made], check=True)
         subprocess.run(["cp", "--sparse=always", made, path], check=True)
+
+    def _write_layer(self):
+        """An archive with a layer of a few files, the last of which tells that all are there."""
+        self._write("oxide.json", '{"v":"1","t":"layer"}')
+        os.makedirs(f"{self.base}/layer/etc")
+        for name in ("first", "second", "last"):
+            self._write(f"layer/etc/{name}", name)
+        subprocess.run(["tar", "-czf", "layer.tar.gz", "--sort=name", "--transform=s/^layer/root/", "oxide.json", "layer/etc/first",
+                        "layer/etc/second", "layer/etc/last"], cwd=self.base, check=True)
 
     def _boot_before(self, conf):
         if conf == WAITING:
@@ -798,6 +812,8 @@ class Inside:
         left = self._left()
         if left:
             wrong.append(f"then left: {left}")
+        wrong += [f"half a layer: {path}" for path in glob.glob("/var/cache/overlay-boot/layers/*")
+                  if not path.endswith(".part") and not os.path.exists(f"{path}/etc/last")]
         if self.booting and not wrong:
             self.booting.wait(PATIENCE)
         self.booting = None
