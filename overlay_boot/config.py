@@ -155,7 +155,7 @@ class Config:
         self.start = services(value("START"))
         self.premount, self.postmount = value("PREMOUNT").split(), value("POSTMOUNT").split()
         self.init = value("INIT").split()
-        self.ram_size = checked_size("RAM_SIZE", value("RAM_SIZE"))
+        self.ram_size = checked_size(value("RAM_SIZE"))
         self.stop_timeout = checked_seconds(value("STOP_TIMEOUT"))
         self.log = place(self.log)
         self.share = [paths.share(text, self.base) for text in self.assigned.get("SHARE", ())]
@@ -188,7 +188,7 @@ class Config:
 
     def check_tmpfs(self):
         """Raises Failure if the size of UPPER is none, or WORK is to be elsewhere than UPPER is."""
-        checked_size("UPPER", self.tmpfs, TMPFS)
+        checked_size(self.tmpfs, "UPPER", TMPFS)
         if "WORK" in self.assigned:
             raise Failure(f"WORK={self.assigned['WORK'][0]}: with UPPER={self.upper}, WORK is on the same tmpfs")
 
@@ -261,7 +261,7 @@ def services(text):
     return words
 
 
-def checked_size(variable, text, prefix=""):
+def checked_size(text, variable="RAM_SIZE", prefix=""):
     """A size as tmpfs(5) has it.  Without a prefix it may be none; with one, not 0, which is no limit."""
     number, unit = split_size(text)
     is_one = number.isdigit() and number.isascii() and len(number) < 20 and unit in UNITS \

@@ -9,12 +9,13 @@ import shutil
 import pytest
 from conftest import cannot_run
 from machine import BOOT, DISKFILE, GO, LS, MODULES, PROGRAMS, SHARE, STOP, run
+from machine import LAYERS as LAYERS_COMMAND
 
 TREE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SOURCES = {os.path.relpath(path, f"{TREE}/overlay_boot").removesuffix(".py"): path
            for path in glob.glob(f"{TREE}/overlay_boot/**/*.py", recursive=True)}
-COMMANDS = {"overlay-boot": BOOT, "overlay-diskfile": DISKFILE, "overlay-go": GO, "overlay-ls": LS, "overlay-share": SHARE,
-            "overlay-stop": STOP,
+COMMANDS = {"overlay-boot": BOOT, "overlay-diskfile": DISKFILE, "overlay-go": GO, "overlay-layers": LAYERS_COMMAND,
+            "overlay-ls": LS, "overlay-share": SHARE, "overlay-stop": STOP,
             **{hook: f"{PROGRAMS}/{hook}" for hook in ("overlay-init", "overlay-premount", "overlay-postmount")}}
 
 # What is costly to import: Help and error paths may, a boot may not.
@@ -25,8 +26,8 @@ LAYERS = [
     ["__init__", "namespaces", "paths"],
     ["errors", "interruption"],
     ["config", "processes", "rootfs", "network", "cables", "cgroup", "state", "log", "hooks", "listed", "shellversion",
-     "mountinfo", "shares", "diskfile"],
-    ["check", "clearing", "listing", "entry", "stop", "boot", "all"],
+     "mountinfo", "shares", "diskfile", "archives", "unpacking", "layers"],
+    ["check", "clearing", "listing", "inventory", "entry", "stop", "boot", "all"],
 ]
 
 
@@ -159,7 +160,7 @@ def test_help(command):
     assert run(COMMANDS[command], "-h").stdout == done.stdout
 
 
-@pytest.mark.parametrize("command", [BOOT, DISKFILE, GO, LS, SHARE, STOP])
+@pytest.mark.parametrize("command", [BOOT, DISKFILE, GO, LAYERS_COMMAND, LS, SHARE, STOP])
 def test_version(command):
     import overlay_boot
     done = run(command, "--version")
@@ -232,8 +233,8 @@ EXAMPLES = [os.path.basename(path) for path in glob.glob(f"{TREE}/conf-examples/
 @pytest.mark.parametrize("example", sorted(EXAMPLES))
 def test_examples_are_right(directory, example):
     place = shutil.copytree(f"{TREE}/conf-examples", f"{directory}/examples")
-    for made in ("root", "work", "live", "debian"):
-        os.mkdir(f"{place}/{made}")
+    for made in ("root", "work", "live", "debian", *re.findall(r"^LAYER=\s*(\S+)", read(f"{place}/{example}"), re.MULTILINE)):
+        os.makedirs(f"{place}/{made}")
     for image in re.findall("^IMAGE= *(.+)$", read(f"{place}/{example}"), re.MULTILINE):
         os.mkdir(f"{place}/mnt")
         assert run(DISKFILE, "--create", "16M", f"{place}/{image}").returncode == 0

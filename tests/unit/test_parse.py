@@ -3,7 +3,7 @@ import os
 
 import pytest
 from overlay_boot import config
-from overlay_boot.config import LONGEST_LINE, check_name, checked_seconds, checked_size, parse, services
+from overlay_boot.config import LONGEST_LINE, check_name, checked_limit, checked_seconds, checked_size, parse, services
 from overlay_boot.errors import Failure
 
 
@@ -137,3 +137,18 @@ def test_many_lines_are_read_at_once():
     """4 MB of lines that are no assignments: no comparison of each with every other."""
     text = b"# a comment of some length = \n" * 130_000
     assert parse(text, "x.conf") == {}
+
+
+@pytest.mark.parametrize("text", ["", "0", "0k", "00", "none", "0%", "101%", "-1", "1M "])
+def test_a_tmpfs_for_upper_has_a_limit(text):
+    assert f"UPPER=tmpfs:{text}" in refused(checked_size, text, "UPPER", "tmpfs:")
+
+
+@pytest.mark.parametrize("text, limit", [("10G 1000000", (10 << 30, 1000000)), ("1k", (1 << 10, 1000000)), ("7  3", (7, 3)), ("0 0", (0, 0))])
+def test_a_limit_of_layers(text, limit):
+    assert checked_limit(text) == limit
+
+
+@pytest.mark.parametrize("text", ["", "x", "1%", "1% 1", "10G x", "10G -1", "10G 1 2", "-1", "none", "1\u0665"])
+def test_a_limit_of_layers_cannot_be(text):
+    assert f"LAYER_LIMIT={text}" in refused(checked_limit, text)

@@ -1,0 +1,52 @@
+"""overlay-layers(8): list, check and remove the layers in the cache."""
+from ..errors import FAILED, write
+from . import require_root, run
+
+
+def command(arguments):
+    options = parser().parse_args(arguments)
+    require_root()
+    from .. import inventory
+    if options.check:
+        return report(inventory.check())
+    if options.remove:
+        for digest in options.remove:
+            inventory.remove_layer(digest)
+        return None
+    rows = inventory.remove_unused() if options.remove_unused else inventory.layers()
+    if options.json:
+        import json
+        write(1, json.dumps(rows, indent=2) + "\n")
+    else:
+        write(1, inventory.table(rows))
+    return None
+
+
+def report(checked):
+    """Print how each layer was found; the exit status."""
+    status = 0
+    for digest, wrong in checked:
+        write(1, f"{digest}: {wrong or 'right'}\n")
+        status = FAILED if wrong else status
+    return status
+
+
+def parser():
+    import argparse
+
+    from .. import __version__
+    parser = argparse.ArgumentParser(
+        prog="overlay-layers", description="List the layers that were unpacked from archives; check or remove them.")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--check", action="store_true", help="compare every layer with its archive, unpacked anew")
+    kind.add_argument("--remove-unused", action="store_true",
+                      help="remove those that no running subhost and nothing in /etc/subhosts.conf uses, and list them")
+    kind.add_argument("--remove", metavar="DIGEST", nargs="+",
+                      help="remove these, by the beginnings of their digests, unless a running subhost uses them")
+    parser.add_argument("--json", action="store_true", help="list as JSON, for programs")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    return parser
+
+
+def main():
+    return run(command)
