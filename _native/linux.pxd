@@ -18,6 +18,10 @@ cdef extern from "<string.h>" nogil:
     void *memset(void *area, int value, size_t size)
     void *memcpy(void *to, const void *source, size_t size)
 
+cdef extern from "<stdio.h>" nogil:
+    enum: RENAME_EXCHANGE
+    int renameat2(int old_directory, const char *old, int new_directory, const char *new, unsigned int flags)
+
 cdef extern from "<stdint.h>" nogil:
     ctypedef unsigned int uint32_t
     ctypedef unsigned long long uint64_t

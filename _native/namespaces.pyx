@@ -159,6 +159,14 @@ def openat2(int directory, path, unsigned long flags, unsigned long resolve, uns
     return fd
 
 
+def exchange(one, other):
+    """renameat2(2) with EXCHANGE: what the two paths name change places, at once."""
+    cdef bytes old = encoded(one)
+    cdef bytes new = encoded(other)
+    if renameat2(AT_FDCWD, PyBytes_AsString(old), AT_FDCWD, PyBytes_AsString(new), RENAME_EXCHANGE) < 0:
+        raise failure("replace", other)
+
+
 def close_range(int first):
     """close_range(2): no descriptor from first on is to survive an execve(2)."""
     if syscall(SYS_close_range, first, ~0U, CLOSE_RANGE_CLOEXEC) < 0:
