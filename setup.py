@@ -13,7 +13,8 @@ from setuptools.command.build_ext import build_ext
 
 # Every command, once: the folder it is installed in and its name; its module is the name less "overlay-".
 COMMANDS = {
-    "sbin": ["overlay-boot", "overlay-diskfile", "overlay-go", "overlay-layers", "overlay-ls", "overlay-share", "overlay-stop"],
+    "sbin": ["overlay-baseline", "overlay-boot", "overlay-diskfile", "overlay-go", "overlay-layers", "overlay-ls",
+             "overlay-share", "overlay-stop"],
     "libexec": ["clear", "overlay-init", "overlay-postmount", "overlay-premount"],
 }
 

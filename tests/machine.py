@@ -20,7 +20,7 @@ import termios
 import time
 
 BOOT, GO, LS, STOP = (f"/usr/sbin/overlay-{command}" for command in ("boot", "go", "ls", "stop"))
-DISKFILE, LAYERS, SHARE = (f"/usr/sbin/overlay-{command}" for command in ("diskfile", "layers", "share"))
+BASELINE, DISKFILE, LAYERS, SHARE = (f"/usr/sbin/overlay-{command}" for command in ("baseline", "diskfile", "layers", "share"))
 PROGRAMS = "/usr/libexec/overlay-boot"
 MODULES = "/usr/lib/overlay-boot"
 STATES, NETNS, LOGS = "/run/overlay-boot", "/run/netns", "/var/log/overlay-boot"

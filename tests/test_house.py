@@ -8,14 +8,14 @@ import shutil
 
 import pytest
 from conftest import cannot_run
-from machine import BOOT, DISKFILE, GO, LS, MODULES, PROGRAMS, SHARE, STOP, run
+from machine import BASELINE, BOOT, DISKFILE, GO, LS, MODULES, PROGRAMS, SHARE, STOP, run
 from machine import LAYERS as LAYERS_COMMAND
 
 TREE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SOURCES = {os.path.relpath(path, f"{TREE}/overlay_boot").removesuffix(".py"): path
            for path in glob.glob(f"{TREE}/overlay_boot/**/*.py", recursive=True)}
-COMMANDS = {"overlay-boot": BOOT, "overlay-diskfile": DISKFILE, "overlay-go": GO, "overlay-layers": LAYERS_COMMAND,
-            "overlay-ls": LS, "overlay-share": SHARE, "overlay-stop": STOP,
+COMMANDS = {"overlay-baseline": BASELINE, "overlay-boot": BOOT, "overlay-diskfile": DISKFILE, "overlay-go": GO,
+            "overlay-layers": LAYERS_COMMAND, "overlay-ls": LS, "overlay-share": SHARE, "overlay-stop": STOP,
             **{hook: f"{PROGRAMS}/{hook}" for hook in ("overlay-init", "overlay-premount", "overlay-postmount")}}
 
 # What is costly to import: Help and error paths may, a boot may not.
@@ -27,7 +27,11 @@ LAYERS = [
     ["errors", "interruption"],
     ["config", "processes", "rootfs", "network", "cables", "cgroup", "state", "log", "hooks", "listed", "shellversion",
      "mountinfo", "shares", "diskfile", "archives", "unpacking", "layers"],
+    ["packages", "tree"],
+    ["accounts", "shipped", "records", "maintainer"],
     ["check", "clearing", "listing", "inventory", "entry", "stop", "boot", "all"],
+    ["workshop"],
+    ["baseline"],
 ]
 
 
@@ -233,7 +237,8 @@ EXAMPLES = [os.path.basename(path) for path in glob.glob(f"{TREE}/conf-examples/
 @pytest.mark.parametrize("example", sorted(EXAMPLES))
 def test_examples_are_right(directory, example):
     place = shutil.copytree(f"{TREE}/conf-examples", f"{directory}/examples")
-    for made in ("root", "work", "live", "debian", *re.findall(r"^LAYER=\s*(\S+)", read(f"{place}/{example}"), re.MULTILINE)):
+    for made in ("root", "work", "live", "debian", "../baseline",
+                 *re.findall(r"^LAYER=\s*(\S+)", read(f"{place}/{example}"), re.MULTILINE)):
         os.makedirs(f"{place}/{made}")
     for image in re.findall("^IMAGE= *(.+)$", read(f"{place}/{example}"), re.MULTILINE):
         os.mkdir(f"{place}/mnt")
