@@ -51,11 +51,7 @@ def boot(config, *, foreground=False):
             shares.mount_all(config, state, root)
         command, started = hook.init(root)
         cables.wait()
-        state.record("start", " ".join(started))
-        state.record("timeout", config.stop_timeout)
-        state.record("log", config.log)
-        state.record("upper", config.upper)
-        state.record("since", now())
+        note(config, state, started)
         host_name = hostname(config)
         host.enter()
         start_keeper(config, command, foreground, host_name=host_name,
@@ -71,6 +67,15 @@ def boot(config, *, foreground=False):
         except (OSError, Failure) as error:
             complain(f"cannot undo all of the boot: {reason(error)}")
         raise
+
+
+def note(config, state, started):
+    """What other commands, and a stop above all, want to know of the subhost."""
+    state.record("start", " ".join(started))
+    state.record("timeout", config.stop_timeout)
+    state.record("log", config.log)
+    state.record("upper", config.upper)
+    state.record("since", now())
 
 
 def refuse_inherited(name):

@@ -279,6 +279,7 @@ def files(top):
 # What changes nothing but the process itself, or nothing at all.  All others are taken to change the machine.
 PURE = set("""
 access arch_prctl brk chdir clock_gettime clock_nanosleep close close_range dup dup2 dup3 epoll_create1 epoll_ctl epoll_wait exit
+fgetxattr getxattr
 exit_group faccessat faccessat2 fadvise64 fchdir fstat fstatfs futex getcwd getdents64 getegid geteuid getgid getpgrp
 getpid getppid getrandom getresgid getresuid getsid gettid getuid lseek lstat madvise mmap mprotect mremap munmap
 newfstatat pidfd_open pipe pipe2 poll ppoll pread64 prlimit64 read readlink readlinkat rseq rt_sigaction rt_sigprocmask
