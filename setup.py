@@ -123,7 +123,7 @@ class build_completions(Step):
     """
 
     kinds = {"CONF": "conf", "NAME": "names", "COMMAND": "commands", "USER": "users",
-             "DIR": "directories", "FILE": "files", "PATH": "files"}
+             "DIR": "directories", "FILE": "files", "PATH": "files", "DISKFILE": "files"}
 
     def run(self):
         import shtab
