@@ -30,8 +30,9 @@ def test_the_units_are_right(bootable):
 def test_no_maintainer_script_touches_a_subhost():
     for path in glob.glob("/var/lib/dpkg/info/overlay-boot.p*"):
         with open(path) as file:
-            script = file.read()
-        assert not re.search(r"invoke-rc.d|deb-systemd-invoke|systemctl (?!--system daemon-reload)|sbin/overlay-|overlay-stop", script), path
+            script = re.sub(r'"[^"]*"', "", file.read())       # what is only said
+        commands = r"invoke-rc.d|deb-systemd-invoke|systemctl (?!--system daemon-reload)|overlay-boot|overlay-stop"
+        assert not re.search(rf"(?:^|[;&|(])\s*(?:\S*/)?(?:{commands})", script, re.MULTILINE), path
 
 
 def test_the_init_script_is_right():
