@@ -33,7 +33,8 @@ def test_defaults(subhost):
     assert dict(checked(one)) == {
         "NAME": one.name, "BASE": one.base, "LIVE": one.live, "UPPER": one.upper, "WORK": one.work, "LOWER": "/", "CABLES": "",
         "START": "networking ssh", "PREMOUNT": "overlay-premount", "POSTMOUNT": "overlay-postmount", "INIT": "overlay-init",
-        "LOG": one.log, "RAM_SIZE": "50M", "STOP_TIMEOUT": "10"}
+        "LOG": one.log, "RAM_SIZE": "50M", "LAYER_LIMIT": f"{10 << 30} 1000000",
+        "STOP_TIMEOUT": "10"}
 
 
 def test_every_effective_value_is_printed(subhost, directory):
@@ -47,7 +48,7 @@ def test_every_effective_value_is_printed(subhost, directory):
         ("NAME", one.name), ("BASE", one.base), ("LIVE", f"{one.base}/mnt"), ("UPPER", f"{one.base}/up"), ("WORK", f"{one.base}/wk"),
         ("LOWER", f"{one.base}/low:/usr"), ("CABLES", ""), ("START", "cron /opt/x/run"), ("PREMOUNT", "pre mount"),
         ("POSTMOUNT", "/x/post"), ("INIT", "echo exec /sbin/init"), ("LOG", "/var/log/x.log"), ("RAM_SIZE", "10%"),
-        ("STOP_TIMEOUT", "2.5"), ("SHARE", "/etc/hosts:/etc/hosts"), ("SHARE", f"{one.base}/data:/srv/data")]
+        ("LAYER_LIMIT", f"{10 << 30} 1000000"), ("STOP_TIMEOUT", "2.5"), ("SHARE", "/etc/hosts:/etc/hosts"), ("SHARE", f"{one.base}/data:/srv/data")]
 
 
 @pytest.mark.parametrize("value", ODD_VALUES, ids=ascii)
