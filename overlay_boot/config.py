@@ -23,13 +23,13 @@ DEFAULTS = {
     "STOP_TIMEOUT": "10",
 }
 REPEATABLE = ("SHARE", "LAYER")
-IN_IMAGE = {"UPPER": ["mnt/root"], "WORK": ["mnt/work"]}        # the defaults where there is an IMAGE
+IN_IMAGE = {"UPPER": "mnt/root", "WORK": "mnt/work"}            # the defaults where there is an IMAGE
 HANDED_DOWN = "OVERLAY_BOOT_VALUES"     # in a hook's environment: the boot has resolved them
 
 LOGS = "/var/log/overlay-boot"
 TMPFS = "tmpfs:"                        # what an UPPER that is made anew begins with
 
-UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "%": 1}
+UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 LONGEST_LINE = 1 << 16
 LONGEST_FILE = 1 << 22
@@ -99,14 +99,15 @@ class Config:
     tmpfs is the size of an UPPER that is made anew, and has no path before it is.
     """
 
-    __slots__ = ("action", "assigned", "base", "cables", "handed", "image", "init", "layer_limit", "layers", "live",
-                 "log", "lower", "name", "path", "postmount", "premount", "ram_size", "reaper", "share", "start",
-                 "stop_timeout", "tmpfs", "upper", "work")
+    __slots__ = ("action", "assigned", "base", "cables", "defaults", "handed", "image", "init", "layer_limit", "layers",
+                 "live", "log", "lower", "name", "path", "postmount", "premount", "ram_size", "reaper", "share",
+                 "start", "stop_timeout", "tmpfs", "upper", "work")
 
     def __init__(self, path, action, handed=None):
         self.action = action
         self.handed = handed or {}
         self.assigned = read(path)
+        self.defaults = DEFAULTS
         self.path = paths.real(path)
         self.name = self.value("NAME", ".")
         if self.name is None:
@@ -136,11 +137,12 @@ class Config:
 
         self.image = image_of(value("IMAGE"), self.base)
         if self.image:
-            self.assigned = {**IN_IMAGE, **self.assigned}
+            self.defaults = {**DEFAULTS, **IN_IMAGE}
         self.live, self.upper, self.work = place(value("LIVE")), value("UPPER"), place(value("WORK"))
-        self.tmpfs = self.upper.removeprefix(TMPFS) if self.upper.startswith(TMPFS) else ""
+        self.tmpfs = ""
         if self.upper.startswith(TMPFS):
-            self.check_tmpfs()
+            self.tmpfs = checked_tmpfs(self.upper.removeprefix(TMPFS))
+            self.refuse_work()
             self.work = self.upper
         else:
             self.upper = place(self.upper)
@@ -155,16 +157,16 @@ class Config:
         self.start = services(value("START"))
         self.premount, self.postmount = value("PREMOUNT").split(), value("POSTMOUNT").split()
         self.init = value("INIT").split()
-        self.ram_size = checked_size(value("RAM_SIZE"))
+        self.ram_size = checked_ram_size(value("RAM_SIZE"))
         self.stop_timeout = checked_seconds(value("STOP_TIMEOUT"))
         self.log = place(self.log)
-        self.share = [paths.share(text, self.base) for text in self.assigned.get("SHARE", ())]
+        self.share = [share_of(text, self.base) for text in self.assigned.get("SHARE", ())]
 
     def value(self, variable, directory, cgroup=-1):
         """The value of a variable; of one that begins with `!`, what the command prints first."""
         if variable in self.handed:
             return self.handed[variable]
-        return self.effective(variable, self.assigned.get(variable, (DEFAULTS[variable],))[0], directory, cgroup)
+        return self.effective(variable, self.assigned.get(variable, (self.defaults[variable],))[0], directory, cgroup)
 
     def effective(self, variable, text, directory, cgroup=-1):
         """The value that an assignment, or its command, gives a variable."""
@@ -186,9 +188,8 @@ class Config:
             raise Failure(f"{variable}: {words[0]} printed a NUL byte")
         return first
 
-    def check_tmpfs(self):
-        """Raises Failure if the size of UPPER is none, or WORK is to be elsewhere than UPPER is."""
-        checked_size(self.tmpfs, "UPPER", TMPFS)
+    def refuse_work(self):
+        """Raises Failure if WORK is to be elsewhere than an UPPER that is made anew."""
         if "WORK" in self.assigned:
             raise Failure(f"WORK={self.assigned['WORK'][0]}: with UPPER={self.upper}, WORK is on the same tmpfs")
 
@@ -261,33 +262,52 @@ def services(text):
     return words
 
 
-def checked_size(text, variable="RAM_SIZE", prefix=""):
-    """A size as tmpfs(5) has it.  Without a prefix it may be none; with one, not 0, which is no limit."""
-    number, unit = split_size(text)
-    is_one = number.isdigit() and number.isascii() and len(number) < 20 and unit in UNITS \
-        and int(number) * UNITS[unit] < 1 << 63 and (unit != "%" or int(number) <= 100)
-    if is_one and prefix and not int(number):
-        raise Failure(f"{variable}={prefix}{text}: of the size 0, a tmpfs has no limit")
-    if not is_one and (prefix or text != "none"):
-        raise Failure(f"{variable}={prefix}{text} is neither a size, as 50M, nor none" if not prefix else
-                      f"{variable}={prefix}{text}: {text or 'nothing'} is no size, as 50M is one")
+def share_of(text, base):
+    """(path on the host, path in the subhost) of OUTSIDE or OUTSIDE:INSIDE; the first may be relative to base."""
+    outside, _, inside = text.partition(":")
+    outside = paths.normal(paths.join(base, outside))
+    return outside, inside or outside
+
+
+def size_of(text):
+    """The bytes of a size as tmpfs(5) has it; None if it is none, or a share of the memory."""
+    unit = UNITS.get(text[-1:].lower(), 1)
+    number = text if unit == 1 else text[:-1]
+    size = int(number) * unit if is_number(number) else 1 << 63
+    return size if size < 1 << 63 else None
+
+
+def is_number(text):
+    return text.isascii() and text.isdigit() and len(text) < 20
+
+
+def is_share(text):
+    """Whether it is a share of the memory, in percent."""
+    return text.endswith("%") and is_number(text[:-1]) and int(text[:-1]) <= 100
+
+
+def checked_ram_size(text):
+    if text != "none" and size_of(text) is None and not is_share(text):
+        raise Failure(f"RAM_SIZE={text} is neither a size, as 50M, nor none")
     return text
 
 
-def split_size(text):
-    """(number, unit), both texts, of what may be a size."""
-    return (text, "") if text.isdigit() else (text[:-1], text[-1:].lower())
+def checked_tmpfs(text):
+    """The size of an UPPER that is made anew.  To tmpfs(5) 0 means that there is no limit."""
+    if size_of(text) is None and not is_share(text):
+        raise Failure(f"UPPER={TMPFS}{text}: {text or 'nothing'} is no size, as 50M is one")
+    if not int(text.rstrip("%kmgtKMGT")):
+        raise Failure(f"UPPER={TMPFS}{text}: of the size 0, a tmpfs has no limit")
+    return text
 
 
 def checked_limit(text):
     """(bytes, members) of a LAYER_LIMIT; the members have a default."""
     size, _, members = text.partition(" ")
-    members = members.strip() or DEFAULTS["LAYER_LIMIT"].split()[1]
-    number, unit = split_size(size)
-    if not (number.isdigit() and number.isascii() and unit in UNITS and unit != "%" and len(number) < 20
-            and members.isdigit() and members.isascii() and len(members) < 20):
+    size, members = size_of(size), members.strip() or DEFAULTS["LAYER_LIMIT"].split()[1]
+    if size is None or not is_number(members):
         raise Failure(f"LAYER_LIMIT={text} is no size, as 10G, and no number of members behind it")
-    return int(number) * UNITS[unit], int(members)
+    return size, int(members)
 
 
 def checked_seconds(text):

@@ -12,7 +12,7 @@ import time
 from errno import EBUSY, EINVAL, EIO, ENODEV, EROFS
 
 from . import interruption, mountinfo, namespaces, paths, processes, rootfs
-from .config import UNITS
+from .config import size_of
 from .errors import Failure, reason
 
 ACTIONS = ("overlay-boot", "overlay-check")     # these have a mount namespace of their own to mount in
@@ -224,29 +224,22 @@ def asked(words):
         posix.close(null)
 
 
-def size_of(text):
-    """The bytes of a size as tmpfs(5) has it, but %."""
-    number, unit = (text, "") if text.isdigit() else (text[:-1], text[-1:].lower())
-    if not (number.isdigit() and number.isascii() and unit in UNITS and unit != "%"
-            and 0 < int(number) * UNITS[unit] < 1 << 63):
-        raise Failure(f"{text} is no size, as 10G is")
-    return int(number) * UNITS[unit]
-
-
 def create(path, size, kind):
     """Make a sparse file with a file system, and in that the directories root and work.
 
     It has no name before it is complete, so nothing is left of one that is not.
     """
     posix.umask(0o022)
-    size = size_of(size)
+    length = size_of(size)
+    if not length:
+        raise Failure(f"{size} is no size, as 10G is")
     directory = paths.parent(paths.join(posix.getcwd(), path))
     try:
         if paths.kind(path):
             raise Failure("it is there already")
         fd = posix.open(directory, posix.O_TMPFILE | posix.O_RDWR, 0o600)
         try:
-            posix.ftruncate(fd, size)
+            posix.ftruncate(fd, length)
             make_file_system(kind, f"/proc/{posix.getpid()}/fd/{fd}")
             make_directories(f"/proc/self/fd/{fd}")
             posix.fsync(fd)

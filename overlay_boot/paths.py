@@ -45,13 +45,6 @@ def normal(path):
     return "/" + "/".join(kept)
 
 
-def share(text, base):
-    """(path on the host, path in the subhost) of OUTSIDE or OUTSIDE:INSIDE; the first may be relative to base."""
-    outside, _, inside = text.partition(":")
-    outside = normal(join(base, outside))
-    return outside, inside or outside
-
-
 def name(path):
     """The last component."""
     return path.rpartition("/")[2]

@@ -7,7 +7,7 @@ out of it, and never opened to be used before it is known for what it is.
 import posix
 
 from . import namespaces, paths
-from .config import UNITS, split_size
+from .config import size_of
 from .errors import Failure, step, write
 
 DIRECTORY = posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC
@@ -170,10 +170,10 @@ def mount_upper(config, state):
     """Make UPPER and WORK, on a tmpfs of their own that only this mount namespace has."""
     point = state.make_mount_point()
     options = {"mode": "700", "size": config.tmpfs}
-    number, unit = split_size(config.tmpfs)
-    if unit != "%":
+    size = size_of(config.tmpfs)
+    if size is not None:
         # An empty file takes no page, and still memory of the kernel's: not more of that than of the other.
-        options["nr_inodes"] = str(max(1024, int(number) * UNITS[unit] >> 10))
+        options["nr_inodes"] = str(max(1024, size >> 10))
     mount_new("tmpfs", directory(point, "UPPER"), namespaces.NOSUID | namespaces.NODEV, **options)
     config.upper, config.work = f"{point}/root", f"{point}/work"
     posix.mkdir(config.upper, 0o755)

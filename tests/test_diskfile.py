@@ -130,6 +130,15 @@ def test_upper_and_work_of_ones_own_with_an_image(make, image):
     assert other.inside("cat", "/file") == "image"
 
 
+def test_an_image_beneath_an_upper_that_is_new_at_every_boot(make, image):
+    with_files(image, "echo image >root/file")
+    one = make(IMAGE=image, LOWER="mnt/root:/", UPPER="tmpfs:10M").booted()
+    assert one.inside("cat", "/file") == "image"
+    one.sh("echo new >/file")
+    one.stopped()
+    assert one.booted().inside("cat", "/file") == "image"
+
+
 def test_image_as_the_whole_root(make, directory, own_root):
     image = made(f"{directory}/{PREFIX}.img", size="64M")
     with_files(image, f"cp -a {own_root}/. root")

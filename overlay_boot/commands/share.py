@@ -1,7 +1,8 @@
 """overlay-share(8): share a directory or a file of the host with a running subhost."""
 import posix
 
-from .. import paths, shares
+from .. import shares
+from ..config import share_of
 from ..errors import Failure, write
 from ..state import all_running
 from . import require_root, run
@@ -16,7 +17,7 @@ def command(arguments):
         return
     if "\n" in options.path:
         raise Failure("cannot share a path with a line feed in it")
-    outside, inside = paths.share(options.path, posix.getcwd())
+    outside, inside = share_of(options.path, posix.getcwd())
     subhost = shares.find(options.name)
     if options.undo:
         shares.undo(subhost, outside, inside)

@@ -3,7 +3,7 @@ import os
 
 import pytest
 from overlay_boot import config
-from overlay_boot.config import LONGEST_LINE, check_name, checked_limit, checked_seconds, checked_size, parse, services
+from overlay_boot.config import LONGEST_LINE, check_name, checked_limit, checked_ram_size, checked_seconds, checked_tmpfs, parse, services
 from overlay_boot.errors import Failure
 
 
@@ -109,13 +109,13 @@ def test_what_is_no_service(text):
 
 @pytest.mark.parametrize("size", ["50M", "1", "4096", "10k", "10K", "1g", "1G", "10%", "none"])
 def test_a_size_can_be(size):
-    assert checked_size(size) == size
+    assert checked_ram_size(size) == size
 
 
 @pytest.mark.parametrize("size", ["M", "-1", "1.5M", "5MB", "fifty", "1 M", "0x10", "%", "\u00b2", "\u0665", "10M,mode=777", "1\u0665M", "None",
                                   "\udcff"])
 def test_a_size_cannot_be(size):
-    assert f"RAM_SIZE={size}" in refused(checked_size, size)
+    assert f"RAM_SIZE={size}" in refused(checked_ram_size, size)
 
 
 @pytest.mark.parametrize("seconds", ["0", "10", "0.5", ".5", "3600"])
@@ -141,7 +141,7 @@ def test_many_lines_are_read_at_once():
 
 @pytest.mark.parametrize("text", ["", "0", "0k", "00", "none", "0%", "101%", "-1", "1M "])
 def test_a_tmpfs_for_upper_has_a_limit(text):
-    assert f"UPPER=tmpfs:{text}" in refused(checked_size, text, "UPPER", "tmpfs:")
+    assert f"UPPER=tmpfs:{text}" in refused(checked_tmpfs, text)
 
 
 @pytest.mark.parametrize("text, limit", [("10G 1000000", (10 << 30, 1000000)), ("1k", (1 << 10, 1000000)), ("7  3", (7, 3)), ("0 0", (0, 0))])
