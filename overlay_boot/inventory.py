@@ -22,6 +22,7 @@ from .layers import (
 )
 from .listed import listed
 from .state import State, names
+from .table import table
 
 NO_LIMIT = 1 << 62, 1 << 62
 COLUMNS = ("digest", "size", "used by", "archives")
@@ -250,10 +251,7 @@ def forget_archives():
     os.rename(anew, ARCHIVES)
 
 
-def table(rows):
-    """The rows as lines of text, in columns."""
-    cells = [[column.upper() for column in COLUMNS], *(
-        [row["digest"][:SHORT], f"{row['size'] / (1 << 20):.1f}M", " ".join(row["used_by"]) or "-",
-         " ".join(row["archives"]) or "-"] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells)]
-    return "".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() + "\n" for line in cells)
+def text(rows):
+    """The rows as a table."""
+    return table(COLUMNS, ([row["digest"][:SHORT], f"{row['size'] / (1 << 20):.1f}M", " ".join(row["used_by"]) or "-",
+                            " ".join(row["archives"]) or "-"] for row in rows))

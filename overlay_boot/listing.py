@@ -9,6 +9,7 @@ from .listed import listed, real
 from .namespaces import locked_by
 from .network import DIRECTORY as NAMESPACES
 from .state import COMMAND, STOP, Running, State, names
+from .table import table
 
 COLUMNS = ("name", "state", "pid", "since", "processes", "memory", "cables", "config")
 
@@ -125,12 +126,9 @@ def of_file(path):
     return row(name, "stopped", path)
 
 
-def table(rows):
-    """The rows as lines of text, in columns."""
-    cells = [[column.upper() for column in COLUMNS], *([said(row, column) for column in COLUMNS] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells)]
-    return "".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() + "\n"
-                   for line in cells)
+def text(rows):
+    """The rows as a table."""
+    return table(COLUMNS, ([said(row, column) for column in COLUMNS] for row in rows))
 
 
 def said(row, column):

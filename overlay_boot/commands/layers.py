@@ -18,7 +18,7 @@ def command(arguments):
         import json
         write(1, json.dumps(rows, indent=2) + "\n")
     else:
-        write(1, inventory.table(rows))
+        write(1, inventory.text(rows))
     return None
 
 

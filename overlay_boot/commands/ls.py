@@ -1,6 +1,6 @@
 """overlay-ls(8): list the subhosts."""
 from ..errors import write
-from ..listing import subhosts, table
+from ..listing import subhosts, text
 from . import require_root, run
 
 
@@ -12,7 +12,7 @@ def command(arguments):
         import json
         write(1, json.dumps(rows, indent=2) + "\n")
     else:
-        write(1, table(rows))
+        write(1, text(rows))
 
 
 def parser():
