@@ -29,6 +29,14 @@ def require_root():
     raise Failure("must be run by root (and there is no sudo here)")
 
 
+def parse_one_or_all(parser, arguments):
+    """The options of a command for one configuration file, or for all."""
+    options = parser.parse_args(arguments)
+    if options.all == (options.conf is not None):
+        parser.error("--all or CONF, one of them")
+    return options
+
+
 def run(command):
     """Run a command's function with its arguments; the exit status."""
     open_standard()

@@ -2,14 +2,14 @@
 from ..boot import boot
 from ..config import Config
 from ..errors import DONE, FAILED
-from . import require_root, run
+from . import parse_one_or_all, require_root, run
 
 
 def command(arguments):
     if len(arguments) == 1 and not arguments[0].startswith("-"):
         require_root()
         return boot(Config(arguments[0], "overlay-boot"))
-    options = parsed(arguments)
+    options = parse_one_or_all(parser(), arguments)
     require_root()
     if options.all:
         from ..all import boot_all
@@ -36,14 +36,6 @@ def parser():
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("conf", metavar="CONF", nargs="?", help="the configuration file, overlay-boot.conf(5)")
     return parser
-
-
-def parsed(arguments):
-    syntax = parser()
-    options = syntax.parse_args(arguments)
-    if options.all == (options.conf is not None):
-        syntax.error("--all or CONF, one of them")
-    return options
 
 
 def main():

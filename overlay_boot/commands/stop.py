@@ -2,14 +2,14 @@
 from ..config import Config
 from ..errors import DONE, FAILED
 from ..stop import stop
-from . import require_root, run
+from . import parse_one_or_all, require_root, run
 
 
 def command(arguments):
     if len(arguments) == 1 and not arguments[0].startswith("-"):
         require_root()
         return stop(Config(arguments[0], "overlay-stop"))
-    options = parsed(arguments)
+    options = parse_one_or_all(parser(), arguments)
     require_root()
     if options.all:
         from ..all import stop_all
@@ -28,14 +28,6 @@ def parser():
                         help="stop every subhost that is running, side by side, the last one booted first")
     parser.add_argument("conf", metavar="CONF", nargs="?", help="the configuration file that it was booted from")
     return parser
-
-
-def parsed(arguments):
-    syntax = parser()
-    options = syntax.parse_args(arguments)
-    if options.all == (options.conf is not None):
-        syntax.error("--all or CONF, one of them")
-    return options
 
 
 def main():
