@@ -58,7 +58,7 @@ def stop_all():
 
 def configs_running():
     """The configuration files of the subhosts that are running, and not being stopped."""
-    found = {one.records["config"] for one in shellversion.find_others()}
+    found = {*inherited()}
     for name in names():
         try:
             one = running(name)
@@ -73,7 +73,7 @@ def configs_running():
 
 def configs():
     """The configuration files of all that is running or has a state file, the last boot first."""
-    found = {one.records["config"]: float(one.records["since"]) for one in shellversion.find_others()}
+    found = inherited()
     for name in names():
         try:
             state = State(name)
@@ -84,6 +84,15 @@ def configs():
         if "config" in records:         # else nothing was made yet
             found[records["config"]] = float(records.get("since", "inf"))
     return sorted(found, key=found.get, reverse=True)
+
+
+def inherited():
+    """{configuration file: since when} of what the shell version has booted."""
+    found = {}
+    for one in shellversion.find_others():
+        found[one.records["config"]] = float(one.records["since"])
+        one.close()
+    return found
 
 
 def side_by_side(files, interrupt, group=-1):

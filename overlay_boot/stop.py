@@ -115,26 +115,27 @@ def stop_services(running):
         return
     from . import cgroup, log, processes
     seconds = float(running.records["timeout"])
+    group = cgroup.opened(running.records["cgroup"])
     own = posix.open("/proc/self/ns/pid", posix.O_RDONLY)
     try:
         namespaces.setns(running.init_fd, namespaces.NEWPID)    # for children
+        if takes_requests(running.init):
+            send(running.init_fd, _signal.SIGUSR1)      # to stay, though the last service has ended
+        for word in reversed(words):
+            command = [word, "stop"] if word[0] == "/" else ["service", word, "stop"]
+            try:
+                said = processes.run_inside(running.init_fd, command, processes.environment_inside(), group, seconds)
+                log.append(running.records["log"], (running.records["upper"],), said)
+            except (Failure, OSError) as failure:
+                if has_ended(running.init_fd, 1):       # with the last service PID 1 ends
+                    break
+                complain(f"stop {word}: {reason(failure)}")
+        namespaces.setns(own, namespaces.NEWPID)
     except ProcessLookupError:          # it has just ended
-        return
-    group = cgroup.opened(running.records["cgroup"])
-    if takes_requests(running.init):
-        send(running.init_fd, _signal.SIGUSR1)      # to stay, though the last service has ended
-    for word in reversed(words):
-        command = [word, "stop"] if word[0] == "/" else ["service", word, "stop"]
-        try:
-            said = processes.run_inside(running.init_fd, command, processes.environment_inside(), group, seconds)
-            log.append(running.records["log"], (running.records["upper"],), said)
-        except (Failure, OSError) as failure:
-            if has_ended(running.init_fd, 1):       # with the last service PID 1 ends
-                break
-            complain(f"stop {word}: {reason(failure)}")
-    namespaces.setns(own, namespaces.NEWPID)
-    posix.close(own)
-    posix.close(group)
+        pass
+    finally:
+        posix.close(own)
+        posix.close(group)
 
 
 def terminate(running):
