@@ -11,6 +11,7 @@ import tempfile
 
 import machine as shared
 import pytest
+from network import Host
 
 SUBREAPER = 36      # PR_SET_CHILD_SUBREAPER, prctl(2)
 LONGEST = 300       # seconds, for one test
@@ -117,6 +118,14 @@ def machine(run_directory):
         differences = shared.Snapshot().differences(found.first)
         shared.end_all(found.first["processes"])
         pytest.fail(f"the test has left on the machine:\n{differences}")
+
+
+@pytest.fixture
+def host(run_directory, machine):
+    """A host of the test's own, with no interfaces and no subhosts but the test's: network.Host."""
+    with Host(f"{run_directory}/{shared.new_name()}") as made:
+        machine.look()
+        yield made
 
 
 @pytest.fixture

@@ -6,18 +6,12 @@ import time
 
 import pytest
 from machine import BOOT, LS, STATES, STOP, control_group, descendants, is_alive, kill, new_name, one_line, read, run, start, wait_for, write
-from network import Host, done
+from network import done
+
+pytestmark = pytest.mark.usefixtures("host")       # no subhosts but those of the test are there to be stopped
 
 LIST = "/etc/subhosts.conf"
 STUBBORN = "$SIG{TERM} = 'IGNORE'; open F, '>/ready'; close F; sleep 1000000 while 1"
-
-
-@pytest.fixture(autouse=True)
-def host(run_directory, machine):
-    """No subhosts but those of the test are there to be stopped."""
-    with Host(f"{run_directory}/{new_name()}") as made:
-        machine.look()
-        yield made
 
 
 @pytest.fixture

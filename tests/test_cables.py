@@ -8,16 +8,11 @@ import signal
 import pytest
 from machine import (BOOT, GO, LOGS, LS, NETNS, PATIENCE, STATES, STOP, control_group, is_alive, kill, namespaces, new_name,
                      one_line, ours, processes, read, run, start, wait_for, write)
-from network import Host, Monitor, addresses, bridges, can_make_vlans, done, files_of, is_up, links, pings, static, within
+from network import Monitor, addresses, bridges, can_make_vlans, done, files_of, is_up, links, pings, static, within
+
+pytestmark = pytest.mark.usefixtures("host")
 
 MAC = "06:20:03:4e:a6:f2"
-
-
-@pytest.fixture(autouse=True)
-def host(run_directory, machine):
-    with Host(f"{run_directory}/{new_name()}") as made:
-        machine.look()
-        yield made
 
 
 @pytest.fixture

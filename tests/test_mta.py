@@ -12,7 +12,7 @@ import threading
 import pytest
 from conftest import cannot_run
 from machine import PATIENCE, new_name, read, run, wait_for, write
-from network import Host, addresses, done, links, within
+from network import addresses, done, links, within
 
 MAC = "06:20:03:4e:a6:f2"
 HOST, SUBHOST = "192.168.0.1", "192.168.0.2"                    # MTANET=192.168.0
@@ -57,13 +57,10 @@ MESSAGE = "From: <alice@example.net>\r\nTo: <postie@example.org>\r\nSubject: {su
 
 
 @pytest.fixture(autouse=True)
-def host(run_directory, machine):
+def services(host):
     missing = [path for path in NEEDED if not os.path.exists(path)]
     if missing:
         cannot_run(f"no {', '.join(missing)}")
-    with Host(f"{run_directory}/{new_name()}") as made:
-        machine.look()
-        yield made
 
 
 @pytest.fixture

@@ -56,15 +56,21 @@ def test_completion_offers_every_option(bash):
 
 # Maintainer scripts
 
-@pytest.mark.skipif(not SCRIPTS, reason="overlay-boot is not installed as a package")
-def test_no_maintainer_script_starts_or_stops_anything():
+@pytest.fixture
+def scripts():
+    if not SCRIPTS:
+        cannot_run("overlay-boot is not installed as a package")
+    return SCRIPTS
+
+
+def test_no_maintainer_script_starts_or_stops_anything(scripts):
     acts = r"invoke-rc\.d|deb-systemd-invoke|systemctl(?! --system daemon-reload)|(^|[;&|])\s*service\b|sbin/overlay-(boot|stop)"
-    for path in SCRIPTS:
+    for path in scripts:
         with open(path) as file:
             assert not [line for line in file if line.lstrip()[:1] != "#" and re.search(acts, line)], path
 
 
-@pytest.mark.skipif(not SCRIPTS, reason="overlay-boot is not installed as a package")
+@pytest.mark.usefixtures("scripts")
 @pytest.mark.parametrize("what", [["remove"], ["upgrade", "1.6.4-1"]])
 def test_the_package_stays_while_a_subhost_runs(running, what):
     done = run("/var/lib/dpkg/info/overlay-boot.prerm", *what)
