@@ -29,8 +29,9 @@ def stop(config):
     if not running:
         from .clearing import clear
         kill_keeper(state)
+        hibernated = state.is_hibernating()
         clear(state)
-        if interrupted:
+        if interrupted or hibernated:
             return
         raise Failure(f"{config.name} is not running")
     try:
@@ -71,8 +72,12 @@ def refuse_others(config, state):
     """A subhost of the same name from another file is not ours to stop."""
     other = state.records().get("config", config.path)
     keeper = state.keeper()
-    if other != config.path and (keeper and not is_killed(keeper) or locked_by(state.fd, COMMAND)):
+    if other == config.path:
+        return
+    if keeper and not is_killed(keeper) or locked_by(state.fd, COMMAND):
         raise Failure(f"{config.name} is running from {other}, not from {config.path}")
+    if state.is_hibernating():
+        raise Failure(f"{config.name} is hibernating, and was booted from {other}, not from {config.path}")
 
 
 def interrupt_boot(state):
@@ -171,6 +176,7 @@ def ends(running, seconds):
             return False
         # Whoever was let in is no child of PID 1, and its overlay-go may be gone that tells of its end.
         send(running.init_fd, _signal.SIGCHLD)
+        hang_up(running)
     return True
 
 
@@ -182,17 +188,37 @@ def end_keeper(running):
 
 
 def ask_each_to_end(running):
-    asked = {}
-    for process in [*remaining(running), running.init]:
+    send_each(running, [*remaining(running), running.init], _signal.SIGTERM)
+
+
+def hang_up(running):
+    """What the end of a terminal does: an interactive shell takes no notice of SIGTERM."""
+    send_each(running, [process for process in remaining(running) if has_terminal(process)], _signal.SIGHUP)
+
+
+def send_each(running, members, number):
+    """Send a signal to processes of the subhost."""
+    pidfds = {}
+    for process in members:
         try:
-            asked[process] = posix.pidfd_open(process)
+            pidfds[process] = posix.pidfd_open(process)
         except ProcessLookupError:
             continue
-    still = {*remaining(running), running.init}     # else the number may be another process's by now
-    for process, pidfd in asked.items():
+    still = {*running.members()}        # else the number may be another process's by now
+    for process, pidfd in pidfds.items():
         if process in still:
-            send(pidfd, _signal.SIGTERM)
+            send(pidfd, number)
         posix.close(pidfd)
+
+
+def has_terminal(process):
+    """Whether it is the leader of a session that has a controlling terminal, proc(5)."""
+    try:
+        with open(f"/proc/{process}/stat", "rb", buffering=0) as file:
+            fields = file.read(1024).rpartition(b")")[2].split()
+    except OSError:
+        return False
+    return int(fields[3]) == process and fields[4] != b"0"
 
 
 def program(process):
