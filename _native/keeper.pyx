@@ -1,7 +1,7 @@
 # cython: language_level=3, binding=False, auto_pickle=False
 """The keeper: the parent of a subhost's PID 1, on the host.
 
-    keeper NAME BOOT STATE MOUNTS NETWORK CGROUP LIVE LOG REPORT NOTIFY CLEAR HOSTNAME COMMAND...
+    keeper NAME BOOT BOUND STATE MOUNTS NETWORK CGROUP LIVE LOG REPORT NOTIFY CLEAR HOSTNAME COMMAND...
 
 It holds the keeper's lock on the state file STATE for as long as it lives,
 makes the new namespaces, confines PID 1 in LIVE and executes COMMAND as PID 1,
@@ -10,8 +10,10 @@ subhost prints to LOG, and when PID 1 has ended, executes CLEAR NAME, which
 removes what the boot made on the host.
 
 BOOT is the process id of the boot that it belongs to, 0 when it is that
-process itself (--foreground).  MOUNTS, NETWORK, CGROUP, LIVE, LOG and REPORT
-are descriptors.  On REPORT goes "+" once PID 1 has been executed, else the
+process itself (--foreground).  Unless BOUND is 0 it lives and dies with that,
+and not only until PID 1 has been executed.  MOUNTS, NETWORK, CGROUP, LIVE, LOG
+and REPORT are descriptors.  LIVE is -1 if MOUNTS are of a subhost that
+hibernates, and have its root already.  On REPORT goes "+" once PID 1 has been executed, else the
 reason why not.  NOTIFY is a socket as in sd_notify(3), or empty.
 """
 from linux cimport *
@@ -39,7 +41,7 @@ cdef enum:
 
 cdef struct Plan:
     int boot, state, mounts, network, cgroup, live, log, report
-    bint running
+    bint bound, running
     char *notify
     char *clear
     char *name
@@ -154,6 +156,19 @@ cdef int leave_host_root(int live) noexcept nogil:
     return chdir(b"/")
 
 
+cdef const char *make_root(int live) noexcept nogil:
+    """Give PID 1 its root, with a /proc of its own; returns only what failed, with errno set."""
+    cdef int root = live
+    if live < 0:
+        root = open(b"/", O_PATH | O_DIRECTORY | O_CLOEXEC)
+        c_umount2(b"/proc", MNT_DETACH | UMOUNT_NOFOLLOW)       # the one of the processes before
+    if mount_proc(root) < 0:
+        return b"cannot mount proc on LIVE/proc"
+    if live >= 0 and leave_host_root(live) < 0:
+        return b"cannot make LIVE the root"
+    return NULL
+
+
 cdef int open_null(int nothing) noexcept nogil:
     """The subhost's /dev/null if it is one, else a pipe that has ended."""
     cdef stat_t status
@@ -178,6 +193,7 @@ cdef void default_signals(bint blocked) noexcept nogil:
 cdef const char *become(Plan *plan, int go, int console, int failed) noexcept nogil:
     """Everything between clone and execve; returns only what failed, with errno set."""
     cdef Failure about                  # to be told that execve comes next: nothing has failed
+    cdef const char *wrong
     cdef char byte
     memset(&about, 0, sizeof(about))
     prctl(PR_SET_PDEATHSIG, SIGKILL)
@@ -191,10 +207,9 @@ cdef const char *become(Plan *plan, int go, int console, int failed) noexcept no
         return b"cannot make a cgroup namespace"
     if sethostname(plan.hostname, strlen(plan.hostname)) < 0:
         return b"cannot set the host name"
-    if mount_proc(plan.live) < 0:
-        return b"cannot mount proc on LIVE/proc"
-    if leave_host_root(plan.live) < 0:
-        return b"cannot make LIVE the root"
+    wrong = make_root(plan.live)
+    if wrong != NULL:
+        return wrong
     setsid()
     umask(0o022)
     dup2(open_null(go), 0)
@@ -322,7 +337,8 @@ cdef void let_go(Plan *plan) noexcept nogil:
     dup2(null, 1)
     dup2(null, 2)
     close(null)
-    prctl(PR_SET_PDEATHSIG, 0)
+    if not plan.bound:
+        prctl(PR_SET_PDEATHSIG, 0)
     write(plan.report, b"+", 1)
     close(plan.report)
 
@@ -386,13 +402,13 @@ cdef int keep(Plan *plan) noexcept nogil:
 
 cdef public int main(int argc, char **argv) noexcept nogil:
     cdef Plan plan
-    if argc < 14:
+    if argc < 15:
         return 2
     plan.name = argv[1]
-    plan.boot, plan.state = atoi(argv[2]), atoi(argv[3])
-    plan.mounts, plan.network, plan.cgroup = atoi(argv[4]), atoi(argv[5]), atoi(argv[6])
-    plan.live, plan.log, plan.report = atoi(argv[7]), atoi(argv[8]), atoi(argv[9])
-    plan.notify, plan.clear, plan.hostname = argv[10], argv[11], argv[12]
-    plan.command = argv + 13
+    plan.boot, plan.bound, plan.state = atoi(argv[2]), atoi(argv[3]), atoi(argv[4])
+    plan.mounts, plan.network, plan.cgroup = atoi(argv[5]), atoi(argv[6]), atoi(argv[7])
+    plan.live, plan.log, plan.report = atoi(argv[8]), atoi(argv[9]), atoi(argv[10])
+    plan.notify, plan.clear, plan.hostname = argv[11], argv[12], argv[13]
+    plan.command = argv + 14
     plan.running = False
     return keep(&plan)

@@ -5,15 +5,16 @@ import posix
 from . import PROGRAMS, cgroup, hooks, interruption, namespaces, network, paths, processes, rootfs
 from . import log as logs
 from .check import check
-from .clearing import clear, clear_leftovers
+from .clearing import clear, clear_leftovers, hibernate
 from .errors import Failure, complain, reason, step
 from .state import claim, now
 
 
-def boot(config, *, foreground=False):
+def boot(config, *, foreground=False, shell=False):
     """Boot the subhost.  Returns once its PID 1 has been executed.
 
-    In the foreground it does not return: this process becomes the keeper.
+    In the foreground it does not return: this process becomes the keeper.  For a
+    shell it will live as long as this process, without services, and then hibernate.
     Raises Failure, with nothing left of the boot, if a step fails.
     """
     posix.umask(0o022)
@@ -21,6 +22,8 @@ def boot(config, *, foreground=False):
     config.resolve_log()
     interruption.hold()
     state = claim(config.name)
+    if state.is_hibernating():
+        return take_up(config, state, foreground=foreground, shell=shell)
     host = cables = None
     try:
         clear_leftovers(state)
@@ -28,11 +31,11 @@ def boot(config, *, foreground=False):
         refuse_inherited(config.name)
         state.record("config", config.path)
         group = cgroup.make(state)
-        host, own = rootfs.unshare_mounts()
+        host, own = unshare_mounts(state, kept=shell)
         config.resolve(group)
-        if config.image:
-            from . import diskfile
-            diskfile.mount_image(config)
+        if shell:
+            config.leave_to_shell()
+        mount_image(config)
         check(config)
         make_layers(config, state)
         host.enter()
@@ -46,15 +49,15 @@ def boot(config, *, foreground=False):
         root = rootfs.mount_root(config)
         posix.close(rootfs.below(root, "proc"))     # for the keeper's child to mount on
         hook.postmount(root)
-        if config.share:
-            from . import shares
-            shares.mount_all(config, state, root)
+        mount_shares(config, state, root)
         command, started = hook.init(root)
         cables.wait()
         note(config, state, started)
         host_name = hostname(config)
         host.enter()
-        start_keeper(config, command, foreground, host_name=host_name,
+        if shell:
+            prepare_shell(config, state, root, host_name)
+        start_keeper(config, command, foreground=foreground, bound=shell, host_name=host_name,
                      state=state, mounts=own.mounts, net=net, group=group, root=root, log=log)
     except BaseException:
         interruption.ignore()
@@ -62,11 +65,71 @@ def boot(config, *, foreground=False):
             cables.give_up()
         if host:
             host.enter()
-        try:
-            clear(state)
-        except (OSError, Failure) as error:
-            complain(f"cannot undo all of the boot: {reason(error)}")
+        undo(clear, state)
         raise
+
+
+def take_up(config, state, *, foreground, shell):
+    """Boot a subhost that hibernates: its mounts and its network are as they are.
+
+    Raises Failure if a step fails; it goes on hibernating then.
+    """
+    from . import hibernation
+    host_name = hibernation.hand_down(config, state)
+    host = None
+    try:
+        hibernate(state)                            # whatever was killed since
+        group = cgroup.make(state)
+        net = network.opened(state)
+        mounts = hibernation.opened(state.name)
+        host, own = rootfs.unshare_mounts()
+        config.resolve(group)
+        log = logs.make(config.log, (config.upper, config.live))
+        root = hibernation.root_of(mounts)
+        if shell:
+            config.leave_to_shell()
+            require_shell(root)
+        command, started = Hook(config, group, log, net, NoCables()).init(root)
+        note(config, state, started)
+        host.enter()
+        start_keeper(config, command, foreground=foreground, bound=shell, host_name=host_name,
+                     state=state, mounts=mounts, net=net, group=group, root=-1, log=log)
+    except BaseException:
+        interruption.ignore()
+        if host:
+            host.enter()
+        undo(hibernate, state)
+        raise
+
+
+def undo(clear_up, state):
+    try:
+        clear_up(state)
+    except (OSError, Failure) as error:
+        complain(f"cannot undo all of the boot: {reason(error)}")
+
+
+def unshare_mounts(state, *, kept):
+    """Enter a mount namespace of the subhost's, which is kept if it will hibernate; the views of the host and of it."""
+    if not kept:
+        return rootfs.unshare_mounts()
+    from . import hibernation
+    host, own = hibernation.unshare_mounts(state)
+    own.enter()
+    return host, own
+
+
+def prepare_shell(config, state, root, host_name):
+    """Have the subhost hibernate when the shell has ended, or was killed."""
+    from . import hibernation
+    require_shell(root)
+    hibernation.note(config, state, host_name)
+
+
+def require_shell(root):
+    from . import entry
+    if not entry.shell_of(root):
+        raise Failure("there is no shell in the subhost")
 
 
 def note(config, state, started):
@@ -83,6 +146,18 @@ def refuse_inherited(name):
     if network.is_there(name):
         from . import shellversion
         shellversion.refuse_running(name)
+
+
+def mount_image(config):
+    if config.image:
+        from . import diskfile
+        diskfile.mount_image(config)
+
+
+def mount_shares(config, state, root):
+    if config.share:
+        from . import shares
+        shares.mount_all(config, state, root)
 
 
 def make_layers(config, state):
@@ -139,16 +214,17 @@ class Hook:
 
 
 @step("start the keeper")
-def start_keeper(config, command, foreground, *, host_name, state, mounts, net, group, root, log):
+def start_keeper(config, command, *, foreground, bound, host_name, state, mounts, net, group, root, log):
     """Start the keeper, and wait until it has PID 1 executed; or become it.  See _native/keeper.pyx."""
     source, report = (-1, 2) if foreground else posix.pipe()
     boot = 0 if foreground else posix.getpid()
     notify = foreground and paths.variable("NOTIFY_SOCKET") or ""
     descriptors = (state.fd, mounts, net, group, root, 1 if foreground else log, report)
     for fd in descriptors:
-        posix.set_inheritable(fd, True)
+        if fd >= 0:
+            posix.set_inheritable(fd, True)
     program = f"{PROGRAMS}/keeper"
-    argv = ["keeper", config.name, *map(str, (boot, *descriptors)), notify, f"{PROGRAMS}/clear",
+    argv = ["keeper", config.name, *map(str, (boot, int(bound), *descriptors)), notify, f"{PROGRAMS}/clear",
             host_name, *command]
     with interruption.Wait():
         pass                            # the last moment for it

@@ -320,13 +320,13 @@ def recorded(records, kind="cable"):
     return {key.partition(":")[2]: int(index) for key, index in records.items() if key.startswith(kind + ":")}
 
 
-def describe(records, init):
+def describe(records, network):
     """The cables on record as they are now: dictionaries of name, bridge, inside and addresses.
 
-    inside is the name of the far interface in the subhost whose PID 1 is init,
-    None for a VLAN; addresses are those that it has there.
+    inside is the name of the far interface in the subhost, whose network
+    namespace has that path, None for a VLAN; addresses are those that it has there.
     """
-    far = far_interfaces(init)
+    far = far_interfaces(network)
     described = []
     for name in recorded(records):
         inside, addresses = far.get(number_of(name, "iflink"), (None, []))
@@ -355,10 +355,10 @@ def bridge_of(interface):
         return None
 
 
-def far_interfaces(init):
-    """{index: (name, [address/length, ...])} of the interfaces in the network namespace of a process."""
+def far_interfaces(network):
+    """{index: (name, [address/length, ...])} of the interfaces in the network namespace of a path."""
     own = posix.open("/proc/self/ns/net", posix.O_RDONLY)
-    there = posix.open(f"/proc/{init}/ns/net", posix.O_RDONLY)
+    there = posix.open(network, posix.O_RDONLY)
     prepare_import()
     from pyroute2 import IPRoute
     namespaces.setns(there, namespaces.NEWNET)

@@ -2,7 +2,7 @@
 from . import cgroup, network
 from .errors import step
 from .namespaces import lock
-from .state import COMMAND, State
+from .state import COMMAND, GONE, State, now
 from .state import tidy as tidy_states
 
 
@@ -33,6 +33,8 @@ def tidy():
 def clear_leftovers(state):
     """Remove from the host what was noted, by this boot or by a predecessor that was killed."""
     records = state.records()
+    if "mounts" in records:
+        state.record("init", GONE)      # a half of it is not to be taken up
     if "shell" in records:
         from . import shellversion
         shellversion.end(state.name, records["shell"])
@@ -43,15 +45,28 @@ def clear_leftovers(state):
         cables.remove(records)
     if "netns" in records:
         network.remove(state.name, records["netns"])
+    if "mounts" in records:
+        from . import hibernation
+        hibernation.release(state.name)
     if "mount-point" in records:
         state.remove_mount_point()
 
 
+def hibernate(state):
+    """Remove what a subhost that hibernates has no use for; the caller holds COMMAND."""
+    cgroup.remove(state.records()["cgroup"])
+    cgroup.tidy()
+    state.record("since", now())
+
+
 def clear_ended(name):
-    """For the keeper: clear what belongs to NAME, unless that is another boot's by now."""
+    """For the keeper: clear what belongs to NAME, or what it needs no more, unless that is another boot's by now."""
     try:
         state = State(name)
     except FileNotFoundError:
         return
     if lock(state.fd, COMMAND) and not state.keeper() and state.is_current():
-        clear(state)
+        if state.is_hibernating():
+            hibernate(state)
+        else:
+            clear(state)

@@ -162,6 +162,10 @@ class Config:
         self.log = place(self.log)
         self.share = [share_of(text, self.base) for text in self.assigned.get("SHARE", ())]
 
+    def leave_to_shell(self):
+        """Have nothing started: an interactive shell will be in the place of the services."""
+        self.start, self.init = [], [DEFAULTS["INIT"]]
+
     def value(self, variable, directory, cgroup=-1):
         """The value of a variable; of one that begins with `!`, what the command prints first."""
         if variable in self.handed:

@@ -19,7 +19,7 @@ def find(name):
     """The running subhost NAME, which may be one that the shell version has booted.  Raises Failure if it is not."""
     try:
         return state.running(name)
-    except Failure:
+    except state.NotRunning:
         from . import shellversion
         return shellversion.running(name)
 
@@ -42,7 +42,7 @@ def execute(running, command, user):
     if command:
         places = processes.candidates(command[0])
     else:
-        words = [paths.name(next((shell for shell in SHELLS if exists(root, shell)), "sh"))]
+        words = [paths.name(shell_of(root) or "sh")]
     group = cgroup.opened(running.records["cgroup"])
     relay = Relay()
     standard = relay.standard(root)
@@ -77,6 +77,11 @@ class NotExecuted(Failure):
     def __init__(self, word, why, status):
         super().__init__(f"cannot execute {word} in the subhost: {why}")
         self.status = status
+
+
+def shell_of(root):
+    """The path of a shell below a root directory, bash or sh; None if it has neither."""
+    return next((shell for shell in SHELLS if exists(root, shell)), None)
 
 
 def exists(root, path):

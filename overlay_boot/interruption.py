@@ -16,6 +16,11 @@ def hold():
         _signal.signal(number, interrupted)
 
 
+def let_in():
+    """From here on a signal raises Failure wherever it arrives."""
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, SIGNALS)
+
+
 def ignore():
     """What is being undone is not interrupted."""
     for number in SIGNALS:

@@ -47,6 +47,8 @@ def of_state(name):
     except ProcessLookupError:
         if locked_by(state.fd, COMMAND):
             doing = "stopping" if locked_by(state.fd, STOP) else "booting"
+        elif state.is_hibernating():
+            return of_hibernating(state)
         else:
             doing = "dead"              # killed: the next command for it clears it
         return row(name, doing, state.records().get("config"))
@@ -54,6 +56,13 @@ def of_state(name):
         return None                     # it has just gone
     finally:
         state.close()
+
+
+def of_hibernating(state):
+    from .hibernation import Hibernating
+    one = Hibernating(state)
+    return row(one.name, "hibernating", one.records["config"], since=float(one.records["since"]), processes=0,
+               cables=plugged(one), shares=shared(one))
 
 
 def inherited(states):
@@ -91,21 +100,21 @@ def usage(running):
         posix.close(group)
 
 
-def plugged(running):
+def plugged(subhost):
     """The cables of a subhost.  Only where there are some is pyroute2 imported."""
-    if not any(key.startswith("cable:") for key in running.records):
+    if not any(key.startswith("cable:") for key in subhost.records):
         return []
     from . import cables
-    return cables.describe(running.records, running.init)
+    return cables.describe(subhost.records, subhost.network)
 
 
-def shared(running):
+def shared(subhost):
     """What is shared with a subhost: a list of dictionaries with the keys outside, inside and read_only."""
-    if not any(key.startswith("share:") for key in running.records):
+    if not any(key.startswith("share:") for key in subhost.records):
         return []
     from . import shares
     return [{"outside": one.outside, "inside": one.inside, "read_only": one.read_only}
-            for one in shares.shares(running)]
+            for one in shares.shares(subhost)]
 
 
 def resident(process):

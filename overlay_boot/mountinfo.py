@@ -16,6 +16,11 @@ class Mount:
 
 def mounts(process="self"):
     """{id: Mount} of all that the process can see."""
-    with open(f"/proc/{process}/mountinfo", encoding=paths.ENCODING, errors="surrogateescape") as file:
-        lines = [line.split(" ") for line in file]
+    return listed(f"/proc/{process}/mountinfo")
+
+
+def listed(file):
+    """{id: Mount} of what is in a mountinfo file, a path or a descriptor."""
+    with open(file, encoding=paths.ENCODING, errors="surrogateescape") as opened:
+        lines = [line.split(" ") for line in opened]
     return {int(words[0]): Mount(words) for words in lines}

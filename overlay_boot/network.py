@@ -33,6 +33,19 @@ def make(state):
     return network
 
 
+def opened(state):
+    """A descriptor of the network namespace that make() made.  Raises Failure if it is not there any more."""
+    path = f"{DIRECTORY}/{state.name}"
+    try:
+        network = posix.open(path, posix.O_RDONLY)
+    except OSError as error:
+        raise Failure(f"its network namespace {path}: {error.strerror}") from None
+    if posix.fstat(network).st_ino != int(state.records()["netns"].split()[1]):
+        posix.close(network)
+        raise Failure(f"its network namespace {path} is another one by now")
+    return network
+
+
 def publish(state, network):
     """Mount the namespace on a file of its name, that nobody else has.
 

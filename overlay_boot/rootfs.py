@@ -38,6 +38,10 @@ class View:
         posix.fchdir(self.root)
         posix.chroot(".")
 
+    def close(self):
+        posix.close(self.mounts)
+        posix.close(self.root)
+
 
 @step("make a mount namespace")
 def unshare_mounts():

@@ -35,7 +35,7 @@ def find(name):
     """The running subhost NAME.  Raises Failure if it is not, or has no state file in which a share can be noted."""
     try:
         return state.running(name)
-    except Failure:
+    except state.NotRunning:
         from . import shellversion
         if shellversion.find(name):
             raise Failure(f"{name} was booted by the shell version: boot it again to share with it") from None
@@ -146,13 +146,13 @@ def mount_point(root, path, is_directory):
         raise
 
 
-def shares(running):
-    """What is shared with a running subhost at the moment, in the order in which it was mounted."""
-    noted = {int(key.removeprefix(RECORD)): record for key, record in running.state.records().items()
+def shares(subhost):
+    """What is shared at the moment with a subhost that runs or hibernates, in the order in which it was mounted."""
+    noted = {int(key.removeprefix(RECORD)): record for key, record in subhost.state.records().items()
              if key.startswith(RECORD) and record}
     if not noted:
         return []
-    mounted = mountinfo.mounts(running.init)
+    mounted = subhost.mounts()
     return [Share(number, record, mounted[number]) for number, record in noted.items()
             if number in mounted and record.split(" ", 1)[0] in (mounted[number].device, "-")]
 

@@ -118,6 +118,10 @@ class Subhost:
                 # as long as it is not, the host's files are within reach of who enters
                 and identity(f"/proc/{self.init}/root") != identity("/"))
 
+    @property
+    def network(self):
+        return f"{DIRECTORY}/{self.name}"
+
     def members(self):
         """The process ids in its PID namespace, and in those that have been made in that."""
         parents = {process: parent(process) for process in processes()}

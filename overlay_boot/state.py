@@ -26,6 +26,7 @@ from .namespaces import lock, locked_by
 
 DIRECTORY = "/run/overlay-boot"
 COMMAND, KEEPER, STOP = 0, 1, 2     # _native/keeper.pyx has them too
+GONE = "0"                          # in the place of PID 1's process id: the subhost is being cleared
 MOUNT_POINT = "mount-point."        # what no NAME begins with that is as long as this
 PATIENCE = 5                        # seconds, for what takes milliseconds
 MOMENT = 0.05                       # seconds, for a process that may be ending already
@@ -79,6 +80,11 @@ class State:
             posix.rmdir(f"{DIRECTORY}/{MOUNT_POINT}{self.name}")
         except FileNotFoundError:
             pass
+
+    def is_hibernating(self):
+        """Whether its mounts are kept, as hibernation.py has it, after a PID 1 was executed and has ended."""
+        records = self.records()
+        return "mounts" in records and records.get("init", GONE) != GONE and not self.keeper()
 
     def forget(self):
         """Empty the file: all that it noted is removed."""
@@ -151,6 +157,8 @@ def is_ending(state, keeper):
     if is_killed(keeper):
         return wait_for(keeper)
     init = state.records().get("init")
+    if init == GONE:
+        return wait_for(keeper)
     return init is not None and wait_for(int(init), PATIENCE if is_killed(int(init)) else MOMENT)
 
 
@@ -210,6 +218,16 @@ class Running:
         posix.close(self.keeper_fd)
         posix.close(self.init_fd)
 
+    @property
+    def network(self):
+        """The path of its network namespace."""
+        return f"/proc/{self.init}/ns/net"
+
+    def mounts(self):
+        """{id: Mount} of all that its PID 1 can see."""
+        from . import mountinfo
+        return mountinfo.mounts(self.init)
+
     def members(self):
         """The process ids of all that is in its control group."""
         from . import cgroup
@@ -229,19 +247,35 @@ def parent(process):
         return 0
 
 
+class NotRunning(Failure):
+    def __init__(self, name):
+        super().__init__(f"{name} is not running")
+
+
 def running(name):
-    """The running subhost NAME.  Raises Failure if it is not."""
+    """The running subhost NAME.  Raises NotRunning, or if it hibernates, the Failure that says what to do."""
     try:
         if name not in names():         # no path, however it is written
             raise FileNotFoundError
         state = State(name)
     except FileNotFoundError:
-        raise Failure(f"{name} is not running") from None
+        raise NotRunning(name) from None
     try:
         return Running(state)
     except ProcessLookupError:
-        state.close()
-        raise Failure(f"{name} is not running") from None
+        try:
+            refuse_hibernating(state)
+        finally:
+            state.close()
+        raise NotRunning(name) from None
+
+
+def refuse_hibernating(state):
+    """Raises Failure if it hibernates and nobody is at work with it."""
+    if state.is_hibernating() and not locked_by(state.fd, COMMAND):
+        config = state.records()["config"]
+        raise Failure(f"{state.name} is hibernating: overlay-boot {config} takes it up, with --shell for a shell "
+                      f"in it, and overlay-stop {config} ends it")
 
 
 def names():

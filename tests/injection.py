@@ -466,21 +466,25 @@ def hooked(variable, script):
 class Scenario:
     """A command to be hit, and what is there before it runs."""
 
-    def __init__(self, command, conf, *, before=None, neighbour=False, keeper=False, execs=False, terminal=False):
+    def __init__(self, command, conf, *, before=None, hibernates=False, neighbour=False, keeper=False, execs=False,
+                 terminal=False):
         self.command = command.split()
         self.conf = conf                # what the command finds
         self.before = before            # a configuration that was booted before
+        self.hibernates = hibernates    # whether that was with a shell, which has ended
         self.neighbour = neighbour      # whether there is another subhost
         self.keeper = keeper            # whether the keeper is hit, not the command
         self.execs = execs              # whether to go on beyond execve(2)
         self.terminal = terminal
         self.boots = self.command[0] == "overlay-boot"
+        self.shell = "--shell" in self.command
         self.enters = self.command[0] in ("overlay-go", "overlay-share")
         # What is opened first that concerns the subhost; what is before it is Python's start.
         self.begin = "" if keeper else "/run/overlay-boot/kx" if self.enters else "kx.conf"
 
 
-BOOT, STOP = "overlay-boot kx.conf", "overlay-stop kx.conf"
+TYPED = b"exit\n"       # on a terminal, for a shell
+BOOT, SHELL, STOP = "overlay-boot kx.conf", "overlay-boot --shell kx.conf", "overlay-stop kx.conf"
 SCENARIOS = {
     "boot": Scenario(BOOT, MINIMAL),
     "boot-second": Scenario(BOOT, MINIMAL, neighbour=True),
@@ -497,6 +501,12 @@ SCENARIOS = {
     "stop-while-booting": Scenario(STOP, MINIMAL, before=WAITING),
     "boot-image": Scenario(BOOT, IMAGE),
     "diskfile": Scenario(BOOT, DISKFILE),
+    "boot-shell": Scenario(SHELL, MINIMAL, neighbour=True),
+    "shell-terminal": Scenario(SHELL, MINIMAL, neighbour=True, terminal=True),
+    "boot-hibernating": Scenario(BOOT, WHOLE, before=WHOLE, hibernates=True),
+    "boot-shell-hibernating": Scenario(SHELL, LAYERED, before=LAYERED, hibernates=True),
+    "foreground-hibernating": Scenario("overlay-boot --foreground kx.conf", ENDING, before=ENDING, hibernates=True, execs=True),
+    "stop-hibernating": Scenario(STOP, WHOLE, before=WHOLE, hibernates=True, neighbour=True),
     "share": Scenario("overlay-share shared:/data kx", MINIMAL, before=MINIMAL, neighbour=True),
     "share-undo": Scenario("overlay-share --undo shared:/data kx", SHARING, before=SHARING, neighbour=True),
     "go": Scenario("overlay-go kx true", MINIMAL, before=MINIMAL, neighbour=True),
@@ -670,7 +680,7 @@ class Inside:
             self._write_layer()
         if scenario.before:
             self._write(f"{NAME}.conf", scenario.before)
-            self._boot_before(scenario.before)
+            self._boot_before(scenario.before, SHELL if scenario.hibernates else BOOT)
         self._write(f"{NAME}.conf", scenario.conf)
 
     def _image(self, path):
@@ -688,12 +698,12 @@ class Inside:
         subprocess.run(["tar", "-czf", "layer.tar.gz", "--sort=name", "--transform=s/^layer/root/", "oxide.json", "layer/etc/first",
                         "layer/etc/second", "layer/etc/last"], cwd=self.base, check=True)
 
-    def _boot_before(self, conf):
+    def _boot_before(self, conf, command):
         if conf == WAITING:
             self.booting = self._begun(*BOOT.split())
             wait_until(lambda: os.path.exists(f"{self.base}/waits"), "the boot has not come to its hook")
             return
-        ended = self._run(*BOOT.split())
+        ended = self._run(*command.split())
         if ended.status != (-signal.SIGKILL if conf == DYING else 0):
             raise RuntimeError(f"cannot boot: {ended}")
 
@@ -764,6 +774,8 @@ class Inside:
         with open(f"{self.directory}/said", "w+b") as file:
             ends = os.openpty() if terminal else ()
             standard = (ends[1],) * 3 if terminal else (subprocess.DEVNULL, subprocess.DEVNULL, file)
+            if terminal:
+                os.write(ends[0], TYPED)
             process = subprocess.Popen(words, cwd=self.base, stdin=standard[0], stdout=standard[1], stderr=standard[2],
                                        start_new_session=terminal)
             try:
@@ -774,7 +786,7 @@ class Inside:
                 for end in ends:
                     os.close(end)
             file.seek(0)
-            said += file.read()
+            said = (said + file.read()).removeprefix(TYPED.replace(b"\n", b"\r\n"))
         return Ended([command], status, said.decode(errors="replace").replace("\r\n", "\n"))
 
     def _judged(self, ended, aim):
@@ -787,13 +799,19 @@ class Inside:
         if ended.status == 0:
             early = self.scenario.keeper and aim["children"] and not aim["executed"] and injection == "SIGKILL"
             return ["the boot said that PID 1 has been executed"] if early else []
-        if injection.startswith("SIG") and (self.scenario.enters or self.scenario.execs) and not ended.said:
+        if injection.startswith("SIG") and (self.scenario.enters or self.scenario.execs or self.scenario.shell) and not ended.said:
             return []           # passed on from what was killed in the subhost
         wrong = [] if ended.is_failure() else ["not one line that says what failed, and why"]
         if self.scenario.boots and not self.scenario.before and not self.scenario.execs and injection != "ENOLCK":
             left = self._left()
-            wrong += [f"the failed boot left: {left}"] if left else []
+            wrong += [f"the failed boot left: {left}"] if left and not (self.scenario.shell and self._hibernates()) else []
+        if self.scenario.boots and self.scenario.hibernates and not self._hibernates():
+            wrong.append("the failed boot has ended the hibernation")
         return wrong
+
+    def _hibernates(self):
+        listed = json.loads(subprocess.check_output(["overlay-ls", "--json"]))
+        return [row["state"] for row in listed if row["name"] == NAME] == ["hibernating"]
 
     def _must_run(self, ended, aim):
         """Whether the subhost has to be running after that."""

@@ -29,7 +29,9 @@ LAYERS = [
      "mountinfo", "shares", "diskfile", "archives", "unpacking", "layers"],
     ["packages", "tree"],
     ["accounts", "shipped", "records", "maintainer"],
+    ["hibernation"],
     ["check", "clearing", "listing", "inventory", "entry", "stop", "boot", "all"],
+    ["shell"],
     ["workshop"],
     ["baseline"],
 ]

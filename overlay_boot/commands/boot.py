@@ -17,6 +17,9 @@ def command(arguments):
     if options.check:
         from ..check import report
         return report(options.conf)
+    if options.shell:
+        from ..shell import shell
+        return shell(Config(options.conf, "overlay-boot"))
     return boot(Config(options.conf, "overlay-boot"), foreground=options.foreground)
 
 
@@ -29,6 +32,8 @@ def parser():
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--foreground", action="store_true",
                       help="stay until the subhost ends, with its console here")
+    kind.add_argument("--shell", action="store_true",
+                      help="boot, or wake, with a shell on this terminal for the services; it hibernates after that")
     kind.add_argument("--check", action="store_true",
                       help="only read and validate the configuration, and print every effective value")
     kind.add_argument("--all", action="store_true",

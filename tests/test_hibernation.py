@@ -1,0 +1,240 @@
+"""overlay-boot --shell: a shell is the life of the subhost, which hibernates after it."""
+import os
+import signal
+
+import pytest
+from machine import BOOT, GO, NETNS, SHARE, STATES, STOP, is_alive, kill, one_line, read, run, wait_for, write
+from network import done, links
+
+STUBBORN = "trap '' TERM HUP; while :; do sleep 1; done"
+
+
+@pytest.fixture
+def shell():
+    """Boot with a shell that is fed commands: shell(subhost, commands)."""
+    def fed(one, commands="", **how):
+        return run(BOOT, "--shell", one.conf, input=commands, **how)
+    return fed
+
+
+@pytest.fixture
+def hibernating(subhost, shell):
+    """A subhost over the machine's own root that hibernates."""
+    one = subhost()
+    assert shell(one).returncode == 0
+    return one
+
+
+def test_its_life_is_a_shell(subhost, shell):
+    one = subhost(START="/service", INIT="echo exec /bin/false")
+    one.write("service", "#!/bin/sh\n: >/started\n", 0o755)
+    ended = shell(one, "hostname; tr '\\0' ' ' </proc/1/cmdline; echo; ls /started; sleep 1000 & exit 7")
+    assert (ended.returncode, ended.stdout) == (7, f"{one.name}\n/.reaper {one.name} /run/dummy_service \n")
+    assert "cannot access '/started'" in ended.stderr
+    assert one.row()["state"] == "hibernating"
+
+
+def test_no_process_is_left_and_all_else_is(hibernating, machine):
+    machine.before["processes"] = machine.first["processes"]
+    machine.look()
+    assert machine.before["processes"] == machine.first["processes"]
+    assert machine.before["groups"] == machine.first["groups"]
+    row = hibernating.row()
+    assert (row["state"], row["pid"], row["processes"], row["config"]) == ("hibernating", None, 0, hibernating.conf)
+    hibernating.stopped()
+    assert hibernating.row() is None
+
+
+def test_it_is_taken_up_as_it_is(subhost, shell, host):
+    """Mounts, files in memory, shares, addresses, routes, firewall rules, cables."""
+    one = subhost(CABLES="=", SHARE=f"{host.network}:/data")
+    write(f"{host.network}/file", "shared\n")
+    shell(one, "set -e; mkdir /more; mount -t tmpfs tmpfs /more; echo kept >/more/file; echo kept >/run/file; "
+               "ip addr add 192.0.2.9/24 dev eth0; ip link set eth0 up; ip route add 198.51.100.0/24 via 192.0.2.1; "
+               "nft add table ip kept").check_returncode()
+    row = one.row()
+    assert row["state"] == "hibernating" and "192.0.2.9/24" in row["cables"][0]["addresses"]
+    assert row["shares"] == [{"outside": host.network, "inside": "/data", "read_only": False}]
+    assert run(SHARE, host.network, one.name).returncode == 1
+    looked = "cat /more/file /run/file /data/file; ip -4 -o addr; ip route; nft list tables; mount | grep -c ' /proc '"
+    one.booted()
+    first = one.sh(looked)
+    assert first.split("\n")[:3] == ["kept", "kept", "shared"]
+    assert all(word in first for word in ("192.0.2.9/24", "198.51.100.0/24 via 192.0.2.1", "table ip kept")) and first.endswith("\n1")
+    assert one.row()["state"] == "running" and one.row()["shares"] == row["shares"]
+    kill(one.init, signal.SIGKILL)
+    wait_for(lambda: one.row()["state"] == "hibernating")
+    again = shell(one, looked)
+    assert again.stdout.strip() == first
+    one.stopped()
+    assert f"{one.name}0" not in links()
+
+
+def test_what_the_configuration_says_now_is_for_what_is_started(subhost, shell, directory):
+    """UPPER, and commands for it, are as they were; START and INIT are as they are."""
+    one = subhost(UPPER="!./upper")
+    one.script("upper", "echo called >>calls; echo root")
+    shell(one).check_returncode()
+    one.configure(UPPER="!./upper", START="/service", LOWER="nowhere")
+    one.write("service", "#!/bin/sh\n[ $1 = stop ] || : >/started\n", 0o755)
+    one.booted()
+    wait_for(lambda: os.path.exists(f"{one.upper}/started"))
+    assert read(f"{one.base}/calls") == "called\n"
+    one.stopped()
+
+
+@pytest.mark.parametrize("init", ["echo exec /bin/sleep 1000", "./init"])
+def test_an_init_of_its_own(subhost, shell, init):
+    one = subhost(INIT=init)
+    one.script("init", 'ip netns exec "$NAME" true && echo "exec /bin/sleep 1000" && echo "$UPPER" >seen')
+    shell(one).check_returncode()
+    one.booted()
+    assert one.sh("cat /proc/1/comm") == "sleep"
+    if init == "./init":
+        assert read(f"{one.base}/seen") == one.upper + "\n"
+
+
+def test_in_the_foreground(hibernating):
+    hibernating.configure(INIT="echo exec /bin/sh -c 'exit 3'")
+    assert run(BOOT, "--foreground", hibernating.conf).returncode == 3
+    assert hibernating.row()["state"] == "hibernating"
+
+
+def test_an_upper_on_a_tmpfs(subhost, shell):
+    one = subhost(UPPER="tmpfs:10M")
+    shell(one, "echo kept >/file").check_returncode()
+    assert shell(one, "cat /file").stdout == "kept\n"
+    one.stopped()
+    assert shell(one, "cat /file").returncode == 1
+
+
+def test_a_root_in_place(subhost, shell, own_root):
+    """UPPER, LOWER and LIVE are one directory."""
+    one = subhost(UPPER=own_root, LOWER=own_root, LIVE=own_root)
+    shell(one, "echo kept >/run/file").check_returncode()
+    assert shell(one, "cat /run/file").stdout == "kept\n"
+
+
+def test_on_a_terminal(subhost, terminal):
+    one = subhost()
+    shell = terminal(BOOT, "--shell", one.conf, size=(33, 99))
+    shell.expect("# ")
+    shell.type("stty size; tty; sleep 1000\n")
+    shell.expect("33 99")
+    shell.expect("/dev/pts/0")
+    wait_for(lambda: "sleep" in one.go("ps", "-eo", "comm").stdout.split())
+    shell.type("\x1a")
+    shell.expect("Stopped")
+    shell.type("jobs\n")
+    shell.expect("Stopped")
+    shell.type("exit 5\n")
+    assert shell.process.wait(20) == 5
+    assert one.row()["state"] == "hibernating"
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_terminal_that_goes_away(subhost, terminal, number):
+    one = subhost()
+    shell = terminal(BOOT, "--shell", one.conf)
+    shell.expect("# ")
+    shell.type("sleep 1000 &\n")
+    wait_for(lambda: "sleep" in one.go("ps", "-eo", "comm").stdout.split())
+    shell.process.send_signal(number)
+    assert shell.process.wait(5) == 128 + number
+    assert one.row()["state"] == "hibernating"
+
+
+def test_stopped_from_elsewhere(subhost, terminal, machine):
+    one = subhost()
+    shell = terminal(BOOT, "--shell", one.conf)
+    shell.expect("# ")
+    stopped = run(STOP, one.conf)
+    assert (stopped.returncode, stopped.stderr) == (0, "")
+    shell.process.wait(5)
+    assert one.row() is None
+    machine.is_as_before()
+
+
+def test_what_does_not_end_with_the_shell_is_killed(subhost, shell):
+    one = subhost(STOP_TIMEOUT="1")
+    ended = shell(one, f"setsid sh -c \"{STUBBORN}\" & sleep 0.3; exit 4")
+    assert ended.returncode == 4 and f"{one.name}: killed after 1 s: sh (" in ended.stderr
+    assert one.row()["state"] == "hibernating"
+
+
+@pytest.mark.parametrize("victim", ["boot", "keeper", "init"])
+def test_killed(subhost, terminal, victim):
+    """Whatever is killed: no process of it is left, and it hibernates."""
+    one = subhost()
+    shell = terminal(BOOT, "--shell", one.conf)
+    shell.expect("# ")
+    shell.type("mount -t tmpfs tmpfs /srv; : >/srv/kept; sleep 1000\n")
+    wait_for(lambda: "sleep" in one.go("ps", "-eo", "comm").stdout.split() and one.go("test", "-e", "/srv/kept").returncode == 0)
+    members = [one.keeper, one.init]
+    kill({"boot": shell.process.pid, "keeper": one.keeper, "init": one.init}[victim], signal.SIGKILL)
+    shell.process.wait(20)
+    wait_for(lambda: not any(map(is_alive, members)))
+    wait_for(lambda: one.row()["state"] == "hibernating")
+    one.booted()
+    assert one.go("test", "-e", "/srv/kept").returncode == 0
+
+
+def test_each_command_says_what_to_do(hibernating):
+    for words in ([GO, hibernating.name], [GO, hibernating.name, "true"], [SHARE, "/srv", hibernating.name]):
+        line = one_line(run(*words))
+        assert all(word in line for word in ("is hibernating", f"overlay-boot {hibernating.conf}", "--shell", "overlay-stop")), line
+    assert hibernating.name not in run(GO).stdout.split()
+
+
+def test_another_file_of_the_same_name(hibernating, subhost):
+    other = subhost(NAME=hibernating.name)
+    for command in ([BOOT], [BOOT, "--shell"], [STOP]):
+        assert f"is hibernating, and was booted from {hibernating.conf}" in one_line(run(*command, other.conf))
+    assert hibernating.row()["state"] == "hibernating"
+
+
+def test_a_boot_that_fails_leaves_it_hibernating(hibernating, machine):
+    machine.look()
+    hibernating.configure(INIT="/bin/false")
+    assert "INIT" in one_line(hibernating.boot())
+    machine.is_as_before()
+    hibernating.configure(LOG="/proc/nowhere")
+    assert "LOG=" in one_line(hibernating.boot())
+    machine.is_as_before()
+    hibernating.configure()
+    hibernating.booted()
+
+
+def test_its_network_namespace_is_gone(hibernating):
+    run("umount", f"{NETNS}/{hibernating.name}")
+    assert f"{NETNS}/{hibernating.name} is another one by now" in one_line(hibernating.boot())
+    hibernating.stopped()
+
+
+def test_no_shell_in_the_root(subhost, directory, machine):
+    os.mkdir(f"{directory}/empty")
+    one = subhost(LOWER=f"{directory}/empty")
+    machine.look()
+    assert one_line(run(BOOT, "--shell", one.conf)) == "overlay-boot: there is no shell in the subhost"
+    machine.is_as_before()
+
+
+def test_not_while_it_runs(running):
+    assert f"{running.name} is running already" in one_line(run(BOOT, "--shell", running.conf))
+    assert running.is_running()
+
+
+def test_what_is_kept_is_not_in_sight_of_the_host(hibernating):
+    found = [line.split()[4] for line in read("/proc/self/mountinfo").splitlines() if hibernating.name in line]
+    place = f"{STATES}/hibernation.{hibernating.name}"
+    assert sorted(found) == sorted([place, f"{place}/mnt", f"{NETNS}/{hibernating.name}"])
+
+
+def test_on_whatever_processor(subhost, shell, machine):
+    """In a mount namespace of our own, on one processor after the other: Linux 6.18 numbers namespaces by processor."""
+    one = subhost()
+    for first in os.sched_getaffinity(0):
+        for second in os.sched_getaffinity(0):
+            done("taskset", "-c", str(first), "unshare", "--mount", "--propagation", "shared", "sh", "-ec",
+                 f"umount /run/netns 2>/dev/null || true; mount -t tmpfs tmpfs /run; taskset -c {second} {BOOT} --shell {one.conf} </dev/null; "
+                 f"{GO} {one.name} 2>&1 | grep -q hibernating; {STOP} {one.conf}")
