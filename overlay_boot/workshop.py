@@ -120,13 +120,14 @@ def base_of(here, assigned):
 
 
 def is_used(directory):
-    """Whether a subhost may have the baseline among its layers; one whose LOWER is printed by a command may."""
+    """Whether a subhost may have the baseline as a layer; one whose LOWER or LAYER is printed by a command may."""
     if not state.names():
         return False
     for here, assigned in configurations():
-        base, lower = base_of(here, assigned), assigned.get("LOWER", ["/"])[0]
-        if base is None or lower.startswith("!"):
+        base = base_of(here, assigned)
+        lower, layers = assigned.get("LOWER", ["/"])[0], assigned.get("LAYER", [])
+        if base is None or any(value.startswith("!") for value in (lower, *layers)):
             return True
-        if directory in (os.path.realpath(paths.join(base, path)) for path in lower.split(":")):
+        if directory in (os.path.realpath(paths.join(base, path)) for path in (*lower.split(":"), *layers)):
             return True
     return False

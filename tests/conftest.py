@@ -92,6 +92,15 @@ def run_directory(bootable):
     shutil.rmtree(directory)
 
 
+@pytest.fixture(scope="module")
+def own_cache(run_directory):
+    """The cache of the machine is left alone: for the module's time another one is there."""
+    os.makedirs(shared.CACHE, mode=0o755, exist_ok=True)
+    assert shared.run("mount", "--bind", tempfile.mkdtemp(dir=run_directory), shared.CACHE).returncode == 0
+    yield
+    assert shared.run("umount", shared.CACHE).returncode == 0
+
+
 class Machine:
     """The machine as it was when the test began, and as it was when the test looked last."""
 

@@ -24,6 +24,7 @@ BASELINE, DISKFILE, LAYERS, SHARE = (f"/usr/sbin/overlay-{command}" for command 
 PROGRAMS = "/usr/libexec/overlay-boot"
 MODULES = "/usr/lib/overlay-boot"
 STATES, NETNS, LOGS = "/run/overlay-boot", "/run/netns", "/var/log/overlay-boot"
+CACHE = "/var/cache/overlay-boot"
 
 MUST_RUN = os.environ.get("OVERLAY_BOOT_TESTS_MUST_RUN") == "1"
 ALONE = os.environ.get("CI") == "true"      # nobody else's subhosts come and go here meanwhile

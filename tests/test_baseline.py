@@ -268,8 +268,10 @@ def test_an_upgraded_program_is_seen(over, host):
 
 # Making it
 
-def test_a_running_subhost_keeps_the_one_that_it_has(over, host, baseline, run_directory):
-    one = over().booted()
+@pytest.mark.parametrize("variable", ["LOWER", "LAYER"])
+def test_a_running_subhost_keeps_the_one_that_it_has(subhost, host, baseline, run_directory, variable):
+    layers = {"LOWER": f"{baseline}:{host}"} if variable == "LOWER" else {"LAYER": baseline, "LOWER": host}
+    one = subhost(**layers).booted()
     before = os.stat(baseline).st_ino
     assert run(BASELINE, "--root", host, baseline, seconds=200).returncode == 0
     assert os.stat(baseline).st_ino != before

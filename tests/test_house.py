@@ -235,7 +235,7 @@ def test_examples_are_right(directory, example):
     place = shutil.copytree(f"{TREE}/conf-examples", f"{directory}/examples")
     for made in ("root", "work", "live", "debian", "../baseline",
                  *re.findall(r"^LAYER=\s*(\S+)", read(f"{place}/{example}"), re.MULTILINE)):
-        os.makedirs(f"{place}/{made}")
+        os.makedirs(f"{place}/{made}", exist_ok=True)
     for image in re.findall("^IMAGE= *(.+)$", read(f"{place}/{example}"), re.MULTILINE):
         os.mkdir(f"{place}/mnt")
         assert run(DISKFILE, "--create", "16M", f"{place}/{image}").returncode == 0

@@ -14,25 +14,14 @@ import tarfile
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from machine import BOOT, LAYERS, MODULES, Terminal, one_line, read, run, start, wait_for, write
+from machine import BOOT, CACHE, LAYERS, MODULES, Terminal, one_line, read, run, start, wait_for, write
 
-CACHE = "/var/cache/overlay-boot"
 LABEL = b'{"v":"1","t":"layer"}'
 CAPABILITY = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)       # cap_net_raw=ep, capabilities(7)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(run_directory):
-    """The cache of the machine is left alone: for this module's time another one is there."""
-    os.makedirs(CACHE, mode=0o755, exist_ok=True)
-    os.mkdir(f"{run_directory}/cache")
-    assert run("mount", "--bind", f"{run_directory}/cache", CACHE).returncode == 0
-    yield
-    assert run("umount", CACHE).returncode == 0
-
-
 @pytest.fixture(autouse=True)
-def empty_cache():
+def empty_cache(own_cache):
     yield
     for name in os.listdir(CACHE):
         path = f"{CACHE}/{name}"
