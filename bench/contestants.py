@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import subprocess
 
 import process
@@ -17,7 +18,7 @@ from process import Failed
 class Subhost:
     """What the installed and the shell version have in common: a configuration, and the same three commands."""
 
-    def __init__(self, machine, name, cables=0):
+    def __init__(self, machine, name, cables=0, *, layers=()):
         self.name = name
         self.interfaces = [f"/sys/class/net/{name}{number}" for number in range(cables)]
         self.log = os.path.join(machine.directory, f"{name}.out")
@@ -25,6 +26,7 @@ class Subhost:
         self.conf = os.path.join(directory, f"{name}.conf")
         with open(self.conf, "w", encoding="utf-8") as file:
             file.write(f"BASE= .\nSTART= none\nLOG= {directory}/log\nCABLES={' =' * cables}\n")
+            file.writelines(f"LAYER= {path}\n" for path in layers)
         self.feed = os.path.join(directory, "exit")
         with open(self.feed, "w", encoding="utf-8") as file:
             file.write("exit\n")
@@ -43,6 +45,12 @@ class Subhost:
     def stop(self):
         elapsed = process.run([self.command("overlay-stop"), self.conf], self.log)
         self.running = False
+        return elapsed
+
+    def boot_once(self):
+        """Boot it, and leave it stopped; only the boot counts."""
+        elapsed = self.boot()
+        self.stop()
         return elapsed
 
     def close(self):
@@ -97,6 +105,31 @@ def boot_all(crowd):
     for subhost in crowd:
         subhost.expect_network(True)
     return elapsed
+
+
+def boot_and_unpack(subhost, cache):
+    """Boot an installed subhost whose layers are not in the cache; it is empty again after that."""
+    elapsed = subhost.boot_once()
+    if not cache.layers():
+        raise Failed(f"{subhost.name} has unpacked nothing")
+    cache.empty()
+    return elapsed
+
+
+class Tar:
+    """tar(1), with the same decompressor, and what it has written put on the disk, as a layer is."""
+
+    def __init__(self, machine, compression):
+        self.log = os.path.join(machine.directory, "tar.out")
+        self.directory = os.path.join(machine.directory, f"tar-{compression}")
+        self.script = (f"{process.program('tar')} -xpf $1 -I {compression} -C $2 --xattrs --xattrs-include='*'"
+                       " --numeric-owner && sync -f $2")
+
+    def unpack(self, archive):
+        os.mkdir(self.directory)
+        elapsed = process.run([process.program("sh"), "-c", self.script, "sh", archive, self.directory], self.log)
+        shutil.rmtree(self.directory)
+        return elapsed
 
 
 class ShellVersion(Subhost):

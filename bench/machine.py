@@ -15,6 +15,10 @@ PEER_GROUPS = ("lxc.pivot", "payload", "supervisor")
 MISSPELT_NULL = "/dev/nukk"
 NETNS = "/run/netns"
 LIST = "/etc/subhosts.conf"
+CACHE = "/var/cache/overlay-boot"
+# What archives are made of: from each directory, files of so many bytes in all, none larger than one of them.
+SOURCES = {"usr/lib": 32 << 20, "usr/share": 32 << 20}
+LARGEST = 2 << 20
 
 
 class Machine:
@@ -53,6 +57,37 @@ class Machine:
         finally:
             subprocess.run(["umount", LIST], check=True)
 
+    @contextlib.contextmanager
+    def own_cache(self):
+        """For that time the cache of layers is an empty one in the scratch directory, likewise for the benchmark only."""
+        cache = Cache(os.path.join(self.directory, "cache"))
+        had_one = os.path.isdir(CACHE)
+        os.makedirs(CACHE, exist_ok=True)
+        subprocess.run(["mount", "--bind", cache.directory, CACHE], check=True)
+        try:
+            yield cache
+        finally:
+            subprocess.run(["umount", CACHE], check=True)
+            if not had_one:
+                os.rmdir(CACHE)
+
+    def archive(self, name, compression, number=0, of=1):
+        """An archive for LAYER, of files of this machine; its path. Of several, each has every so manyth file."""
+        path = os.path.join(self.directory, f"{name}.tar.{compression}")
+        directory = os.path.join(self.directory, name)
+        os.makedirs(directory, exist_ok=True)
+        with open(os.path.join(directory, "oxide.json"), "w", encoding="utf-8") as file:
+            file.write('{"v":"1","t":"layer"}\n')
+        with open(os.path.join(directory, "list"), "w", encoding="utf-8") as file:
+            file.writelines(f"{one}\n" for one in _content()[number::of])
+        subprocess.run(["tar", "-C", directory, "-cf", path, "-I", compression, "--format=posix", "--xattrs", "oxide.json",
+                        "-C", "/", "--transform=s,^usr,root/usr,S", "--no-recursion", "-T", f"{directory}/list"], check=True)
+        return path
+
+    def settle(self):
+        """Have what was removed and written on the disk, before anything else is timed."""
+        subprocess.run(["sync", "--file-system", self.directory], check=True)
+
     def tidy(self):
         """Remove what is ours; return a list of what could not be removed."""
         self._remove_left_by_peers()
@@ -85,6 +120,43 @@ class Machine:
         for directory in ("/sys/class/net", NETNS, "/run/overlay-boot"):
             left += glob.glob(f"{directory}/{self.prefix}*")
         return left
+
+
+class Cache:
+    """A cache of layers that only this benchmark has."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        os.mkdir(directory)
+
+    def layers(self):
+        return glob.glob(f"{self.directory}/layers/*")
+
+    def empty(self):
+        """As it was before anything was unpacked: not even the sum of an archive is known."""
+        for path in glob.glob(f"{self.directory}/*"):
+            shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
+
+
+def _content():
+    """Directories, files and links of this machine, in the order of their names: the same at each call."""
+    found = []
+    for top, room in SOURCES.items():
+        for path in _below(f"/{top}"):
+            size = 0 if os.path.isdir(path) else os.lstat(path).st_size
+            if size <= LARGEST and "\n" not in path:
+                found.append(path[1:])
+                room -= size
+            if room < 0:
+                break
+    return found
+
+
+def _below(top):
+    for place, directories, files in os.walk(top):
+        directories.sort()
+        yield place
+        yield from (os.path.join(place, name) for name in sorted(files))
 
 
 def _control_groups():

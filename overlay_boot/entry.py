@@ -42,7 +42,10 @@ def execute(running, command, user):
     if command:
         places = processes.candidates(command[0])
     else:
-        words = [paths.name(shell_of(root) or "sh")]
+        shell = shell_of(root)
+        if not shell:
+            raise NotExecuted("a shell", "it has neither bash nor sh", NOT_FOUND)
+        words = [paths.name(shell)]
     group = cgroup.opened(running.records["cgroup"])
     relay = Relay()
     standard = relay.standard(root)
@@ -53,7 +56,10 @@ def execute(running, command, user):
             places, words, env, standard=standard, directory=account.home, cgroup=group,
             inside=running.init_fd, terminal=posix.isatty(0), user=account.credentials)
     except FileNotFoundError as error:
-        raise NotExecuted(words[0], error.strerror, NOT_FOUND) from None
+        # What the program is run by may not be there, and then it is that which is told of.
+        there = next((place for place in places if exists(root, place)), None)
+        why = f"the interpreter or loader that {there} needs is not there" if there else error.strerror
+        raise NotExecuted(words[0], why, NOT_FOUND) from None
     except OSError as error:
         raise NotExecuted(words[0], error.strerror, NOT_EXECUTABLE) from None
     for number in HANDED_ON:

@@ -73,6 +73,8 @@ def write_missing(root, path, text):
             at = found
         if not paths.exists(name, at):
             rootfs.write_new(at, name, text, 0o644)
+    except OSError as error:
+        raise Failure(f"cannot write {path} into UPPER: {error.strerror}") from None
     finally:
         posix.close(at)
 
@@ -95,15 +97,17 @@ def install_reaper(root):
         ours = file.read()
     try:
         theirs = rootfs.read(root, REAPER, LONGEST_PROGRAM)
+        if theirs == ours or REAPER_MARK not in theirs:
+            return
+        posix.unlink(name, dir_fd=root)
     except FileNotFoundError:
         pass
     except OSError as error:
         raise Failure(f"{REAPER} in the subhost: {error.strerror}") from None
-    else:
-        if theirs == ours or REAPER_MARK not in theirs:
-            return
-        posix.unlink(name, dir_fd=root)
-    rootfs.write_new(root, name, ours, 0o755)
+    try:
+        rootfs.write_new(root, name, ours, 0o755)
+    except OSError as error:
+        raise Failure(f"cannot write {REAPER} in the subhost: {error.strerror}") from None
 
 
 def check_reaper(config, root):

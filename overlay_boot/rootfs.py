@@ -240,6 +240,8 @@ def below(root, name):
         posix.mkdir(name, 0o755, dir_fd=root)
     except FileExistsError:
         pass
+    except OSError as error:
+        raise Failure(f"cannot make the directory /{name} in the subhost: {error.strerror}") from None
     try:
         return posix.open(name, DIRECTORY | posix.O_NOFOLLOW, dir_fd=root)
     except OSError as error:

@@ -17,6 +17,9 @@ PIPE = 1 << 20              # bytes; a larger one means fewer changes between th
 LABEL = "oxide.json"
 LONGEST_LABEL = 1 << 16
 DEEPEST = 256               # directories in one another: to remove them takes a descriptor for each
+AT_ONCE = 1 << 16           # bytes of a file, from which on its writing to the disk is not left for the end
+NEW_FILE = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC
+ACCESS = 0o777              # of a mode: to change the owner takes none of these away
 PLACE = namespaces.NO_SYMLINKS
 XATTRS = (b"user.", b"security.", b"system.posix_acl_", b"trusted.")
 OVERLAY = b"trusted.overlay."
@@ -32,6 +35,7 @@ def unpack(archive, target, limit, name):
     """
     process = Decompressor(archive)
     progress = Progress(archive, name)
+    mask = posix.umask(0)               # files are made with the modes that they have in the archive
     try:
         with open(process.output, "rb", buffering=PIPE) as output, interruption.Wait():
             stream = tar.Stream(output, limit[0])
@@ -46,6 +50,7 @@ def unpack(archive, target, limit, name):
             tree.finish()
         process.ended()
     finally:
+        posix.umask(mask)
         process.end()
         progress.end()
 
@@ -156,11 +161,11 @@ class Tree:
         """Make what the member tells of.  Raises Failure, which names it."""
         try:
             path = place(member.name)
+            above, _, name = path.rpartition(b"/")
             if member.kind == tar.DIRECTORY:
-                posix.close(self.opened(path, make=True))
+                self.make_directory(path, above, name)
                 self.directories[path] = member
                 return
-            above, _, name = path.rpartition(b"/")
             if not name or member.name.endswith(b"/"):
                 raise Failure("it has the name of a directory, and is none")
             self.enter(above)
@@ -201,6 +206,15 @@ class Tree:
             at = below
         return at
 
+    def make_directory(self, path, above, name):
+        """Make one, usually in a directory that is there, and often in the one that was the last to be entered."""
+        try:
+            if name:
+                self.enter(above)
+                posix.mkdir(name, 0o755, dir_fd=self.directory)
+        except FileExistsError:
+            posix.close(self.opened(path))          # it has to be a directory
+
     def make(self, member, name, stream):
         if member.kind == tar.FILE:
             self.make_file(member, name, stream)
@@ -217,8 +231,7 @@ class Tree:
             raise Failure(f"it is {tar.NAMES.get(member.kind, 'of a type that a layer cannot have')}")
 
     def make_file(self, member, name, stream):
-        fd = posix.open(name, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o600,
-                        dir_fd=self.directory)
+        fd = posix.open(name, NEW_FILE, member.mode & ACCESS, dir_fd=self.directory)
         try:
             if member.pieces is None:
                 for chunk in stream.chunks(member.length):
@@ -229,7 +242,10 @@ class Tree:
                     for chunk in stream.chunks(size):
                         write(fd, chunk)
                 posix.ftruncate(fd, member.length)
-            attribute(fd, member)
+            attribute(fd, member, made_with=member.mode & ACCESS)
+            if member.length >= AT_ONCE:
+                # Its way to the disk begins now: what is left for the end, all has to wait for.
+                posix.posix_fadvise(fd, 0, 0, posix.POSIX_FADV_DONTNEED)
         finally:
             posix.close(fd)
 
@@ -264,11 +280,12 @@ class Tree:
                 posix.close(fd)
 
 
-def attribute(fd, member):
+def attribute(fd, member, made_with=None):
     """Owner, mode, extended attributes and time, in this order: to change the owner drops some of the others."""
     if member.uid or member.gid:
         posix.fchown(fd, member.uid, member.gid)
-    posix.fchmod(fd, member.mode)
+    if member.mode != made_with:
+        posix.fchmod(fd, member.mode)
     for key, value in checked(member.xattrs):
         posix.setxattr(fd, key, value)
     posix.utime(fd, ns=(member.mtime, member.mtime))

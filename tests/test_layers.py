@@ -520,6 +520,12 @@ def test_whatever_an_archive_has_is_refused_or_unpacked(run_directory, base, cha
         shutil.rmtree(place)
 
 
+@given(block=st.binary(min_size=512, max_size=512) | st.sampled_from([bytes(512), b"\xff" * 512]))
+def test_the_sum_of_a_header(block):
+    from overlay_boot import archives
+    assert archives.checksum(block) == sum(block[:148]) + 8 * ord(" ") + sum(block[156:])
+
+
 # The cache
 
 def test_a_second_boot_does_not_unpack(subhost, small_root):
