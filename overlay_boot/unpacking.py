@@ -17,7 +17,6 @@ PIPE = 1 << 20              # bytes; a larger one means fewer changes between th
 LABEL = "oxide.json"
 LONGEST_LABEL = 1 << 16
 DEEPEST = 256               # directories in one another: to remove them takes a descriptor for each
-AT_ONCE = 1 << 16           # bytes of a file, from which on its writing to the disk is not left for the end
 NEW_FILE = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC
 ACCESS = 0o777              # of a mode: to change the owner takes none of these away
 PLACE = namespaces.NO_SYMLINKS
@@ -243,9 +242,6 @@ class Tree:
                         write(fd, chunk)
                 posix.ftruncate(fd, member.length)
             attribute(fd, member, made_with=member.mode & ACCESS)
-            if member.length >= AT_ONCE:
-                # Its way to the disk begins now: what is left for the end, all has to wait for.
-                posix.posix_fadvise(fd, 0, 0, posix.POSIX_FADV_DONTNEED)
         finally:
             posix.close(fd)
 
