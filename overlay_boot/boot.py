@@ -7,7 +7,7 @@ from . import log as logs
 from .check import check
 from .clearing import clear, clear_leftovers, hibernate
 from .errors import Failure, complain, reason, step
-from .state import claim, now
+from .state import LOWER, claim, now
 
 
 def boot(config, *, foreground=False, shell=False):
@@ -161,12 +161,14 @@ def mount_shares(config, state, root):
 
 
 def make_layers(config, state):
-    """Have archives unpacked that are layers, and UPPER made where it does not persist."""
+    """Have archives unpacked that are layers, and UPPER made where it does not persist; note what is beneath it."""
     if config.layers:
         from . import layers
         layers.provide(config, state)
     if config.tmpfs:
         rootfs.mount_upper(config, state)
+    for number, path in enumerate(config.lower):
+        state.record(f"{LOWER}{number}", path)
 
 
 def plug(config, state, net, log):

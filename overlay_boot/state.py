@@ -27,6 +27,7 @@ from .namespaces import lock, locked_by
 DIRECTORY = "/run/overlay-boot"
 COMMAND, KEEPER, STOP = 0, 1, 2     # _native/keeper.pyx has them too
 GONE = "0"                          # in the place of PID 1's process id: the subhost is being cleared
+LOWER = "lower:"                    # what keys of the directories in LOWER begin with
 MOUNT_POINT = "mount-point."        # what no NAME begins with that is as long as this
 PATIENCE = 5                        # seconds, for what takes milliseconds
 MOMENT = 0.05                       # seconds, for a process that may be ending already

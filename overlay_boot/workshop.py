@@ -120,14 +120,14 @@ def base_of(here, assigned):
 
 
 def is_used(directory):
-    """Whether a subhost may have the baseline as a layer; one whose LOWER or LAYER is printed by a command may."""
-    if not state.names():
-        return False
-    for here, assigned in configurations():
-        base = base_of(here, assigned)
-        lower, layers = assigned.get("LOWER", ["/"])[0], assigned.get("LAYER", [])
-        if base is None or any(value.startswith("!") for value in (lower, *layers)):
-            return True
-        if directory in (os.path.realpath(paths.join(base, path)) for path in (*lower.split(":"), *layers)):
+    """Whether a subhost that was booted has the directory as a layer."""
+    for name in state.names():
+        try:
+            one = state.State(name)
+        except FileNotFoundError:
+            continue
+        layers = [path for key, path in one.records().items() if key.startswith(state.LOWER)]
+        one.close()
+        if directory in map(os.path.realpath, layers):
             return True
     return False
