@@ -20,6 +20,7 @@ shared.use_modules()
 
 
 def pytest_configure(config):
+    config.addinivalue_line("markers", "deadline(seconds): how long the test may take")
     if os.geteuid() == 0 and not config.option.collectonly:
         ward()
 
@@ -44,13 +45,16 @@ def ward():
 
 
 @pytest.fixture(autouse=True)
-def deadline():
-    """No test waits for ever."""
+def deadline(request):
+    """No test waits for ever; one that is marked takes as many seconds as it says."""
+    marked = request.node.get_closest_marker("deadline")
+    longest = marked.args[0] if marked else LONGEST
+
     def over(*_):
-        raise TimeoutError(f"the test has not ended within {LONGEST} s")
+        raise TimeoutError(f"the test has not ended within {longest} s")
 
     before = signal.signal(signal.SIGALRM, over)
-    signal.alarm(LONGEST)
+    signal.alarm(longest)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)

@@ -2,7 +2,8 @@
 
 OVERLAY_BOOT_VM names the runner for a machine with systemd, OVERLAY_BOOT_VM_SYSVINIT that for one with sysvinit: a
 command that takes --timeout SECONDS --share DIR --cold --disk FILE -- COMMAND and runs COMMAND in a fresh Debian that
-keeps its disk in FILE, so that the next run with it is a reboot.  Without them the tests are not run.
+keeps its disk in FILE, so that the next run with it is a reboot.  Without them the tests are not run.  If that is not
+this machine's own suite of Debian, OVERLAY_BOOT_VM_PACKAGES is the directory with the package of that: see tests/machines.
 """
 import glob
 import os
@@ -16,6 +17,7 @@ from machine import PATIENCE, run
 TREE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 RUNNERS = {"systemd": "OVERLAY_BOOT_VM", "sysvinit": "OVERLAY_BOOT_VM_SYSVINIT"}
 INSTALLED = [path for path in run("dpkg", "-L", "overlay-boot").stdout.splitlines() if "/subhosts" in path]
+PACKAGES = os.environ.get("OVERLAY_BOOT_VM_PACKAGES") or f"{TREE}/build/deb"
 SLOW = 1500     # seconds, for a machine on emulation
 
 
@@ -34,18 +36,14 @@ def test_the_init_script_is_right():
         assert run("shellcheck", script).stdout == ""
 
 
-@pytest.fixture
-def deadline():
-    """In the place of the one of a quick test: the runner keeps the time."""
-
-
+@pytest.mark.deadline(3 * SLOW)
 @pytest.mark.parametrize("system", RUNNERS)
 def test_with_the_machine(directory, system):
     """Install, start, stop, fail; then the machine is shut down and booted again."""
     runner = os.environ.get(RUNNERS[system])
-    packages = glob.glob(f"{TREE}/build/deb/overlay-boot_*.deb")
+    packages = glob.glob(f"{PACKAGES}/overlay-boot_*.deb")
     if not runner or not packages:
-        missing = "there is no package in build/deb" if runner else f"{RUNNERS[system]} is not set"
+        missing = f"there is no package in {PACKAGES}" if runner else f"{RUNNERS[system]} is not set"
         pytest.skip(f"not run: {missing}")
     share = shutil.copytree(f"{TREE}/tests/init", f"{directory}/share")
     shutil.copy(packages[0], share)

@@ -2,7 +2,7 @@
 
 What of them needs no kernel that has 802.1Q is in test_cables.py.  Where this kernel has not got it, the tests of this
 file are run in a machine of which OVERLAY_BOOT_VM names the runner: a command that takes --timeout SECONDS --share DIR -- COMMAND and runs
-COMMAND in a fresh Debian, with DIR on /share.  Without that they are not run.
+COMMAND in a fresh Debian, with DIR on /share.  Without that they are not run.  OVERLAY_BOOT_VM_PACKAGES: see test_init.py.
 """
 import contextlib
 import glob
@@ -19,6 +19,7 @@ from network import Host, Monitor, addresses, can_make_vlans, done, is_up, links
 
 VM = os.environ.get("OVERLAY_BOOT_VM")
 TREE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+PACKAGES = os.environ.get("OVERLAY_BOOT_VM_PACKAGES") or f"{TREE}/build/deb"
 IN_VM = """
 apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install \\
     /share/*.deb python3-pytest ifupdown iproute2 iputils-ping nftables procps >/tmp/apt.log 2>&1 || { cat /tmp/apt.log; exit 1; }
@@ -34,14 +35,15 @@ PACKET_AUXDATA, VLAN_VALID = 8, 1 << 4      # linux/if_packet.h
 STATIC = "iface {name} inet static\n    address {address}/24\n"
 
 
+@pytest.mark.deadline(2 * SLOW)
 def test_in_a_machine_that_has_vlans(directory):
     """The tests below, where they cannot be run here."""
     with Host(directory):
         if can_make_vlans():
             pytest.skip("not needed: this kernel has 802.1Q, the tests below are run here")
-    packages = glob.glob(f"{TREE}/build/deb/overlay-boot_*.deb")
+    packages = glob.glob(f"{PACKAGES}/overlay-boot_*.deb")
     if not VM or not packages:
-        missing = "there is no package in build/deb" if VM else "OVERLAY_BOOT_VM is not set"
+        missing = f"there is no package in {PACKAGES}" if VM else "OVERLAY_BOOT_VM is not set"
         pytest.skip(f"not run: this kernel has no 802.1Q, and {missing}")
     share = f"{directory}/share"
     shutil.copytree(f"{TREE}/tests", f"{share}/tests", ignore=shutil.ignore_patterns("__pycache__", "unit"))
