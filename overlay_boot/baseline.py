@@ -2,7 +2,7 @@
 import os
 import stat
 
-from . import paths, rootfs
+from . import BASELINE_MARK, paths, rootfs
 from .accounts import Accounts
 from .errors import complain
 from .maintainer import run_scripts
@@ -10,7 +10,7 @@ from .packages import Database, apt
 from .records import copy_records, restore_alternatives
 from .shipped import Shipped, report, restore_registered
 from .tree import Tree, set_xattr
-from .workshop import MARK, Workshop, base_of, configurations, discard, place
+from .workshop import Workshop, base_of, configurations, discard, place
 
 # What the Filesystem Hierarchy Standard has in the root directory besides the
 # software, which is shared. Whatever else no package ships, administrators made.
@@ -51,7 +51,7 @@ def make(directory, root="", *, offline=False):
             failed = configure(tree, root, database, workshop)
             anonymise(tree, accounts)
             connect(tree, root, workshop.archives)
-            set_xattr(tree.fd, MARK, b"1")
+            set_xattr(tree.fd, BASELINE_MARK, b"1")
         finally:
             tree.close()
         for name in failed:

@@ -256,15 +256,26 @@ def read_all(fd):
     return said
 
 
+def read_own(config, path, limit):
+    """At most limit bytes of a file in UPPER, else in a layer that tells of this subhost; b"" if there is none."""
+    places = [config.upper]
+    if config.layers:
+        from . import layers
+        places += layers.own(config)
+    for place in places:
+        root = rootfs.directory(place, "UPPER")
+        try:
+            return rootfs.read(root, path, limit)
+        except OSError:
+            continue
+        finally:
+            posix.close(root)
+    return b""
+
+
 def hostname(config):
-    """What UPPER has as /etc/hostname if it is one, else NAME; never the host's own, which LOWER has."""
-    upper = rootfs.directory(config.upper, "UPPER")
-    try:
-        text = rootfs.read(upper, "etc/hostname", 65)
-    except OSError:
-        return config.name
-    finally:
-        posix.close(upper)
+    """What UPPER or a layer has as /etc/hostname if it is one, else NAME; never the host's own, which LOWER has."""
+    text = read_own(config, "etc/hostname", 65)
     name = text.strip().decode("ascii", "replace")
     is_one = 0 < len(name) <= 64 and all(letter.isalnum() or letter in "-." for letter in name) and name.isascii()
     return name if is_one else config.name

@@ -149,8 +149,7 @@ class Config:
         lower = value("LOWER")
         is_one = paths.kind(place(lower)) == paths.DIRECTORY
         self.lower = [place(path) for path in ([lower] if is_one else lower.split(":"))]
-        # In the LOWER that a hook is handed they are already.
-        self.layers = [] if "LOWER" in self.handed else [
+        self.layers = [*filter(None, self.handed["LAYER"].split(":"))] if "LAYER" in self.handed else [
             place(self.effective("LAYER", text, self.base, cgroup)) for text in self.assigned.get("LAYER", ())]
         self.layer_limit = checked_limit(value("LAYER_LIMIT"))
         self.cables = value("CABLES").split()
@@ -209,10 +208,14 @@ class Config:
             "STOP_TIMEOUT": self.stop_timeout,
         }
 
+    def resolved(self):
+        """What to hand down, to a hook or to the boot that takes a hibernating subhost up: nothing to be resolved again."""
+        return {"IMAGE": "", "LAYER": ":".join(self.layers), **self.settings()}
+
     def for_hooks(self):
         """A hook's environment: the values that the boot has resolved."""
-        return {"CONFIG": self.path, "ACTION": self.action, HANDED_DOWN: self.path,
-                "REAPER": self.reaper, "IMAGE": "", **self.settings()}
+        return {"CONFIG": self.path, "ACTION": self.action, HANDED_DOWN: self.path, "REAPER": self.reaper,
+                **self.resolved()}
 
 
 def of_environment(action):
@@ -222,7 +225,7 @@ def of_environment(action):
         raise Failure("CONFIG is not in the environment: this command is for hooks of overlay-boot")
     if paths.variable(HANDED_DOWN) == paths.real(path):
         environment = paths.environment()
-        handed = {variable: environment[variable] for variable in DEFAULTS if variable in environment}
+        handed = {variable: environment[variable] for variable in (*DEFAULTS, "LAYER") if variable in environment}
     else:
         handed = {}
     config = Config(path, paths.variable("ACTION") or action, handed)

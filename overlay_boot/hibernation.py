@@ -71,7 +71,7 @@ def is_kept(mounts, path):
 
 def note(config, state, host_name):
     """Have on record what will be needed to take the subhost up."""
-    for variable, value in config.settings().items():
+    for variable, value in config.resolved().items():
         if variable not in ANEW:
             state.record(VALUE + variable, value)
     state.record("host-name", host_name)

@@ -38,10 +38,17 @@ def premount(config):
     """Give UPPER a host name and a network set-up of its own, so that the host's are not used by accident."""
     upper = rootfs.directory(config.upper, "UPPER")
     try:
-        write_missing(upper, "etc/hostname", config.name + "\n")
-        write_missing(upper, "etc/network/interfaces", interfaces(config))
+        for path, text in (("etc/hostname", config.name + "\n"), ("etc/network/interfaces", interfaces(config))):
+            if not config.layers or not in_layer(config, path):
+                write_missing(upper, path, text)
     finally:
         posix.close(upper)
+
+
+def in_layer(config, path):
+    """Whether a layer of this subhost's has a file of that path."""
+    from . import layers
+    return any(paths.kind(f"{layer}/{path}") for layer in layers.own(config))
 
 
 def interfaces(config):

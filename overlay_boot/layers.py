@@ -15,7 +15,7 @@ import fcntl
 import posix
 import time
 
-from . import interruption, namespaces, paths
+from . import BASELINE_MARK, interruption, namespaces, paths
 from .errors import Failure, reason, step
 
 CACHE = "/var/cache/overlay-boot"
@@ -48,11 +48,17 @@ def opened(path):
 
 
 def provide(config, state):
-    """Put the layers in front of LOWER, archives unpacked, and on record as in use."""
+    """Put the layers in front of LOWER, archives unpacked, and on record as in use; config.layers are directories then."""
     found = [path if paths.kind(path) == paths.DIRECTORY else cached(path, config.layer_limit, state)
              for path in config.layers]
     # Beneath itself a layer has no effect, and the kernel would not have it.
-    config.lower[:0] = dict.fromkeys(reversed(found))
+    config.layers = [*dict.fromkeys(reversed(found))]
+    config.lower[:0] = config.layers
+
+
+def own(config):
+    """The directories of the layers that tell of this subhost, the uppermost first: a baseline is for any."""
+    return [path for path in config.layers if BASELINE_MARK not in posix.listxattr(path)]
 
 
 @step("use the cache of layers")

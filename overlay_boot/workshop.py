@@ -4,12 +4,10 @@ import os
 import shutil
 import stat
 
-from . import namespaces, paths, state
+from . import BASELINE_MARK, namespaces, paths, state
 from .config import read
 from .errors import Failure
 from .listed import listed
-
-MARK = "trusted.overlay_boot.baseline"          # on the directory: it is a baseline, and may be replaced by one
 
 
 def place(directory):
@@ -24,7 +22,7 @@ def place(directory):
         raise Failure(f"cannot make {directory}: {error.strerror}") from None
     if not stat.S_ISDIR(info.st_mode):
         raise Failure(f"cannot replace {directory}: it is no directory")
-    if MARK not in os.listxattr(directory) and os.listdir(directory):
+    if BASELINE_MARK not in os.listxattr(directory) and os.listdir(directory):
         raise Failure(f"cannot replace {directory}: it is not empty, and no baseline")
     return directory
 

@@ -3,7 +3,6 @@
 PostgreSQL is real, and killed in the middle of transactions.
 """
 import os
-import shutil
 import signal
 
 import pytest
@@ -62,7 +61,6 @@ def database(subhost, baseline, own_cache, machine):
     version = max(os.listdir("/usr/lib/postgresql"), key=int)
     text = read(f"{EXAMPLES}/database.conf").replace("/15/", f"/{version}/").replace("../baseline", baseline)
     write(one.conf, text)
-    shutil.copy(f"{EXAMPLES}/database-premount", one.base)
     network = "root/etc/network/interfaces"
     for path, content in {**files_of(text), network: files_of(read(f"{EXAMPLES}/cables.conf"))[network]}.items():
         write(f"{one.base}/{path}", content)

@@ -151,6 +151,20 @@ def test_hooks_see_the_layers_in_lower(subhost, small_root):
     assert read(f"{one.base}/lower") == f"{one.base}/other:{CACHE}/layers/{layers()[0]}:{small_root}\n"
 
 
+@pytest.mark.parametrize("premount", [None, "overlay-premount"])
+def test_what_a_layer_has_for_the_subhost_counts(subhost, small_root, premount):
+    """Its host name and its network are not hidden by what PREMOUNT writes where there is none; a baseline's are."""
+    one = subhost(LOWER=small_root, LAYER=["base", "site"], PREMOUNT=premount and f"env {premount}")
+    for layer in ("site", "base"):
+        write(f"{one.base}/{layer}/etc/hostname", f"{layer}.example\n")
+    write(f"{one.base}/base/etc/network/interfaces", "# the baseline's\n")
+    os.setxattr(f"{one.base}/base", "trusted.overlay_boot.baseline", b"1")
+    one.booted()
+    assert one.inside("hostname") == one.inside("cat", "/etc/hostname") == "site.example"
+    assert one.inside("cat", "/etc/network/interfaces").startswith("# Generated for")
+    assert os.listdir(f"{one.upper}/etc") == ["network"]
+
+
 def test_zstd(subhost, directory, small_root):
     one = subhost(LOWER=small_root, LAYER="layer.tar.zst")
     with open(f"{one.base}/layer.tar", "wb") as file:
