@@ -3,7 +3,7 @@ import os
 import signal
 
 import pytest
-from machine import BOOT, GO, NETNS, SHARE, STATES, STOP, is_alive, kill, one_line, read, run, wait_for, write
+from machine import BOOT, DISKFILE, GO, NETNS, PREFIX, SHARE, STATES, STOP, is_alive, kill, one_line, read, run, wait_for, write
 from network import done, links
 
 STUBBORN = "trap '' TERM HUP; while :; do sleep 1; done"
@@ -106,6 +106,21 @@ def test_an_upper_on_a_tmpfs(subhost, shell):
     assert shell(one, "cat /file").stdout == "kept\n"
     one.stopped()
     assert shell(one, "cat /file").returncode == 1
+
+
+def test_an_image_stays_its_own(subhost, shell, directory, machine):
+    image = f"{directory}/{PREFIX}.img"
+    done(DISKFILE, "--create", "32M", image)
+    one, other = subhost(IMAGE=image), subhost(IMAGE=image)
+    for each in (one, other):
+        os.mkdir(f"{each.base}/mnt")
+    machine.look()
+    shell(one, "echo kept >/file").check_returncode()
+    assert "in use by another subhost" in one_line(other.boot())
+    assert shell(one, "cat /file").stdout == "kept\n"
+    one.stopped()
+    machine.is_as_before()
+    other.booted()
 
 
 def test_a_root_in_place(subhost, shell, own_root):
