@@ -312,8 +312,8 @@ def test_a_subhost_is_in_the_unit_that_has_its_control_group_delegated(subhost, 
     assert one.records()["cgroup"] == f"{unit[1:]}/{one.name}"
     assert one.row()["processes"] == 1
     guest = start("/usr/sbin/overlay-go", one.name, "sleep", "1000000")
-    wait_for(lambda: one.row()["processes"] == 2)
-    assert [control_group(pid) for pid, name in descendants(guest.pid).items() if name == "sleep"] == [f"{unit}/{one.name}"]
+    wait_for(lambda: [control_group(pid) for pid, name in descendants(guest.pid).items() if name == "sleep"] == [f"{unit}/{one.name}"])
+    assert one.row()["processes"] == 2
     one.stopped()
     process.communicate(timeout=20)
     guest.communicate(timeout=20)
