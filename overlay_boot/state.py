@@ -230,9 +230,12 @@ class Running:
         return mountinfo.mounts(self.init)
 
     def members(self):
-        """The process ids of all that is in its control group."""
+        """The process ids of all that is in its control group; none once another command has cleared that."""
         from . import cgroup
-        group = cgroup.opened(self.records["cgroup"])
+        try:
+            group = cgroup.opened(self.records["cgroup"])
+        except FileNotFoundError:
+            return []
         try:
             return cgroup.members(group)
         finally:

@@ -3,7 +3,7 @@ import os
 import signal
 
 import pytest
-from machine import BOOT, DISKFILE, GO, NETNS, PREFIX, SHARE, STATES, STOP, is_alive, kill, one_line, read, run, wait_for, write
+from machine import BOOT, DISKFILE, GO, NETNS, PREFIX, SHARE, STATES, STOP, control_groups, is_alive, kill, one_line, read, run, start, wait_for, write
 from network import done, links
 
 STUBBORN = "trap '' TERM HUP; while :; do sleep 1; done"
@@ -167,6 +167,21 @@ def test_stopped_from_elsewhere(subhost, terminal, machine):
     assert (stopped.returncode, stopped.stderr) == (0, "")
     shell.process.wait(5)
     assert one.row() is None
+    machine.is_as_before()
+
+
+def test_stopped_from_elsewhere_before_it_takes_notice(subhost, terminal, machine):
+    """Its shell was killed, and all that was of the subhost is gone."""
+    one = subhost(STOP_TIMEOUT="0")
+    shell = terminal(BOOT, "--shell", one.conf)
+    shell.expect("# ")
+    kill(shell.process.pid, signal.SIGSTOP)
+    stopped = start(STOP, one.conf)
+    wait_for(lambda: not any(path.endswith(f"/{one.name}") for path in control_groups()))
+    kill(shell.process.pid, signal.SIGCONT)
+    assert shell.ended() in (128 + signal.SIGHUP, 128 + signal.SIGTERM, 128 + signal.SIGKILL) and "overlay-boot:" not in os.fsdecode(shell.said)
+    stopped.communicate()
+    assert stopped.returncode == 0
     machine.is_as_before()
 
 
