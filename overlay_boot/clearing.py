@@ -38,7 +38,7 @@ def clear_leftovers(state):
     if "shell" in records:
         from . import shellversion
         shellversion.end(state.name, records["shell"])
-    if "cgroup" in records:
+    if records.get("cgroup"):
         cgroup.remove(records["cgroup"])
     if any(key.startswith("cable:") for key in records):
         from . import cables
@@ -54,7 +54,10 @@ def clear_leftovers(state):
 
 def hibernate(state):
     """Remove what a subhost that hibernates has no use for; the caller holds COMMAND."""
-    cgroup.remove(state.records()["cgroup"])
+    group = state.records()["cgroup"]
+    if group:
+        cgroup.remove(group)
+        state.record("cgroup", "")      # one of that name may be somebody else's from now on
     cgroup.tidy()
     state.record("since", now())
 

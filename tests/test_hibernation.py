@@ -6,6 +6,8 @@ import pytest
 from machine import BOOT, DISKFILE, GO, NETNS, PREFIX, SHARE, STATES, STOP, control_groups, is_alive, kill, one_line, read, run, start, wait_for, write
 from network import done, links
 
+from overlay_boot import cgroup
+
 STUBBORN = "trap '' TERM HUP; while :; do sleep 1; done"
 
 
@@ -239,6 +241,21 @@ def test_its_network_namespace_is_gone(hibernating):
     run("umount", f"{NETNS}/{hibernating.name}")
     assert f"{NETNS}/{hibernating.name} is another one by now" in one_line(hibernating.boot())
     hibernating.stopped()
+
+
+def test_a_control_group_of_its_name_is_not_its_own(hibernating):
+    """Its own is gone since its last process: somebody else may have made one."""
+    root = cgroup.hierarchy()
+    group = f"/proc/self/fd/{root}/{cgroup.PARENT}/{hibernating.name}"
+    os.makedirs(group)
+    try:
+        assert "is there already, and is not ours" in one_line(hibernating.boot())
+        hibernating.stopped()
+        assert os.path.isdir(group)
+    finally:
+        os.rmdir(group)
+        os.close(root)
+        cgroup.tidy()
 
 
 def test_no_shell_in_the_root(subhost, directory, machine):
