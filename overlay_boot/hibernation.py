@@ -111,8 +111,13 @@ def hand_down(config, state):
 
 @step("take up the mounts")
 def opened(name):
-    """A descriptor of the mount namespace that is kept."""
-    return posix.open(f"{place(name)}/mnt", posix.O_RDONLY)
+    """A descriptor of the mount namespace that is kept.  Raises Failure if it is not there any more."""
+    path = f"{place(name)}/mnt"
+    mounts = posix.open(path, posix.O_RDONLY)
+    if posix.fstat(mounts).st_dev != posix.stat("/proc/self/ns/mnt").st_dev:
+        posix.close(mounts)
+        raise Failure(f"its mount namespace {path} is not there any more")
+    return mounts
 
 
 class Inside:

@@ -39,30 +39,46 @@ def of_state(name):
     except FileNotFoundError:
         return None
     try:
-        running = Running(state)
-        processes, memory = usage(running)
-        return row(name, "stopping" if locked_by(state.fd, STOP) else "running", running.records["config"],
-                   pid=running.init, since=float(running.records["since"]), processes=processes, memory=memory,
-                   cables=plugged(running), shares=shared(running))
-    except ProcessLookupError:
-        if locked_by(state.fd, COMMAND):
-            doing = "stopping" if locked_by(state.fd, STOP) else "booting"
-        elif state.is_hibernating():
-            return of_hibernating(state)
-        else:
-            doing = "dead"              # killed: the next command for it clears it
-        return row(name, doing, state.records().get("config"))
+        try:
+            return of_running(state)
+        except ProcessLookupError:
+            return of_processless(state)
     except OSError:
         return None                     # it has just gone
     finally:
         state.close()
 
 
+def of_running(state):
+    """Raises ProcessLookupError if it is not running."""
+    running = Running(state)
+    processes, memory = usage(running)
+    return row(state.name, "stopping" if locked_by(state.fd, STOP) else "running", running.records["config"],
+               pid=running.init, since=float(running.records["since"]), processes=processes, memory=memory,
+               cables=plugged(running), shares=shared(running))
+
+
+def of_processless(state):
+    if locked_by(state.fd, COMMAND):
+        doing = "stopping" if locked_by(state.fd, STOP) else "booting"
+    elif state.is_hibernating():
+        return of_hibernating(state)
+    else:
+        doing = "dead"                  # killed: the next command for it clears it
+    return row(state.name, doing, state.records().get("config"))
+
+
 def of_hibernating(state):
     from .hibernation import Hibernating
     one = Hibernating(state)
+    try:
+        cables, shares = plugged(one), shared(one)
+    except (OSError, Failure):
+        if not state.is_current():
+            return None                 # it has just gone
+        cables = shares = None          # somebody has unmounted what is kept
     return row(one.name, "hibernating", one.records["config"], since=float(one.records["since"]), processes=0,
-               cables=plugged(one), shares=shared(one))
+               cables=cables, shares=shares)
 
 
 def inherited(states):

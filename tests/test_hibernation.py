@@ -258,6 +258,17 @@ def test_a_control_group_of_its_name_is_not_its_own(hibernating):
         cgroup.tidy()
 
 
+def test_its_mount_namespace_is_gone(subhost, shell, host):
+    """All others are listed, still."""
+    one = subhost(SHARE=host.network)
+    shell(one).check_returncode()
+    place = f"{STATES}/hibernation.{one.name}/mnt"
+    done("umount", place)
+    assert (one.row()["state"], one.row()["shares"]) == ("hibernating", None)
+    assert f"its mount namespace {place} is not there any more" in one_line(one.boot())
+    one.stopped()
+
+
 def test_no_shell_in_the_root(subhost, directory, machine):
     os.mkdir(f"{directory}/empty")
     one = subhost(LOWER=f"{directory}/empty")
