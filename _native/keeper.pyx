@@ -161,7 +161,9 @@ cdef const char *make_root(int live) noexcept nogil:
     cdef int root = live
     if live < 0:
         root = open(b"/", O_PATH | O_DIRECTORY | O_CLOEXEC)
-        c_umount2(b"/proc", MNT_DETACH | UMOUNT_NOFOLLOW)       # the one of the processes before
+        # What these show, the PID namespace and the control group of the processes before, is gone.
+        c_umount2(b"/proc", MNT_DETACH | UMOUNT_NOFOLLOW)
+        c_umount2(b"/sys/fs/cgroup", MNT_DETACH | UMOUNT_NOFOLLOW)
     if mount_proc(root) < 0:
         return b"cannot mount proc on LIVE/proc"
     if live >= 0 and leave_host_root(live) < 0:

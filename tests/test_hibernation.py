@@ -269,6 +269,15 @@ def test_its_mount_namespace_is_gone(subhost, shell, host):
     one.stopped()
 
 
+def test_control_groups_are_mounted_anew(subhost, shell):
+    """As an init system does it that is PID 1, wherever nothing is mounted yet."""
+    one = subhost()
+    for _ in range(2):
+        ended = shell(one, "mountpoint -q /sys/fs/cgroup || mount -t cgroup2 cgroup2 /sys/fs/cgroup; "
+                           "mkdir /sys/fs/cgroup/own && cat /proc/self/cgroup /sys/fs/cgroup/cgroup.procs | grep -c .")
+        assert ended.returncode == 0 and ended.stderr == ""
+
+
 def test_no_shell_in_the_root(subhost, directory, machine):
     os.mkdir(f"{directory}/empty")
     one = subhost(LOWER=f"{directory}/empty")
