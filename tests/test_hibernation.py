@@ -1,6 +1,7 @@
 """overlay-boot --shell: a shell is the life of the subhost, which hibernates after it."""
 import os
 import signal
+import subprocess
 
 import pytest
 from machine import BOOT, DISKFILE, GO, NETNS, PREFIX, SHARE, STATES, STOP, control_groups, is_alive, kill, one_line, read, run, start, wait_for, write
@@ -146,6 +147,18 @@ def test_on_a_terminal(subhost, terminal):
     shell.expect("Stopped")
     shell.type("exit 5\n")
     assert shell.process.wait(20) == 5
+    assert one.row()["state"] == "hibernating"
+
+
+def test_an_interrupt_without_a_terminal(subhost):
+    one = subhost()
+    shell = start(BOOT, "--shell", one.conf, stdin=subprocess.PIPE)
+    shell.stdin.write(b"sleep 1000\n")
+    shell.stdin.flush()
+    wait_for(lambda: one.is_running() and "sleep" in one.go("ps", "-eo", "comm").stdout.split())
+    shell.send_signal(signal.SIGINT)
+    shell.communicate()
+    assert shell.returncode == 128 + signal.SIGINT
     assert one.row()["state"] == "hibernating"
 
 
