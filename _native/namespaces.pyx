@@ -15,6 +15,7 @@ cdef extern from "Python.h":
 
 # unshare(2), setns(2)
 NEWNS = CLONE_NEWNS
+NEWUTS = CLONE_NEWUTS
 NEWNET = CLONE_NEWNET
 NEWPID = CLONE_NEWPID
 # mount(2), umount2(2)

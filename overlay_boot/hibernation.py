@@ -17,6 +17,8 @@ from .errors import Failure, step
 from .state import DIRECTORY as STATES
 
 VALUE = "value:"        # what keys of the values of variables begin with, in a state file
+STOCK = 4096            # ids of namespaces that Linux 6.18 gives a processor at a time
+ATTEMPTS = 8
 # The values that are found anew when a subhost is taken up; the others are those that it was made with.
 ANEW = ("INIT", "LOG", "START", "STOP_TIMEOUT")
 
@@ -30,9 +32,9 @@ def unshare_mounts(state):
     """rootfs.unshare_mounts(), with the new mount namespace kept; this process stays in the host's.
 
     No namespace can be kept in itself, or in one that was made later.  The kernel goes by their
-    ids, which Linux 6.18 hands out by processor: one that was made just now may have a lower id
-    than one in which all of this happens, unless that is the first of the machine.  It is made
-    again then, on each processor.
+    ids, of which each processor has some in stock since Linux 6.18: one that was made just now may
+    have a lower id than one in which all of this happens, unless that is the first of the machine.
+    It is made again then, with an id that is higher than all before.
     """
     directory = place(state.name)
     state.record("mounts", directory)
@@ -40,22 +42,37 @@ def unshare_mounts(state):
     namespaces.mount(directory, directory, None, namespaces.BIND)
     namespaces.mount(None, directory, None, namespaces.PRIVATE)
     posix.close(posix.open(f"{directory}/mnt", posix.O_CREAT | posix.O_EXCL | posix.O_WRONLY, 0o400))
-    processors = posix.sched_getaffinity(0)
+    views = kept(f"{directory}/mnt") or kept_with_higher_id(f"{directory}/mnt")
+    if not views:
+        raise Failure("cannot keep the mounts: this mount namespace is younger to the kernel than any that it makes")
+    return views
+
+
+def kept(path):
+    """What rootfs.unshare_mounts() returns, with the new namespace mounted on the file path; None if it cannot be."""
+    host, own = rootfs.unshare_mounts()
+    host.enter()
+    if is_kept(own.mounts, path):
+        return host, own
+    host.close()
+    own.close()
+    return None
+
+
+def kept_with_higher_id(path):
+    """kept(), after using up what our processor has of ids in stock; again, as it may be another one by then."""
+    host = posix.open("/proc/self/ns/uts", posix.O_RDONLY)
     try:
-        for where in (processors, *({number} for number in range(posix.cpu_count()))):
-            try:
-                posix.sched_setaffinity(0, where)
-            except OSError:             # not in our cpuset(7)
-                continue
-            host, own = rootfs.unshare_mounts()
-            host.enter()
-            if is_kept(own.mounts, f"{directory}/mnt"):
-                return host, own
-            host.close()
-            own.close()
+        for _ in range(ATTEMPTS):
+            for _ in range(STOCK):
+                namespaces.unshare(namespaces.NEWUTS)   # the cheapest: 1 us
+            views = kept(path)
+            if views:
+                return views
     finally:
-        posix.sched_setaffinity(0, processors)
-    raise Failure("cannot keep the mounts: this mount namespace is younger to the kernel than any that it makes")
+        namespaces.setns(host, namespaces.NEWUTS)
+        posix.close(host)
+    return None
 
 
 def is_kept(mounts, path):

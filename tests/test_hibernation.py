@@ -9,6 +9,7 @@ from network import done, links
 
 from overlay_boot import cgroup
 
+CPUSETS = "/sys/fs/cgroup/cpuset"
 STUBBORN = "trap '' TERM HUP; while :; do sleep 1; done"
 
 
@@ -194,7 +195,8 @@ def test_stopped_from_elsewhere_before_it_takes_notice(subhost, terminal, machin
     stopped = start(STOP, one.conf)
     wait_for(lambda: not any(path.endswith(f"/{one.name}") for path in control_groups()))
     kill(shell.process.pid, signal.SIGCONT)
-    assert shell.ended() in (128 + signal.SIGHUP, 128 + signal.SIGTERM, 128 + signal.SIGKILL) and "overlay-boot:" not in os.fsdecode(shell.said)
+    assert shell.ended() in (128 + signal.SIGHUP, 128 + signal.SIGTERM, 128 + signal.SIGKILL)
+    assert b"No such file" not in shell.said
     stopped.communicate()
     assert stopped.returncode == 0
     machine.is_as_before()
@@ -318,3 +320,27 @@ def test_on_whatever_processor(subhost, shell, machine):
             done("taskset", "-c", str(first), "unshare", "--mount", "--propagation", "shared", "sh", "-ec",
                  f"umount /run/netns 2>/dev/null || true; mount -t tmpfs tmpfs /run; taskset -c {second} {BOOT} --shell {one.conf} </dev/null; "
                  f"{GO} {one.name} 2>&1 | grep -q hibernating; {STOP} {one.conf}")
+
+
+@pytest.mark.skipif(not os.path.exists(f"{CPUSETS}/cpuset.cpus"), reason="no cpuset(7) that can be changed under a subhost")
+def test_it_is_bound_to_no_processor(subhost):
+    """When its cpuset(7) grows, so does what it runs on."""
+    one = subhost()
+    cpuset = f"{CPUSETS}/{one.name}"
+    every = read(f"{CPUSETS}/cpuset.cpus").strip()
+    os.mkdir(cpuset)
+    try:
+        write(f"{cpuset}/cpuset.mems", read(f"{CPUSETS}/cpuset.mems"))
+        write(f"{cpuset}/cpuset.cpus", "0")
+        shell = start("sh", "-c", f"echo $$ >{cpuset}/tasks; exec {BOOT} --shell {one.conf}", stdin=subprocess.PIPE)
+        shell.stdin.write(b"echo up; read line; grep Cpus_allowed_list /proc/1/status\n")
+        shell.stdin.flush()
+        assert shell.stdout.readline() == b"up\n", shell.communicate()
+        write(f"{cpuset}/cpuset.cpus", every)
+        assert shell.communicate(b"line\n")[0].decode().split()[1] == every
+        one.stopped()
+    finally:
+        one.stop()
+        shell.kill()
+        wait_for(lambda: not read(f"{cpuset}/tasks"))
+        os.rmdir(cpuset)
