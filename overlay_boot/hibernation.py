@@ -96,7 +96,7 @@ def note(config, state, host_name):
 
 @step("take down what hibernates")
 def release(name):
-    """Remove what keep() made, as far as it got."""
+    """Remove what unshare_mounts() made, as far as it got."""
     directory = place(name)
     for remove, path in ((unmount, f"{directory}/mnt"), (posix.unlink, f"{directory}/mnt"),
                          (unmount, directory), (posix.rmdir, directory)):

@@ -10,6 +10,7 @@ from .state import COMMAND, PATIENCE, STOP, Running, State, has_ended, is_killed
 
 # What a full init system, known by its program's name, takes for a request to shut down: systemd(1), init(8).
 SHUT_DOWN = {"systemd": _signal.SIGRTMIN + 3, "init": _signal.SIGPWR}
+HANG_UP_AFTER = 1       # seconds: what has a terminal may heed SIGTERM first
 
 
 def stop(config):
@@ -170,13 +171,15 @@ def ends(running, seconds):
             if time.monotonic() >= end:
                 return False
     send(running.init_fd, _signal.SIGTERM)          # it hands it on, to all at once
+    hangs_up = time.monotonic() + HANG_UP_AFTER
     from . import clearing  # noqa: F401             # while they end: it takes half a millisecond
     while not has_ended(running.init_fd, min(0.1, end - time.monotonic())):
         if time.monotonic() >= end:
             return False
         # Whoever was let in is no child of PID 1, and its overlay-go may be gone that tells of its end.
         send(running.init_fd, _signal.SIGCHLD)
-        hang_up(running)
+        if time.monotonic() >= hangs_up:
+            hang_up(running)
     return True
 
 
