@@ -3,6 +3,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 
 import pytest
 from machine import (BOOT, GO, LS, STATES, STOP, Subhost, descendants, is_alive, kill, new_name, one_line, processes, read, run,
@@ -208,6 +209,23 @@ def test_a_boot_when_the_subhost_has_just_ended(subhost):
         kill(one.init, signal.SIGKILL)
         one.booted()
         one.stopped()
+
+
+def test_a_boot_while_the_killed_subhost_is_ending(running):
+    """PID 1 is as good as dead, and waits for one that was let in, whose parent takes its time to reap it."""
+    process = start(GO, running.name, "sh", "-c", "echo ready; exec sleep 1000000")
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(signal.SIGSTOP)
+    try:
+        kill(running.init, signal.SIGKILL)
+        boot = start(BOOT, running.conf)
+        time.sleep(0.5)                 # far longer than a boot waits for one that only may be ending
+        assert boot.poll() is None
+    finally:
+        process.send_signal(signal.SIGCONT)
+        process.communicate()
+    assert boot.communicate(timeout=20) == (b"", b"") and boot.returncode == 0
+    running.stopped()
 
 
 def test_a_stop_when_the_subhost_has_just_ended(running):
