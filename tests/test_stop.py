@@ -6,7 +6,7 @@ import time
 
 import pytest
 from conftest import cannot_run
-from machine import GO, STATES, STOP, descendants, is_alive, kill, one_line, read, run, start, wait_for
+from machine import GO, NETNS, STATES, STOP, descendants, is_alive, kill, one_line, read, run, start, wait_for, write
 
 SERVICE = """#!/bin/sh
 echo "${0##*/} $1" >>/order
@@ -281,6 +281,21 @@ def test_pid_1_alone_is_killed_and_named(subhost):
     assert done.returncode == 0 and "sleep (" in done.stderr
 
 
+def test_a_reaper_that_is_not_so_far_as_to_take_requests(subhost, machine):
+    """A request to it would be lost, so everybody is asked.  Here one that never is: a program with our reaper's mark."""
+    one = subhost()
+    with open(shutil.which("sleep"), "rb") as file:
+        one.write("opt/reaper", os.fsdecode(file.read() + b"overlay-boot reaper"), 0o755)
+    one.write("opt/polite", POLITE.replace("echo ready", ": >/ready"), 0o755)
+    one.configure(INIT=one.init_text("/opt/polite & exec /opt/reaper 1000000"), STOP_TIMEOUT="0.5")
+    one.booted()
+    wait_for(lambda: os.path.exists(f"{one.upper}/ready") and read(f"/proc/{one.init}/comm") == "reaper\n")
+    done = one.stop()
+    machine.is_as_before()
+    assert done.returncode == 0 and f"{one.name}: killed after 0.5 s: reaper (" in done.stderr
+    assert read(f"{one.upper}/told") == "told\n"
+
+
 def test_a_full_freezer(subhost, machine):
     """Stopped processes, and a stopped keeper: nobody can hold it."""
     one = subhost(STOP_TIMEOUT="0.3").booted()
@@ -367,6 +382,25 @@ def test_leftovers_with_processes_in_them(running):
     assert is_alive(left)
     assert running.stop().returncode == 1
     assert not is_alive(left) and running.is_gone()
+
+
+@pytest.mark.parametrize("made", ["namespace", "file"])
+def test_what_somebody_else_has_in_the_place_of_its_network_namespace(running, made):
+    """Known by its inode for what it is not, it stays."""
+    place = f"{NETNS}/{running.name}"
+    assert run("umount", place).returncode == 0
+    os.unlink(place)
+    try:
+        if made == "file":
+            write(place, "mine")
+        else:
+            assert run("ip", "netns", "add", running.name).returncode == 0
+        before = os.stat(place)
+        running.stopped()
+        assert os.path.samestat(os.stat(place), before)
+    finally:
+        run("umount", place)
+        os.unlink(place)
 
 
 def test_interrupted(subhost, machine):
