@@ -1,4 +1,5 @@
 """Disk images: overlay-diskfile, and IMAGE."""
+import glob
 import os
 import shutil
 import struct
@@ -13,6 +14,8 @@ from machine import (
     LOGS,
     PREFIX,
     STOP,
+    descendants,
+    is_alive,
     kill,
     loops,
     mounts,
@@ -20,6 +23,7 @@ from machine import (
     one_line,
     read,
     run,
+    start,
     wait_for,
     write,
 )
@@ -315,6 +319,18 @@ def test_two_boots_with_one_image_at_once(make, image):
     assert sum(b"in use" in line for line in said) == 1
 
 
+def test_a_boot_with_the_image_of_one_that_has_no_loop_device_yet(make, image):
+    """Only the lock tells."""
+    needs("strace")
+    first, second = make(IMAGE=image), make(IMAGE=image)
+    control = "/dev/loop-control"
+    boot = start("strace", "-o", "/dev/null", "-P", control, "-e", "trace=openat", "-e", "inject=openat:delay_exit=3000000", BOOT, first.conf)
+    wait_for(lambda: any(os.path.realpath(fd) == control for pid in descendants(boot.pid) for fd in glob.glob(f"/proc/{pid}/fd/*")))
+    assert "it is in use by another subhost" in one_line(second.boot())
+    assert boot.communicate(timeout=20) == (b"", b"") and boot.returncode == 0
+    assert first.is_running()
+
+
 @pytest.mark.parametrize("index, why", [("2", "no partition 2"), ("0", "0 is not the number"), ("99999", "no partition 99999")])
 def test_a_wrong_index(make, fails, image, directory, index, why):
     disk = partitioned(f"{directory}/{PREFIX}-disk.img", image)
@@ -386,6 +402,20 @@ def test_what_is_killed_leaves_no_loop_device(make, image, machine, value):
     one.stopped()
     machine.is_as_before()
     assert keeper != init
+
+
+def test_while_what_was_killed_is_cleared_its_image_is_free(make, image, machine):
+    """When the name is free again, so are the mounts, though the clearing has not quite ended."""
+    needs("strace")
+    one = make(IMAGE=image)
+    machine.look()
+    keeper = one.booted().keeper
+    tracer = start("strace", "-o", "/dev/null", "-p", str(keeper), "-e", "trace=unlink", "-e", "inject=unlink:delay_exit=1000000")
+    wait_for(lambda: read(f"/proc/{keeper}/status").partition("TracerPid:\t")[2].split("\n")[0] == str(tracer.pid))
+    kill(one.init, 9)
+    wait_for(one.is_gone)
+    assert is_alive(keeper) and loops() == machine.before["loops"]
+    tracer.communicate(timeout=20)
 
 
 # --create
