@@ -651,6 +651,22 @@ def test_descriptors_of_pid_1(subhost, directory):
         os.close(fd)
 
 
+@pytest.mark.parametrize("options", [[], ["--foreground"]], ids=["background", "foreground"])
+def test_descriptors_of_a_hook_and_of_the_keeper(subhost, directory, options):
+    """Who reads from the caller's pipe until its end does not wait for the subhost's."""
+    one = subhost(PREMOUNT="./pre")
+    one.script("pre", "readlink /proc/$$/fd/* >seen\nexec overlay-premount\n")
+    extra = os.open(directory, os.O_RDONLY)
+    boot = start(BOOT, *options, one.conf, pass_fds=[extra])
+    wait_for(one.is_running)
+    seen, keeper = read(f"{one.base}/seen").splitlines(), one.keeper
+    assert "/dev/null" in seen and directory not in seen
+    assert directory not in {os.readlink(f"/proc/{keeper}/fd/{fd}") for fd in os.listdir(f"/proc/{keeper}/fd")}
+    one.stopped()
+    boot.communicate(timeout=20)
+    os.close(extra)
+
+
 def test_signals_of_pid_1_are_as_new(subhost):
     """What the caller ignores or blocks is its own affair."""
     def prepare():
