@@ -234,6 +234,25 @@ def test_who_entered_gets_sigterm(running):
     assert process.communicate(timeout=20)[0] == b"told\n" and process.returncode == 3
 
 
+def test_a_shell_on_a_terminal_is_hung_up(running, terminal):
+    """An interactive one takes no notice of SIGTERM."""
+    shell = terminal(GO, running.name, env={"TERM": "dumb"})
+    shell.type("PS1='rea''dy> '\n")
+    shell.expect("ready> ")
+    running.stopped()
+    assert shell.ended() != 0
+
+
+def test_who_entered_by_way_of_one_that_was_killed(running):
+    """PID 1 is not told of his end, by nobody but the stop."""
+    process = start(GO, running.name, "sh", "-c", "trap 'sleep 0.2; exit' TERM; echo ready; while :; do sleep 0.05; done")
+    assert process.stdout.readline() == b"ready\n"
+    process.kill()
+    process.wait()
+    running.stopped()
+    process.communicate()
+
+
 def test_who_takes_no_notice_is_killed_and_named(subhost, machine):
     one = subhost(STOP_TIMEOUT="0.5").booted()
     begin(one, "stubborn", STUBBORN)
