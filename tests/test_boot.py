@@ -480,6 +480,15 @@ def test_run_proc_and_sys(running):
     assert int(running.sh("echo $(($(stat -f -c '%b * %S' /run)))")) == 50 << 20
 
 
+def test_what_is_mounted_inside_is_for_no_more_than_its_purpose(running):
+    options = {line.split(" ")[2]: set(line.split(" ")[3].split(",")) for line in mounts(running.init)}
+    for place in ("/dev", "/dev/pts"):
+        assert options[place] >= {"nosuid", "noexec"}
+    for place in ("/proc", "/sys"):
+        assert options[place] >= {"nosuid", "nodev", "noexec"}
+    assert options["/run"] >= {"nosuid", "nodev"}
+
+
 def test_ram_size(subhost):
     one = subhost(RAM_SIZE="2M").booted()
     assert int(one.sh("echo $(($(stat -f -c '%b * %S' /run)))")) == 2 << 20
@@ -649,6 +658,14 @@ def test_descriptors_of_pid_1(subhost, directory):
     assert all(links[fd].startswith("pipe:") for fd in "12")
     for fd in extra:
         os.close(fd)
+
+
+def test_what_is_no_null_device_is_not_the_input_of_pid_1(subhost, small_root):
+    one = subhost()
+    one.write("dev/null", "x")
+    one.configure(LOWER=small_root, POSTMOUNT="true", INIT=one.init_text("cat >/said; echo ended >>/said; exec sleep 1000000"), STOP_TIMEOUT="0.1")
+    one.booted()
+    assert wait_for(lambda: read(f"{one.upper}/said")) == "ended\n"
 
 
 @pytest.mark.parametrize("options", [[], ["--foreground"]], ids=["background", "foreground"])
