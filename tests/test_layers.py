@@ -14,7 +14,7 @@ import tarfile
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from machine import BOOT, CACHE, LAYERS, MODULES, Terminal, one_line, read, run, start, wait_for, write
+from machine import BOOT, CACHE, LAYERS, MODULES, Terminal, descendants, one_line, read, run, start, wait_for, write
 
 LABEL = b'{"v":"1","t":"layer"}'
 CAPABILITY = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)       # cap_net_raw=ep, capabilities(7)
@@ -617,6 +617,18 @@ def test_a_boot_that_is_killed_while_it_unpacks(subhost, machine, small_root, nu
     one.booted()
     assert one.sh("ls /d7 | wc -l") == "160"
     assert len(layers()) == 1 and len(layers()[0]) == 64
+
+
+def test_the_decompressor_is_nobody(subhost, small_root):
+    """What it reads may be hostile."""
+    one = subhost(LOWER=small_root, LAYER="layer.tar.gz")
+    big_layer(one.base)
+    boot = start(BOOT, one.conf)
+    status = wait_for(lambda: "".join(read(f"/proc/{pid}/status") for pid, name in descendants(boot.pid).items() if name == "gzip"))
+    values = dict(line.split(":\t", 1) for line in status.splitlines())
+    assert values["Uid"].split() == values["Gid"].split() == ["65534"] * 4
+    assert values["Groups"].split() == [] and int(values["CapEff"], 16) == 0
+    assert boot.communicate(timeout=60) == (b"", b"") and boot.returncode == 0
 
 
 def test_what_another_layer_has_left_is_cleared(subhost, small_root):
