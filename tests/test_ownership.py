@@ -6,7 +6,7 @@ import subprocess
 import time
 
 import pytest
-from machine import (BOOT, GO, LS, STATES, STOP, Subhost, descendants, is_alive, kill, new_name, one_line, processes, read, run,
+from machine import (BOOT, GO, LS, PROGRAMS, STATES, STOP, Subhost, descendants, is_alive, kill, new_name, one_line, processes, read, run,
                      start, wait_for, write)
 
 
@@ -225,6 +225,14 @@ def test_a_boot_while_the_killed_subhost_is_ending(running):
         process.send_signal(signal.SIGCONT)
         process.communicate()
     assert boot.communicate(timeout=20) == (b"", b"") and boot.returncode == 0
+    running.stopped()
+
+
+def test_a_clearing_that_comes_too_late(running):
+    """The name is another boot's by now."""
+    done = run(f"{PROGRAMS}/clear", running.name, "3")
+    assert (done.returncode, done.stdout, done.stderr) == (3, "", "")
+    assert running.is_running() and running.inside("hostname") == running.name
     running.stopped()
 
 
