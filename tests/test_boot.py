@@ -6,8 +6,8 @@ import socket
 import subprocess
 
 import pytest
-from machine import (BOOT, NETNS, PROGRAMS, STATES, control_group, descendants, is_alive, kill, mounts, namespaces, one_line, ours, read,
-                     run, start, wait_for, write)
+from machine import (BOOT, LOGS, NETNS, PROGRAMS, STATES, STOP, control_group, descendants, is_alive, kill, mounts, namespaces, one_line,
+                     ours, read, run, start, wait_for, write)
 
 # A plain program as PID 1; it takes no notice of SIGTERM.
 HOLD = {"INIT": "echo exec sleep 1000000", "STOP_TIMEOUT": "0.1"}
@@ -167,6 +167,13 @@ def test_a_hook_fails(subhost, fails, variable, hook, why):
     one.script("killed", "echo something; kill -9 $$\n")
     write(f"{one.base}/no-interpreter", "#!/nowhere/sh\n", 0o755)
     fails(one, variable, why)
+
+
+def test_a_hook_that_fails_and_has_hidden_what_has_to_be_removed(subhost, fails):
+    """A boot is undone where the host's mounts are."""
+    one = subhost(PREMOUNT="./pre")
+    one.script("pre", "mount -t tmpfs tmpfs /run\nexit 1\n")
+    fails(one, "PREMOUNT")
 
 
 @pytest.mark.parametrize("variable", ["PREMOUNT", "POSTMOUNT", "INIT"])
@@ -472,6 +479,7 @@ def test_devices(running):
 
 def test_a_terminal_pair_can_be_made_inside(running):
     assert running.sh("script -qec 'tty' /dev/null").strip().startswith("/dev/pts/")
+    assert running.sh("script -qec 'stat -c \"%a %G\" $(tty)' /dev/null").strip() == "620 tty"
 
 
 def test_run_proc_and_sys(running):
@@ -537,6 +545,10 @@ def test_an_old_reaper_of_ours_is_replaced(subhost, small_root):
     write(f"{one.upper}/.reaper", "\x7fELF overlay-boot reaper of another version", 0o755)
     one.booted()
     assert read(f"{one.upper}/.reaper") == read(f"{PROGRAMS}/reaper")
+    inode = os.stat(f"{one.upper}/.reaper").st_ino
+    one.stopped()
+    one.booted()
+    assert os.stat(f"{one.upper}/.reaper").st_ino == inode      # once is enough
 
 
 def test_another_reaper(subhost, small_root):
@@ -835,6 +847,17 @@ def test_a_log_elsewhere(subhost):
     path = os.path.join(one.base, "../my.log")
     wait_for(lambda: read(path) == "hello\n")
     assert one.row() and not os.path.exists(one.log)
+
+
+def test_a_log_among_the_subhosts_own_files_is_for_root(subhost):
+    one = subhost(LOG="root/my.log").booted()
+    assert os.stat(f"{one.upper}/my.log").st_mode & 0o7777 == 0o640
+
+
+def test_the_directory_of_the_logs_is_made_for_root_and_his_group(subhost):
+    one = subhost()
+    done = run("unshare", "-m", "sh", "-ec", f"mount -t tmpfs tmpfs /var/log; {BOOT} {one.conf}; stat -c %a {LOGS}; {STOP} {one.conf}")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "750\n", "")
 
 
 def test_what_is_printed_last_is_in_the_log(subhost):
@@ -1162,6 +1185,17 @@ def test_foreground_on_a_terminal(subhost, terminal):
     one.configure(INIT=one.init_text("echo hello; exec /.reaper x"))
     shown = terminal(BOOT, "--foreground", one.conf)
     shown.expect("hello")
+    assert shown.ended() == 0
+
+
+def test_foreground_leaves_the_terminal_outside(subhost, terminal):
+    """PID 1 has a session of its own: /dev/tty is not the caller's, to type into."""
+    one = subhost()
+    shown = terminal(BOOT, "--foreground", one.conf)
+    wait_for(one.is_running)
+    session, device = read(f"/proc/{one.init}/stat").rpartition(") ")[2].split()[3:5]
+    assert (int(session), device) == (one.init, "0")
+    one.stopped()
     assert shown.ended() == 0
 
 
