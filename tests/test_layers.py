@@ -435,6 +435,16 @@ def test_a_foreign_or_hostile_archive(subhost, fails, outside, small_root, case)
     assert layers() == []
 
 
+def test_a_hard_link_to_a_symbolic_link(subhost, small_root):
+    """It is one of the link itself, not of what that leads to: here a file of the host's, on the file system of the cache."""
+    canary = write(f"{CACHE}/canary", "canary")
+    one = subhost(LOWER=small_root, LAYER="layer.tar.gz")
+    archive(one.base, member("root/l", kind=tarfile.SYMTYPE, link=canary), member("root/h", kind=tarfile.LNKTYPE, link="root/l"))
+    one.booted()
+    assert one.inside("readlink", "/l", "/h").split() == [canary, canary]
+    assert os.stat(canary).st_nlink == 1
+
+
 @pytest.mark.parametrize("data, why", [
     (b"", "neither compressed"), (b"text", "neither compressed"), (tar(), "neither compressed"), (gzip.compress(tar())[:-4], "damaged"),
     (gzip.compress(tar())[:60], "truncated"), (gzip.compress(tar()) + b"x", "damaged"), (b"\x28\xb5\x2f\xfdx", "truncated"),
