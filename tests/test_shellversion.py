@@ -339,9 +339,9 @@ def test_a_stop_is_killed_and_the_rest_ends_by_itself(half_stopped, machine):
 class Impostor(Subhost):
     """The tree of processes, with everything as 1.6.4 makes it, but for who has made it."""
 
-    def pretend(self, root, *before, options=""):
-        script = self.script("overlay-boot", f"unshare {options} --fork --pid --net --root={root} --kill-child "
-                                             "/bin/sh -c 'sleep 1000000; :'\n:\n")
+    def pretend(self, root, *before, options="", name="overlay-boot"):
+        script = self.script(name, f"unshare {options} --fork --pid --net --root={root} --kill-child "
+                                   "/bin/sh -c 'sleep 1000000; :'\n:\n")
         os.chmod(self.base, 0o755)
         self.process = start(*before, script, self.conf)
         wait_for(lambda: "sleep" in self.family().values(), what=self.family)
@@ -414,6 +414,17 @@ def test_root_of_a_user_namespace_is_no_root(user_namespaces, impostor, small_ro
 
 def test_root_in_a_subhost_is_not_the_hosts(impostor, running, small_root):
     impostor.pretend(small_root, GO, running.name, "unshare", "--mount")
+    is_not_taken_for_one(impostor)
+
+
+def test_one_that_has_not_left_the_hosts_root_is_none_yet(impostor):
+    """All of the host would be within reach of who enters."""
+    impostor.pretend("/", "unshare", "--mount")
+    is_not_taken_for_one(impostor)
+
+
+def test_another_script_is_none(impostor, small_root):
+    impostor.pretend(small_root, "unshare", "--mount", name="overlay")
     is_not_taken_for_one(impostor)
 
 
