@@ -153,12 +153,12 @@ def test_no_secret_can_be_read(over):
     assert found.stdout == "" and found.returncode == 1
 
 
-def test_no_private_key_that_a_maintainer_script_makes(host, directory):
+def test_no_private_key_or_mail_name_that_a_maintainer_script_makes(host, directory):
     """Else all subhosts had the same one."""
     package = f"{directory}/keys"
     write(f"{package}/DEBIAN/control", "Package: overlay-boot-keys\nVersion: 1\nArchitecture: all\nPriority: important\n"
                                        "Maintainer: nobody <nobody@example.org>\nDescription: makes keys\n")
-    write(f"{package}/DEBIAN/postinst", "#!/bin/sh\nset -e\ncd /etc\necho made >keys.made\necho ssh-ed25519 AAAA >keys.pub\n"
+    write(f"{package}/DEBIAN/postinst", "#!/bin/sh\nset -e\ncd /etc\necho made >keys.made\necho ssh-ed25519 AAAA >keys.pub\necho host.example >mailname\n"
                                         "echo '-----BEGIN OPENSSH PRIVATE KEY-----' >keys\n", 0o755)
     assert run("dpkg-deb", "--build", package, f"{host}/keys.deb").returncode == 0
     try:
@@ -167,9 +167,10 @@ def test_no_private_key_that_a_maintainer_script_makes(host, directory):
         run(BASELINE, "--offline", "--root", host, f"{directory}/layer", seconds=200)
     finally:
         run("chroot", host, "dpkg", "--purge", "overlay-boot-keys")
-        for name in ("etc/keys", "etc/keys.made", "etc/keys.pub", "keys.deb"):
+        for name in ("etc/keys", "etc/keys.made", "etc/keys.pub", "etc/mailname", "keys.deb"):
             os.unlink(f"{host}/{name}")
     assert glob.glob(f"{directory}/layer/etc/keys*") == [f"{directory}/layer/etc/keys.made"]
+    assert not os.path.exists(f"{directory}/layer/etc/mailname")
 
 
 def test_nothing_of_administrators_is_there_at_all(over):
