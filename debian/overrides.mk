@@ -25,6 +25,10 @@ execute_after_dh_auto_install:
 	PYTHONPATH=$(D)/usr/lib/overlay-boot /usr/bin/python3 -BP setup.py -q build_completions
 	@echo "blhc: ignore-line-regexp: .*musl-gcc .*(keeper|reaper).*"
 
+# The launchers' options in the first line are what they start quickly by; dh-python of Debian 13 would drop them.
+override_dh_python3:
+	dh_python3 --no-shebang-rewrite
+
 # The output of subhosts is for root and, once postinst has given it away, group adm.
 execute_after_dh_fixperms:
 	chmod 2750 $(D)/var/log/overlay-boot

@@ -269,7 +269,7 @@ def test_no_way_out_through_who_enters(confined, directory):
 
 
 @pytest.mark.parametrize("arguments", [["-m"], ["-m", "-r", "-w"], ["-m", "-u", "-i", "-n", "-p", "-C", "-T"], ["--mount=/proc/1/ns/mnt"],
-                                       ["--root=/proc/1/root"], ["--wd=/proc/1/cwd"]])
+                                       ["-u", "--root=/proc/1/root"], ["-u", "--wd=/proc/1/cwd"]])
 def test_no_way_out_through_the_namespaces_of_pid_1(confined, arguments):
     one, canary = confined
     assert one.inside("nsenter", "-t", "1", *arguments, "ls", "-A", "/") == one.sh("ls -A /")

@@ -66,7 +66,7 @@ def test_start_up_budget_of_the_whole_way(subhost):
 def test_launchers_leave_out_what_a_start_need_not_have():
     for path in COMMANDS.values():
         with open(path) as file:
-            assert file.readline() == "#!/usr/bin/python3 -IS\n"
+            assert file.readline() == "#!/usr/bin/python3 -IS\n", path
 
 
 def test_what_is_installed_is_this_tree():
