@@ -13,8 +13,8 @@ BOOT is the process id of the boot that it belongs to, 0 when it is that
 process itself (--foreground).  Unless BOUND is 0 it lives and dies with that,
 and not only until PID 1 has been executed.  MOUNTS, NETWORK, CGROUP, LIVE, LOG
 and REPORT are descriptors.  LIVE is -1 if MOUNTS are of a subhost that
-hibernates, and have its root already.  On REPORT goes "+" once PID 1 has been executed, else the
-reason why not.  NOTIFY is a socket as in sd_notify(3), or empty.
+hibernates, and have its root already.  On REPORT goes "+" once PID 1 has been
+executed, else the reason why not.  NOTIFY is a socket as in sd_notify(3), or empty.
 """
 from linux cimport *
 

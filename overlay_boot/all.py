@@ -9,7 +9,7 @@ from . import cgroup, interruption, namespaces, paths, processes, shellversion
 from .errors import Failure, complain
 from .listed import LIST, listed, real
 from .namespaces import locked_by
-from .state import STOP, State, names, running
+from .state import STOP, names, noted, running
 
 PER_PROCESSOR = 2       # a boot or a stop waits now and then: for the disk, a hook, a service
 
@@ -74,13 +74,7 @@ def configs_running():
 def configs():
     """The configuration files of all that is running or has a state file, the last boot first."""
     found = inherited()
-    for name in names():
-        try:
-            state = State(name)
-        except FileNotFoundError:
-            continue
-        records = state.records()
-        state.close()
+    for _, records in noted():
         if "config" in records:         # else nothing was made yet
             found[records["config"]] = float(records.get("since", "inf"))
     return sorted(found, key=found.get, reverse=True)

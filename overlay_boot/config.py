@@ -209,7 +209,7 @@ class Config:
         }
 
     def resolved(self):
-        """What to hand down, to a hook or to the boot that takes a hibernating subhost up: nothing to be resolved again."""
+        """What to hand down, to a hook or a boot that takes a subhost up: nothing of it is to be resolved again."""
         return {"IMAGE": "", "LAYER": ":".join(self.layers), **self.settings()}
 
     def for_hooks(self):

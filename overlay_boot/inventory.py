@@ -21,7 +21,7 @@ from .layers import (
     sweep,
 )
 from .listed import listed
-from .state import State, names
+from .state import noted
 from .table import table
 
 NO_LIMIT = 1 << 62, 1 << 62
@@ -74,15 +74,10 @@ def used(*, complete):
 def running():
     """{digest: [name]} of the layers on record for a subhost, that is booted or waits to be cleared."""
     found = {}
-    for name in names():
-        try:
-            state = State(name)
-        except FileNotFoundError:
-            continue
-        for key in state.records():
+    for name, records in noted():
+        for key in records:
             if key.startswith(RECORD):
                 found.setdefault(key.removeprefix(RECORD), []).append(name)
-        state.close()
     return found
 
 

@@ -48,7 +48,7 @@ def opened(path):
 
 
 def provide(config, state):
-    """Put the layers in front of LOWER, archives unpacked, and on record as in use; config.layers are directories then."""
+    """Put the layers in front of LOWER, archives unpacked and on record; config.layers are directories then."""
     found = [path if paths.kind(path) == paths.DIRECTORY else cached(path, config.layer_limit, state)
              for path in config.layers]
     # Beneath itself a layer has no effect, and the kernel would not have it.

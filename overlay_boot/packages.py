@@ -153,7 +153,7 @@ def apt(words, root, directory):
 def members(archive):
     """(member, its content as a file or None) of the files of an archive, in order; paths as /etc/x.
 
-    Raises Failure if it is broken.
+    Of one that is broken it is what comes before the fault, which is complained of.
     """
     import tarfile
     with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", archive], stdout=subprocess.PIPE,

@@ -292,6 +292,18 @@ def names():
     return [entry.name for entry in found]
 
 
+def noted():
+    """(name, records) of all that have a state file, oldest first."""
+    for name in names():
+        try:
+            state = State(name)
+        except FileNotFoundError:       # it has just gone
+            continue
+        records = state.records()
+        state.close()
+        yield name, records
+
+
 def all_running():
     """Every running subhost, in the order of their boots."""
     found = []

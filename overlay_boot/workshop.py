@@ -4,10 +4,11 @@ import os
 import shutil
 import stat
 
-from . import BASELINE_MARK, namespaces, paths, state
+from . import BASELINE_MARK, namespaces, paths
 from .config import read
 from .errors import Failure
 from .listed import listed
+from .state import LOWER, noted
 
 
 def place(directory):
@@ -96,14 +97,7 @@ def discard(path):
 
 def configurations():
     """(the directory of its file, what it assigns) of each subhost that has a state or is listed."""
-    found = set(listed())
-    for name in state.names():
-        try:
-            one = state.State(name)
-        except FileNotFoundError:
-            continue
-        found.add(one.records().get("config", ""))
-        one.close()
+    found = {*listed(), *(records.get("config", "") for _, records in noted())}
     for path in filter(None, found):
         try:
             yield paths.parent(paths.real(path)), read(path)
@@ -119,13 +113,5 @@ def base_of(here, assigned):
 
 def is_used(directory):
     """Whether a subhost that was booted has the directory as a layer."""
-    for name in state.names():
-        try:
-            one = state.State(name)
-        except FileNotFoundError:
-            continue
-        layers = [path for key, path in one.records().items() if key.startswith(state.LOWER)]
-        one.close()
-        if directory in map(os.path.realpath, layers):
-            return True
-    return False
+    return any(key.startswith(LOWER) and os.path.realpath(path) == directory
+               for _, records in noted() for key, path in records.items())
