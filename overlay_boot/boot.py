@@ -2,11 +2,11 @@
 import _signal
 import posix
 
-from . import PROGRAMS, cgroup, hooks, interruption, namespaces, network, paths, processes, rootfs
+from . import PROGRAMS, cgroup, environment, hooks, interruption, namespaces, network, rootfs
 from . import log as logs
 from .check import check
 from .clearing import clear, clear_leftovers, hibernate
-from .errors import Failure, complain, reason, step
+from .errors import Failure, complain, doing, reason
 from .state import LOWER, claim, now
 
 
@@ -215,12 +215,12 @@ class Hook:
         return hooks.init_command(self.config, root, **self.child)
 
 
-@step("start the keeper")
+@doing("start the keeper")
 def start_keeper(config, command, *, foreground, bound, host_name, state, mounts, net, group, root, log):
     """Start the keeper, and wait until it has PID 1 executed; or become it.  See _native/keeper.pyx."""
     source, report = (-1, 2) if foreground else posix.pipe()
     boot = 0 if foreground else posix.getpid()
-    notify = foreground and paths.variable("NOTIFY_SOCKET") or ""
+    notify = foreground and environment.variable("NOTIFY_SOCKET") or ""
     descriptors = (state.fd, mounts, net, group, root, 1 if foreground else log, report)
     for fd in descriptors:
         if fd >= 0:
@@ -231,8 +231,8 @@ def start_keeper(config, command, *, foreground, bound, host_name, state, mounts
     with interruption.Wait():
         pass                            # the last moment for it
     if foreground:
-        posix.execve(program, argv, processes.environment_inside())
-    process = posix.posix_spawn(program, argv, processes.environment_inside(), setsid=True)
+        posix.execve(program, argv, environment.inside())
+    process = posix.posix_spawn(program, argv, environment.inside(), setsid=True)
     posix.close(report)
     try:
         with interruption.Wait():

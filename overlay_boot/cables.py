@@ -8,7 +8,7 @@ import posix
 import sys
 from errno import EOPNOTSUPP
 
-from . import PATH, interruption, namespaces, paths
+from . import PATH, files, interruption, namespaces, paths
 from .errors import Failure, reason
 from .processes import make_pipe
 
@@ -89,11 +89,11 @@ def check(planned, own=None):
     own are {name: index} of the subhost itself, if it is running.
     """
     for cable in planned:
-        if paths.kind(f"{INTERFACES}/{cable.name}") and not (own and own.get(cable.name) == index_of(cable.name)):
+        if files.kind(f"{INTERFACES}/{cable.name}") and not (own and own.get(cable.name) == index_of(cable.name)):
             raise Failure(f"CABLES: {cable.word}: an interface {cable.name} is there already, and is not ours")
-        if cable.bridge and not paths.kind(f"{INTERFACES}/{cable.bridge}"):
+        if cable.bridge and not files.kind(f"{INTERFACES}/{cable.bridge}"):
             raise Failure(f"CABLES: {cable.word}: there is no bridge {cable.bridge}")
-        if cable.bridge and not paths.kind(f"{INTERFACES}/{cable.bridge}/bridge"):
+        if cable.bridge and not files.kind(f"{INTERFACES}/{cable.bridge}/bridge"):
             raise Failure(f"CABLES: {cable.word}: {cable.bridge} is no bridge")
 
 
@@ -202,7 +202,7 @@ def run_ifupdown(command, arguments, log):
     """
     program = f"/sbin/{command}"
     arguments = [word for word in arguments if "=" not in word]     # to them, an interface and its stanza
-    if not paths.kind(program) or not paths.kind("/etc/network/interfaces"):
+    if not files.kind(program) or not files.kind("/etc/network/interfaces"):
         return
     null = posix.open("/dev/null", posix.O_RDONLY)
     env = {"PATH": PATH, "LANG": "C.UTF-8"}

@@ -8,8 +8,8 @@ import select
 import time
 from errno import EBUSY
 
-from . import namespaces, paths
-from .errors import Failure, step
+from . import files, namespaces, proc
+from .errors import Failure, doing
 
 MOUNTED = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 PARENT = "overlay-boot"
@@ -24,7 +24,7 @@ def hierarchy():
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
         for line in mounts:
             if " - cgroup2 " in line:
-                return posix.open(paths.unescaped(line.split()[4]), posix.O_RDONLY | posix.O_DIRECTORY)
+                return posix.open(proc.unescaped(line.split()[4]), posix.O_RDONLY | posix.O_DIRECTORY)
     # Only where there is none: it takes 6 to 14 ms on a quiet machine, and
     # would take the options away from one that is mounted already.
     mounted = namespaces.fsmount(namespaces.fsopen("cgroup2"), 0)
@@ -34,7 +34,7 @@ def hierarchy():
         posix.close(mounted)
 
 
-@step("make the control group")
+@doing("make the control group")
 def make(state):
     """Make the control group of a subhost, and return a descriptor of it."""
     root = hierarchy()
@@ -44,7 +44,7 @@ def make(state):
         while True:
             if not unit:
                 make_parent(root)
-            if paths.exists(path, root):
+            if files.exists(path, root):
                 raise Failure(f"a control group {path} is there already, and is not ours")
             state.record("cgroup", path)
             try:
@@ -132,7 +132,7 @@ def opened(path):
         posix.close(root)
 
 
-@step("remove the control group")
+@doing("remove the control group")
 def remove(path):
     """Kill all that is in the control group, and remove it and its descendants."""
     root = hierarchy()

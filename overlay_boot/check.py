@@ -1,7 +1,6 @@
 """What can be wrong with a configuration on this host, found before anything is made."""
-from . import rootfs
+from . import files, rootfs
 from .config import Config
-from .errors import write
 from .state import State
 
 
@@ -38,4 +37,4 @@ def report(path):
     lines = [f"{variable}={value}" for variable, value in config.settings().items()]
     lines += [f"LAYER={path}" for path in config.layers]
     lines += [f"SHARE={outside}:{inside}" for outside, inside in config.share]
-    write(1, "\n".join(lines) + "\n")
+    files.write_all(1, "\n".join(lines) + "\n")

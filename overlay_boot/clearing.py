@@ -1,6 +1,6 @@
 """The clearing that every subhost ends with, and every boot that fails, at once or by the next command."""
 from . import cgroup, network
-from .errors import step
+from .errors import doing
 from .namespaces import lock
 from .state import COMMAND, GONE, State, now
 from .state import tidy as tidy_states
@@ -29,7 +29,7 @@ def tidy():
     tidy_states()
 
 
-@step("clear up")
+@doing("clear up")
 def clear_leftovers(state):
     """Remove from the host what was noted, by this boot or by a predecessor that was killed."""
     records = state.records()

@@ -1,7 +1,7 @@
 """The configuration file: overlay-boot.conf(5)."""
 import posix
 
-from . import paths
+from . import environment, files, paths
 from .errors import Failure, complain
 
 DEFAULTS = {
@@ -47,7 +47,7 @@ def read(path):
         raise Failure(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     try:
         with open(fd, "rb", buffering=0) as file:
-            if paths.kind_of(fd) not in (paths.REGULAR, paths.DIRECTORY):
+            if files.kind_of(fd) not in (files.REGULAR, files.DIRECTORY):
                 raise Failure(f"{path} is not a regular file")
             data = file.read(min(posix.fstat(fd).st_size, LONGEST_FILE) + 1) or b""
     except OSError as error:
@@ -115,7 +115,7 @@ class Config:
         check_name(self.name)
         if "\n" in self.path:
             raise Failure(f"{path}: no line feed can be in the path of a configuration file")
-        self.reaper = paths.variable("REAPER") or "/.reaper"
+        self.reaper = environment.variable("REAPER") or "/.reaper"
 
     def resolve_log(self):
         """Find LOG, whose command runs where the caller is, as NAME's does."""
@@ -125,7 +125,7 @@ class Config:
         """Find all the others; commands are run in BASE, in the control group cgroup."""
         here = paths.parent(self.path)
         base = paths.join(here, self.value("BASE", here, cgroup))
-        if paths.kind(base) != paths.DIRECTORY:
+        if files.kind(base) != files.DIRECTORY:
             raise Failure(f"BASE={base} is not a directory")
         self.base = paths.real(base)
 
@@ -147,7 +147,7 @@ class Config:
         else:
             self.upper = place(self.upper)
         lower = value("LOWER")
-        is_one = paths.kind(place(lower)) == paths.DIRECTORY
+        is_one = files.kind(place(lower)) == files.DIRECTORY
         self.lower = [place(path) for path in ([lower] if is_one else lower.split(":"))]
         self.layers = [*filter(None, self.handed["LAYER"].split(":"))] if "LAYER" in self.handed else [
             place(self.effective("LAYER", text, self.base, cgroup)) for text in self.assigned.get("LAYER", ())]
@@ -220,15 +220,15 @@ class Config:
 
 def of_environment(action):
     """The configuration for a hook command: CONFIG's, with the values of the boot that calls it."""
-    path = paths.variable("CONFIG")
+    path = environment.variable("CONFIG")
     if not path:
         raise Failure("CONFIG is not in the environment: this command is for hooks of overlay-boot")
-    if paths.variable(HANDED_DOWN) == paths.real(path):
-        environment = paths.environment()
-        handed = {variable: environment[variable] for variable in (*DEFAULTS, "LAYER") if variable in environment}
+    if environment.variable(HANDED_DOWN) == paths.real(path):
+        found = environment.variables()
+        handed = {variable: found[variable] for variable in (*DEFAULTS, "LAYER") if variable in found}
     else:
         handed = {}
-    config = Config(path, paths.variable("ACTION") or action, handed)
+    config = Config(path, environment.variable("ACTION") or action, handed)
     config.resolve_log()
     config.resolve()
     return config

@@ -11,7 +11,7 @@ import posix
 import time
 from errno import EBUSY, EINVAL, EIO, ENODEV, EROFS
 
-from . import interruption, mountinfo, namespaces, paths, processes, rootfs
+from . import files, interruption, namespaces, paths, proc, processes, rootfs
 from .config import size_of
 from .errors import Failure, reason
 
@@ -32,7 +32,7 @@ def mount_image(config):
 def mount_for(path, image, index, action, *, read_only=False):
     """Mount an image, or its partition index, so that path is found in it; for overlay-diskfile(8)."""
     above = [path[:at] or "/" for at, letter in enumerate(path) if letter == "/"] or [path]
-    places = [place for place in above if paths.kind(place) == paths.DIRECTORY]
+    places = [place for place in above if files.kind(place) == files.DIRECTORY]
     if not places:
         raise Failure(f"cannot mount {image} on {above[-1]}: no such directory")
     mount(image, index, places, action, read_only=read_only)
@@ -84,7 +84,7 @@ class Image:
             read_only = True
             self.fd = opened(path, read_only)
         try:
-            if paths.kind_of(self.fd) not in (paths.REGULAR, paths.BLOCK_DEVICE):
+            if files.kind_of(self.fd) not in (files.REGULAR, files.BLOCK_DEVICE):
                 raise Failure("it is neither a regular file nor a block device")
             place = f"/proc/{posix.getpid()}/fd/{self.fd}"
             self.offset, self.size = partition(place, index) if index else (0, 0)
@@ -119,7 +119,7 @@ class Image:
         """(path, whether it begins at the same byte, whether it is read-only) of each that has bytes of it."""
         status = posix.fstat(self.fd)
         for name in posix.listdir("/sys/block"):
-            if not paths.kind(f"/sys/block/{name}/loop"):
+            if not files.kind(f"/sys/block/{name}/loop"):
                 continue
             try:
                 device, inode, offset, size, read_only = loop_status(f"/dev/{name}")
@@ -183,7 +183,7 @@ def source_of(place):
     fd = posix.open(place, rootfs.DIRECTORY)
     number, is_root = namespaces.mount_of(fd)
     posix.close(fd)
-    return mountinfo.mounts()[number].source if is_root else None
+    return proc.mounts()[number].source if is_root else None
 
 
 def loop_status(path):
@@ -235,7 +235,7 @@ def create(path, size, kind):
         raise Failure(f"{size} is no size, as 10G is")
     directory = paths.parent(paths.join(posix.getcwd(), path))
     try:
-        if paths.kind(path):
+        if files.kind(path):
             raise Failure("it is there already")
         fd = posix.open(directory, posix.O_TMPFILE | posix.O_RDWR, 0o600)
         try:

@@ -3,7 +3,7 @@ import _signal
 import posix
 import select
 
-from . import cgroup, namespaces, paths, processes, rootfs, state
+from . import cgroup, environment, files, namespaces, paths, processes, rootfs, state
 from .errors import Failure
 from .state import has_ended
 
@@ -37,7 +37,7 @@ def enter(running, command, user=None):
 def execute(running, command, user):
     root = posix.open(f"/proc/{running.init}/root", rootfs.DIRECTORY)
     account = Account(root, user)
-    env = {**processes.environment_inside(), **account.environment()}
+    env = {**environment.inside(), **account.environment()}
     words, places = [*command], SHELLS
     if command:
         places = processes.candidates(command[0])
@@ -166,7 +166,7 @@ class Relay:
             if fd == 0:
                 self.inward.append((0, self.outer))
             return self.inner
-        if paths.kind_of(fd) in (paths.PIPE, paths.SOCKET):
+        if files.kind_of(fd) in (files.PIPE, files.SOCKET):
             return fd
         source, sink = posix.pipe()
         mine, theirs = (sink, source) if fd == 0 else (source, sink)
@@ -180,7 +180,7 @@ class Relay:
             found = namespaces.openat2(root, "dev/pts/ptmx", posix.O_PATH, namespaces.NO_SYMLINKS)
             status = posix.fstat(found)
             device = (posix.major(status.st_rdev), posix.minor(status.st_rdev))
-            if status.st_mode & paths.FILE_TYPE != paths.CHARACTER_DEVICE or device != PTMX:
+            if status.st_mode & files.KIND != files.CHARACTER_DEVICE or device != PTMX:
                 raise Failure("the subhost's /dev/pts/ptmx is no pseudo-terminal multiplexer")
             self.outer = posix.open(f"/proc/self/fd/{found}", posix.O_RDWR | posix.O_NOCTTY | posix.O_CLOEXEC)
             posix.close(found)

@@ -1,8 +1,14 @@
 """One form of error: verb, object as the user wrote it, reason."""
-import posix
 import sys
 
-from . import paths
+from . import files, paths
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import ParamSpec, TypeVar
+    P = ParamSpec("P")
+    R = TypeVar("R")
 
 DONE, FAILED, MISUSED = 0, 1, 2
 
@@ -19,52 +25,45 @@ class Misuse(Failure):
     status = MISUSED
 
 
-def reason(error):
-    """What a Failure says; an OSError as `cannot VERB OBJECT: REASON`, with the step that it is from (see `step`)."""
-    if isinstance(error, Failure):
+def reason(error: Exception) -> str:
+    """Return what a Failure says, or an OSError as `cannot VERB OBJECT: REASON`; see `doing`."""
+    if not isinstance(error, OSError):
         return str(error)
     text = error.strerror or str(error)
-    what = name(error.filename)
+    what = as_text(error.filename)
     verb = getattr(error, "verb", None)
     if verb:
         text = f"cannot {verb} {what}: {text}" if what else f"cannot {verb}: {text}"
     elif what:
         text = f"{what}: {text}"
-    during = getattr(error, "step", None)
+    during = getattr(error, "during", None)
     return f"cannot {during}: {text}" if during and not (verb and what) else text
 
 
-def step(what):
-    """A decorator: what the function does, to be told when a system call in it fails that does not say that itself."""
-    def decorate(function):
-        def decorated(*arguments, **named):
+def doing(what: str) -> "Callable[[Callable[P, R]], Callable[P, R]]":
+    """Decorate a function with what it does, for the error of a system call in it that does not say that itself."""
+    def decorate(function: "Callable[P, R]") -> "Callable[P, R]":
+        def decorated(*arguments: "P.args", **named: "P.kwargs") -> "R":
             try:
                 return function(*arguments, **named)
             except OSError as error:
-                error.step = what
+                error.during = what         # type: ignore[attr-defined]
                 raise
         return decorated
     return decorate
 
 
-def name(filename):
+def as_text(filename: object) -> str:
     if filename is None or isinstance(filename, int):
         return ""
-    return filename if isinstance(filename, str) else paths.decode(filename)
+    return paths.decode(filename) if isinstance(filename, bytes) else str(filename)
 
 
-def write(fd, text):
-    """Write all of text, with the very bytes that it was read from; or of bytes."""
-    data = text if isinstance(text, bytes) else paths.encode(text)
-    while data:
-        data = data[posix.write(fd, data):]
-
-
-def complain(text):
-    """One line on standard error, after the command's name."""
+def complain(text: object) -> None:
+    """Print one line on standard error, after the command's name."""
     line = "".join(letter if letter.isprintable() or "\udc80" <= letter <= "\udcff" else repr(letter)[1:-1]
                    for letter in f"{paths.name(sys.argv[0])}: {text}")
     try:
-        write(2, line + "\n")
+        files.write_all(2, line + "\n")
     except OSError:
         pass

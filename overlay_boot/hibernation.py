@@ -12,8 +12,8 @@ so the directory is a private mount of itself.
 import posix
 from errno import EINVAL
 
-from . import mountinfo, namespaces, network, rootfs
-from .errors import Failure, step
+from . import namespaces, network, proc, rootfs
+from .errors import Failure, doing
 from .state import DIRECTORY as STATES
 
 VALUE = "value:"        # what keys of the values of variables begin with, in a state file
@@ -27,7 +27,7 @@ def place(name):
     return f"{STATES}/hibernation.{name}"       # longer than any NAME
 
 
-@step("keep the mounts")
+@doing("keep the mounts")
 def unshare_mounts(state):
     """rootfs.unshare_mounts(), with the new mount namespace kept; this process stays in the host's.
 
@@ -94,7 +94,7 @@ def note(config, state, host_name):
     state.record("host-name", host_name)
 
 
-@step("take down what hibernates")
+@doing("take down what hibernates")
 def release(name):
     """Remove what unshare_mounts() made, as far as it got."""
     directory = place(name)
@@ -126,7 +126,7 @@ def hand_down(config, state):
     return records["host-name"]
 
 
-@step("take up the mounts")
+@doing("take up the mounts")
 def opened(name):
     """A descriptor of the mount namespace that is kept.  Raises Failure if it is not there any more."""
     path = f"{place(name)}/mnt"
@@ -178,4 +178,4 @@ class Hibernating:
         finally:
             posix.close(kept)
             posix.close(own)
-        return mountinfo.listed(found)
+        return proc.mounts_in(found)

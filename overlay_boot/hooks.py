@@ -5,9 +5,9 @@ functions as a boot whose configuration names no other.
 """
 import posix
 
-from . import PROGRAMS, REAPER_MARK, namespaces, paths, processes, rootfs
+from . import PROGRAMS, REAPER_MARK, files, namespaces, paths, processes, rootfs
 from .config import DEFAULTS
-from .errors import Failure, step
+from .errors import Failure, doing
 
 REAPER = "/.reaper"
 DUMMY_FIFO = "/run/dummy_service"
@@ -33,7 +33,7 @@ def run(config, variable, arguments, *, cgroup, log, output=False):
         raise Failure(f"{variable}: {failure} (what it printed is in LOG={config.log})") from None
 
 
-@step("write into UPPER")
+@doing("write into UPPER")
 def premount(config):
     """Give UPPER a host name and a network set-up of its own, so that the host's are not used by accident."""
     upper = rootfs.directory(config.upper, "UPPER")
@@ -48,7 +48,7 @@ def premount(config):
 def in_layer(config, path):
     """Whether a layer of this subhost's has a file of that path."""
     from . import layers
-    return any(paths.kind(f"{layer}/{path}") for layer in layers.own(config))
+    return any(files.kind(f"{layer}/{path}") for layer in layers.own(config))
 
 
 def interfaces(config):
@@ -78,7 +78,7 @@ def write_missing(root, path, text):
                 raise Failure(f"UPPER: {so_far} in it is no directory: {error.strerror}") from None
             posix.close(at)
             at = found
-        if not paths.exists(name, at):
+        if not files.exists(name, at):
             rootfs.write_new(at, name, text, 0o644)
     except OSError as error:
         raise Failure(f"cannot write {path} into UPPER: {error.strerror}") from None
@@ -96,7 +96,7 @@ def postmount(config, root, network):
     install_reaper(root)
 
 
-@step("install the reaper")
+@doing("install the reaper")
 def install_reaper(root):
     """Copy our reaper to /.reaper, unless the subhost has one that is not from us."""
     name = REAPER[1:]
@@ -125,7 +125,7 @@ def check_reaper(config, root):
         raise Failure(f"REAPER={config.reaper} in the subhost: {error.strerror}") from None
     mode = posix.fstat(fd).st_mode
     posix.close(fd)
-    if mode & paths.FILE_TYPE != paths.REGULAR or not mode & 0o111:
+    if mode & files.KIND != files.REGULAR or not mode & 0o111:
         raise Failure(f"REAPER={config.reaper} in the subhost is not executable")
 
 

@@ -2,7 +2,7 @@
 import fcntl
 import os
 
-from . import paths, unpacking
+from . import files, paths, unpacking
 from .config import read
 from .errors import Failure, reason
 from .layers import (
@@ -20,9 +20,9 @@ from .layers import (
     sum_of,
     sweep,
 )
-from .listed import listed
+from .subhosts_conf import listed
 from .state import noted
-from .table import table
+from .columns import columns
 
 NO_LIMIT = 1 << 62, 1 << 62
 COLUMNS = ("digest", "size", "used by", "archives")
@@ -46,8 +46,8 @@ def digests():
 def size(directory):
     """What the files below a directory take on the disk, each once."""
     found = {}
-    for place, directories, files in os.walk(directory):
-        for name in [".", *directories, *files]:
+    for place, directories, names in os.walk(directory):
+        for name in [".", *directories, *names]:
             status = os.lstat(os.path.join(place, name))
             found[status.st_ino] = status.st_blocks * 512
     return sum(found.values())
@@ -60,7 +60,7 @@ def used(*, complete):
     """
     found = running()
     for conf in listed():
-        if not paths.kind(conf):
+        if not files.kind(conf):
             continue
         try:
             for digest in configured(conf):
@@ -157,12 +157,12 @@ def archive_of(digest):
 
 def compare(one, other):
     """The first path, below the two directories, at which they are not alike; "" if they are."""
-    for place, directories, files in os.walk(other):
+    for place, directories, names in os.walk(other):
         below = os.path.relpath(place, other)
         here = os.path.join(one, below)
-        if not os.path.isdir(here) or sorted(os.listdir(here)) != sorted([*directories, *files]):
+        if not os.path.isdir(here) or sorted(os.listdir(here)) != sorted([*directories, *names]):
             return below
-        for name in [".", *directories, *files]:
+        for name in [".", *directories, *names]:
             if told(os.path.join(here, name)) != told(os.path.join(place, name)):
                 return os.path.normpath(os.path.join(below, name))
     return ""
@@ -171,12 +171,12 @@ def compare(one, other):
 def told(path):
     """Everything about what is at a path that a layer has from its archive."""
     status = os.lstat(path)
-    kind = status.st_mode & paths.FILE_TYPE
-    length = 0 if kind == paths.DIRECTORY else status.st_size
-    links = 0 if kind == paths.DIRECTORY else status.st_nlink
+    kind = status.st_mode & files.KIND
+    length = 0 if kind == files.DIRECTORY else status.st_size
+    links = 0 if kind == files.DIRECTORY else status.st_nlink
     attributes = {name: os.getxattr(path, name, follow_symlinks=False)
                   for name in os.listxattr(path, follow_symlinks=False)}
-    if kind == paths.REGULAR:
+    if kind == files.REGULAR:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
         content = sum_of(fd)
         os.close(fd)
@@ -224,7 +224,7 @@ def take_away(cache, digest):
         if digest in running():
             return False
         part = digest + PART
-        if paths.exists(part, cache):
+        if files.exists(part, cache):
             sweep(cache)
         os.rename(digest, part, src_dir_fd=cache, dst_dir_fd=cache)     # never a half one under its name
         remove(cache, part)
@@ -248,5 +248,5 @@ def forget_archives():
 
 def text(rows):
     """The rows as a table."""
-    return table(COLUMNS, ([row["digest"][:SHORT], f"{row['size'] / (1 << 20):.1f}M", " ".join(row["used_by"]) or "-",
+    return columns(COLUMNS, ([row["digest"][:SHORT], f"{row['size'] / (1 << 20):.1f}M", " ".join(row["used_by"]) or "-",
                             " ".join(row["archives"]) or "-"] for row in rows))

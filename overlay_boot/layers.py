@@ -15,8 +15,8 @@ import fcntl
 import posix
 import time
 
-from . import BASELINE_MARK, interruption, namespaces, paths
-from .errors import Failure, reason, step
+from . import BASELINE_MARK, files, interruption, namespaces, paths
+from .errors import Failure, doing, reason
 
 CACHE = "/var/cache/overlay-boot"
 LAYERS = f"{CACHE}/layers"
@@ -31,7 +31,7 @@ DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOE
 def check(config):
     """Raises Failure if a LAYER is not there, or neither a directory nor a file."""
     for path in config.layers:
-        if paths.kind(path) != paths.DIRECTORY:
+        if files.kind(path) != files.DIRECTORY:
             posix.close(opened(path))
 
 
@@ -41,7 +41,7 @@ def opened(path):
         fd = posix.open(path, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_NOCTTY | posix.O_CLOEXEC)
     except OSError as error:
         raise Failure(f"LAYER={path}: {error.strerror}") from None
-    if paths.kind_of(fd) != paths.REGULAR:
+    if files.kind_of(fd) != files.REGULAR:
         posix.close(fd)
         raise Failure(f"LAYER={path} is neither a directory nor an archive")
     return fd
@@ -49,7 +49,7 @@ def opened(path):
 
 def provide(config, state):
     """Put the layers in front of LOWER, archives unpacked and on record; config.layers are directories then."""
-    found = [path if paths.kind(path) == paths.DIRECTORY else cached(path, config.layer_limit, state)
+    found = [path if files.kind(path) == files.DIRECTORY else cached(path, config.layer_limit, state)
              for path in config.layers]
     # Beneath itself a layer has no effect, and the kernel would not have it.
     config.layers = [*dict.fromkeys(reversed(found))]
@@ -61,7 +61,7 @@ def own(config):
     return [path for path in config.layers if BASELINE_MARK not in posix.listxattr(path)]
 
 
-@step("use the cache of layers")
+@doing("use the cache of layers")
 def cached(path, limit, state):
     """The directory of an archive's layer, unpacked now if it is not there yet, and on record."""
     archive = opened(path)
@@ -206,7 +206,7 @@ def unpack(cache, digest, archive, before, path, limit):
     if fd < 0:
         return                                      # the other boot has given it its name
     try:
-        if posix.listdir(fd) or paths.exists(digest, cache):
+        if posix.listdir(fd) or files.exists(digest, cache):
             remove(cache, part)                     # the other boot was killed; or it had done it before we came
             return
         fill(fd, archive, before, path, limit)
@@ -229,7 +229,7 @@ def fill(fd, archive, before, path, limit):
         raise Failure(f"cannot unpack LAYER={path}: {reason(error)}") from None
 
 
-@step("remove from the cache of layers")
+@doing("remove from the cache of layers")
 def remove(cache, name):
     """Remove a directory from the cache, which the caller has locked."""
     import shutil

@@ -5,11 +5,11 @@ import time
 from . import cgroup, paths
 from .config import read
 from .errors import Failure
-from .listed import listed, real
+from .subhosts_conf import listed, real
 from .namespaces import locked_by
 from .network import DIRECTORY as NAMESPACES
 from .state import COMMAND, STOP, Running, State, names
-from .table import table
+from .columns import columns
 
 COLUMNS = ("name", "state", "pid", "since", "processes", "memory", "cables", "config")
 
@@ -153,7 +153,7 @@ def of_file(path):
 
 def text(rows):
     """The rows as a table."""
-    return table(COLUMNS, ([said(row, column) for column in COLUMNS] for row in rows))
+    return columns(COLUMNS, ([said(row, column) for column in COLUMNS] for row in rows))
 
 
 def said(row, column):

@@ -1,7 +1,7 @@
 """LOG, which PID 1's output goes to by way of the keeper, and that of hooks and of services that are stopped."""
 import posix
 
-from . import namespaces, paths
+from . import files, namespaces, paths
 from .config import LOGS
 from .errors import Failure
 
@@ -15,7 +15,7 @@ def make(path, own):
     """
     directory = paths.parent(path)
     try:
-        if directory == LOGS and not paths.kind(directory):
+        if directory == LOGS and not files.kind(directory):
             posix.mkdir(directory, 0o750)
         return opened(path, own, posix.O_CREAT)
     except OSError as error:

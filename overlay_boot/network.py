@@ -3,8 +3,8 @@ import fcntl
 import posix
 from errno import EINVAL
 
-from . import namespaces, paths
-from .errors import Failure, step
+from . import files, namespaces
+from .errors import Failure, doing
 from .state import DIRECTORY as STATES
 
 DIRECTORY = "/run/netns"
@@ -13,10 +13,10 @@ MADE = f"{STATES}/.netns-is-ours"       # no NAME is that long
 
 def is_there(name):
     """Whether there is a network namespace of that name, whoever has made it."""
-    return bool(paths.kind(f"{DIRECTORY}/{name}"))
+    return bool(files.kind(f"{DIRECTORY}/{name}"))
 
 
-@step("make the network namespace")
+@doing("make the network namespace")
 def make(state):
     """Make the network namespace, with lo up, and return a descriptor of it."""
     if is_there(state.name):
@@ -83,7 +83,7 @@ def locked_directory():
     """
     made = False
     while True:
-        if not paths.kind(DIRECTORY):
+        if not files.kind(DIRECTORY):
             note_making(True)
             made = True
         try:
@@ -125,7 +125,7 @@ def note_making(directory):
         posix.close(fd)
 
 
-@step("remove the network namespace")
+@doing("remove the network namespace")
 def remove(name, record):
     """Remove what make() made, as far as it got, and nothing that is of somebody else."""
     path = f"{DIRECTORY}/{name}"
@@ -143,10 +143,10 @@ def is_ours(path, inode):
         return False
 
 
-@step("take back the mount of /run/netns")
+@doing("take back the mount of /run/netns")
 def tidy():
     """Take back what locked_directory() made, if nobody uses it any more."""
-    if not paths.kind(MADE):
+    if not files.kind(MADE):
         return
     try:
         directory = posix.open(DIRECTORY, posix.O_RDONLY | posix.O_DIRECTORY)
@@ -156,7 +156,7 @@ def tidy():
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)
         # Another command may have taken it back meanwhile, and a boot may have made a new one.
-        if not paths.kind(MADE) or not posix.fstat(directory).st_nlink or posix.listdir(DIRECTORY):
+        if not files.kind(MADE) or not posix.fstat(directory).st_nlink or posix.listdir(DIRECTORY):
             return
         try:
             namespaces.umount2(DIRECTORY, namespaces.DETACH)

@@ -3,8 +3,8 @@ import posix
 import select
 import time
 
-from . import PATH, PROGRAMS, interruption, namespaces, paths
-from .errors import Failure, step, write
+from . import PATH, environment, files, interruption, namespaces, paths
+from .errors import Failure, doing
 
 LIMIT = 1 << 20     # bytes of a command's output
 
@@ -20,18 +20,6 @@ def candidates(word, path=PATH):
     return [f"{directory}/{word}" for directory in path.split(":") if directory]
 
 
-def environment(values):
-    """The caller's environment, with values, and with our programs to be found."""
-    path = paths.variable("PATH") or PATH
-    return {**paths.environment(), "PATH": f"{path}:{PATH}:{PROGRAMS}", **values}
-
-
-def environment_inside():
-    """All of the environment that enters a subhost."""
-    return {"PATH": PATH, "TERM": paths.variable("TERM") or "linux",
-            "LANG": paths.variable("LANG") or "C.UTF-8", "container": "overlay-boot"}
-
-
 def run(words, values, directory, *, cgroup=-1, log=2, output=False):
     """Run a command line to its end; what it printed, where output is asked for.
 
@@ -39,7 +27,7 @@ def run(words, values, directory, *, cgroup=-1, log=2, output=False):
     environment; it is killed when this process ends.  Raises Failure if it cannot
     be executed, fails, is killed, or says more than LIMIT bytes.
     """
-    env = environment(values)
+    env = environment.for_commands(values)
     places = [paths.join(directory, path) for path in candidates(words[0], env["PATH"])]
     null = posix.open("/dev/null", posix.O_RDONLY)
     source, sink = make_pipe() if output else (-1, log)
@@ -84,7 +72,7 @@ def run_telling(words, values, directory, **how):
         reason = f"{failure}: {lines.pop()}" if lines else str(failure)
         raise Unsuccessful(reason) from None
     finally:
-        write(2, "".join(line + "\n" for line in lines))
+        files.write_all(2, "".join(line + "\n" for line in lines))
         posix.close(said)
 
 
@@ -124,7 +112,7 @@ def run_inside(inside, words, env, cgroup, seconds):
     return said
 
 
-@step("make a pipe")
+@doing("make a pipe")
 def make_pipe():
     return posix.pipe()
 

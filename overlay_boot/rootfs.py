@@ -6,9 +6,9 @@ out of it, and never opened to be used before it is known for what it is.
 """
 import posix
 
-from . import namespaces, paths
+from . import files, namespaces, paths
 from .config import size_of
-from .errors import Failure, step, write
+from .errors import Failure, doing
 
 DIRECTORY = posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC
 
@@ -43,7 +43,7 @@ class View:
         posix.close(self.root)
 
 
-@step("make a mount namespace")
+@doing("make a mount namespace")
 def unshare_mounts():
     """Enter a copy of the host's mount namespace, that is ours; the views of the host and of ours."""
     host = View()
@@ -113,7 +113,7 @@ def is_premounted(config):
     return not is_overlay(config) and same(config.live, config.upper)
 
 
-@step("mount the root file system")
+@doing("mount the root file system")
 def mount_root(config):
     """Mount the root file system on LIVE, in one of the three ways, and return a descriptor of it."""
     if is_overlay(config):
@@ -169,7 +169,7 @@ def set_apart(layer, live):
     return apart
 
 
-@step("mount a tmpfs for UPPER")
+@doing("mount a tmpfs for UPPER")
 def mount_upper(config, state):
     """Make UPPER and WORK, on a tmpfs of their own that only this mount namespace has."""
     point = state.make_mount_point()
@@ -248,7 +248,7 @@ def below(root, name):
         raise Failure(f"/{name} in the subhost is no directory that can be mounted on: {error.strerror}") from None
 
 
-@step("mount /dev")
+@doing("mount /dev")
 def mount_devices(root):
     """A small /dev, with a devpts of the subhost's own."""
     nosuid_noexec = namespaces.NOSUID | namespaces.NOEXEC
@@ -257,7 +257,7 @@ def mount_devices(root):
     mask = posix.umask(0)
     try:
         for name, major, minor, mode in DEVICES:
-            posix.mknod(name, paths.CHARACTER_DEVICE | mode, posix.makedev(major, minor), dir_fd=dev)
+            posix.mknod(name, files.CHARACTER_DEVICE | mode, posix.makedev(major, minor), dir_fd=dev)
         for name in ("console", "tty", "ptmx"):
             posix.chown(name, 0, TTY_GROUP, dir_fd=dev)
         for name, target in LINKS:
@@ -269,7 +269,7 @@ def mount_devices(root):
         posix.close(dev)
 
 
-@step("mount /sys")
+@doing("mount /sys")
 def mount_sys(root, network):
     """A /sys that shows the network namespace, given by a descriptor."""
     host = posix.open("/proc/self/ns/net", posix.O_RDONLY)
@@ -281,7 +281,7 @@ def mount_sys(root, network):
         posix.close(host)
 
 
-@step("mount /run")
+@doing("mount /run")
 def mount_run(root, size):
     """A tmpfs on /run, of a size as tmpfs(5) has it, with a lock directory for all."""
     try:
@@ -297,14 +297,14 @@ def mount_run(root, size):
         posix.close(run)
 
 
-@step("mount /etc/adjtime")
+@doing("mount /etc/adjtime")
 def bind_adjtime(root):
     """The host's /etc/adjtime, where both have one."""
     try:
         target = namespaces.openat2(root, "etc/adjtime", posix.O_PATH, namespaces.NO_SYMLINKS)
     except OSError:
         return
-    if paths.kind_of(target) != paths.REGULAR or paths.kind("/etc/adjtime") != paths.REGULAR:
+    if files.kind_of(target) != files.REGULAR or files.kind("/etc/adjtime") != files.REGULAR:
         posix.close(target)
         return
     mount_bind("/etc/adjtime", target)
@@ -314,7 +314,7 @@ def read(root, path, limit):
     """At most limit bytes of a file below root; of what is no regular file, none."""
     fd = namespaces.openat2(root, path, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_NOCTTY, namespaces.IN_ROOT)
     with open(fd, "rb", buffering=0) as file:
-        return file.read(limit) if paths.kind_of(fd) == paths.REGULAR else b""
+        return file.read(limit) if files.kind_of(fd) == files.REGULAR else b""
 
 
 def write_new(directory, name, data, mode):
@@ -326,7 +326,7 @@ def write_new(directory, name, data, mode):
         pass
     fd = posix.open(part, posix.O_CREAT | posix.O_EXCL | posix.O_WRONLY, mode, dir_fd=directory)
     try:
-        write(fd, data)
+        files.write_all(fd, data)
         posix.fchmod(fd, mode)
         posix.link(part, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
     finally:

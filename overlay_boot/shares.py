@@ -10,7 +10,7 @@ for single system calls: what Python imports in there would be the subhost's.
 """
 import posix
 
-from . import mountinfo, namespaces, paths, rootfs, state
+from . import files, namespaces, paths, proc, rootfs, state
 from .errors import Failure
 
 # In the state file: this, the mount's id, and MAJOR:MINOR DEVICE INODE OUTSIDE:INSIDE, or nothing once it is undone.
@@ -84,7 +84,7 @@ def mount(noted, root, outside, inside, *, read_only=False, attach=namespaces.mo
     try:
         # Private: what either side mounts below it is not for the other one.
         namespaces.mount_setattr(mounted, namespaces.RDONLY if read_only else 0, namespaces.PRIVATE)
-        target = mount_point(root, inside, paths.kind_of(mounted) == paths.DIRECTORY)
+        target = mount_point(root, inside, files.kind_of(mounted) == files.DIRECTORY)
         status = posix.fstat(mounted)
         noted.record(key, f"{device_of(outside)} {status.st_dev} {status.st_ino} {outside}:{paths.normal(inside)}")
         try:
@@ -104,7 +104,7 @@ def device_of(path):
     """The device of the file system, as mountinfo has it: that of an inode is another one in some."""
     fd = posix.open(path, posix.O_PATH)
     try:
-        return mountinfo.mounts()[namespaces.mount_of(fd)[0]].device
+        return proc.mounts()[namespaces.mount_of(fd)[0]].device
     except KeyError:                    # mounted above our root, chroot(2)
         return "-"
     finally:

@@ -16,9 +16,9 @@ deleted, and the shell's files with it.
 import _signal
 import posix
 
-from . import cgroup, paths
+from . import cgroup, paths, proc
 from . import state as states
-from .errors import Failure, step
+from .errors import Failure, doing
 from .network import DIRECTORY
 from .state import PATIENCE, has_ended, parent
 
@@ -158,7 +158,7 @@ class Subhost:
                 **{f"vlan:{link.get_attr('IFLA_IFNAME')}": str(link["index"]) for link in tagged}}
 
 
-@step("take over the subhost of the shell version")
+@doing("take over the subhost of the shell version")
 def take_over(config, state):
     """For a stop: the running one of the configuration, with what has to be removed in the state file; or None.
 
@@ -203,7 +203,7 @@ def file_below(name):
         return next(entry.inode() for entry in entries if entry.name == name)
 
 
-@step("end what the shell version has started")
+@doing("end what the shell version has started")
 def end(name, record):
     """End those processes on record that are left, the shell first, and remove the control group if it had made one.
 
@@ -315,7 +315,7 @@ def config_path(process, word):
     if not word.startswith("/"):
         here, directory = posix.readlink(f"/proc/{process}/cwd"), identity(f"/proc/{process}/cwd")
         with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
-            points = [paths.unescaped(line.split()[4]) for line in mounts]
+            points = [proc.unescaped(line.split()[4]) for line in mounts]
         places = [here, *(f"{point.rstrip('/')}{here}" for point in points)]
         word = paths.join(next((place for place in places if is_directory(place, directory)), here), word)
     try:

@@ -20,8 +20,8 @@ import posix
 import select
 import time
 
-from . import paths
-from .errors import Failure, step
+from . import paths, proc
+from .errors import Failure, doing
 from .namespaces import lock, locked_by
 
 DIRECTORY = "/run/overlay-boot"
@@ -52,7 +52,7 @@ class State:
         """Whether the file still is the one of that name: not cleared and made anew meanwhile."""
         return posix.fstat(self.fd).st_nlink > 0
 
-    @step("write the state file")
+    @doing("write the state file")
     def record(self, key, value):
         """Note a thing that is about to be made, or a fact for other commands."""
         posix.write(self.fd, paths.encode(f"{key} {value}\n"))
@@ -67,7 +67,7 @@ class State:
         """The process id of the keeper, 0 if the subhost is not running."""
         return locked_by(self.fd, KEEPER)
 
-    @step("make a mount point")
+    @doing("make a mount point")
     def make_mount_point(self):
         """A directory of this subhost's, to be mounted on in its own mount namespace."""
         path = f"{DIRECTORY}/{MOUNT_POINT}{self.name}"
@@ -122,7 +122,7 @@ def made(name):
             raise
 
 
-@step("take the name")
+@doing("take the name")
 def claim(name):
     """The state file for a boot, with COMMAND locked.
 
@@ -198,7 +198,7 @@ class Running:
 
     __slots__ = ("init", "init_fd", "keeper", "keeper_fd", "name", "records", "state")
 
-    @step("find the processes of the subhost")
+    @doing("find the processes of the subhost")
     def __init__(self, state):
         """Raises ProcessLookupError if it is not running (any more)."""
         self.state, self.name = state, state.name
@@ -226,8 +226,7 @@ class Running:
 
     def mounts(self):
         """{id: Mount} of all that its PID 1 can see."""
-        from . import mountinfo
-        return mountinfo.mounts(self.init)
+        return proc.mounts(self.init)
 
     def members(self):
         """The process ids of all that is in its control group; none once another command has cleared that."""

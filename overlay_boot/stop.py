@@ -3,8 +3,8 @@ import _signal
 import posix
 import time
 
-from . import REAPER_MARK, namespaces, paths
-from .errors import Failure, complain, reason, step
+from . import REAPER_MARK, environment, namespaces, paths
+from .errors import Failure, complain, doing, reason
 from .namespaces import lock, locked_by
 from .state import COMMAND, PATIENCE, STOP, Running, State, has_ended, is_killed, made, wait_for
 
@@ -105,7 +105,7 @@ def interrupt_boot(state):
     return interrupted
 
 
-@step("signal a process of the subhost")
+@doing("signal a process of the subhost")
 def send(pidfd, number):
     """pidfd_send_signal(2), to a process that may have ended by now."""
     try:
@@ -130,7 +130,7 @@ def stop_services(running):
         for word in reversed(words):
             command = [word, "stop"] if word[0] == "/" else ["service", word, "stop"]
             try:
-                said = processes.run_inside(running.init_fd, command, processes.environment_inside(), group, seconds)
+                said = processes.run_inside(running.init_fd, command, environment.inside(), group, seconds)
                 log.append(running.records["log"], (running.records["upper"],), said)
             except (Failure, OSError) as failure:
                 if has_ended(running.init_fd, 1):       # with the last service PID 1 ends

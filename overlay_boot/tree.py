@@ -6,7 +6,7 @@ reached by descriptors, through no symbolic link.
 import os
 import stat
 
-from . import namespaces, paths
+from . import files, namespaces, paths
 from .errors import Failure
 from .rootfs import DIRECTORY
 
@@ -101,7 +101,7 @@ class Tree:
         except OSError:
             return False
         try:
-            return paths.exists(paths.name(path), at)
+            return files.exists(paths.name(path), at)
         finally:
             os.close(at)
 

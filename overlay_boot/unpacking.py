@@ -8,8 +8,8 @@ import posix
 import time
 
 from . import archives as tar
-from . import interruption, namespaces, paths, processes
-from .errors import Failure, reason, write
+from . import files, interruption, namespaces, paths, processes
+from .errors import Failure, reason
 
 FORMATS = {b"\x1f\x8b": ["gzip", "-dcq"], b"\x28\xb5\x2f\xfd": ["zstd", "-dcq"]}     # by their first bytes
 NOBODY = (65534, 65534, ())
@@ -110,11 +110,11 @@ class Progress:
         # The decompressor reads from this very open file.
         part = posix.lseek(self.archive, 0, 1) * 100 // max(1, self.size)
         name = "".join(letter if letter.isprintable() else "?" for letter in self.name)
-        write(2, f"\r\033[Kunpacking {name}: {part} %")
+        files.write_all(2, f"\r\033[Kunpacking {name}: {part} %")
 
     def end(self):
         if self.told:
-            write(2, "\r\033[K")
+            files.write_all(2, "\r\033[K")
 
 
 def check_label(member, stream):
@@ -224,7 +224,7 @@ class Tree:
             self.make_link(member, name)
         elif member.kind == tar.CHARACTER_DEVICE and member.device == (0, 0):
             # A whiteout, as overlayfs makes one in UPPER: it hides what is below.  No device can be reached by it.
-            posix.mknod(name, paths.CHARACTER_DEVICE | member.mode, 0, dir_fd=self.directory)
+            posix.mknod(name, files.CHARACTER_DEVICE | member.mode, 0, dir_fd=self.directory)
             self.mark(member, name)
         else:
             raise Failure(f"it is {tar.NAMES.get(member.kind, 'of a type that a layer cannot have')}")
@@ -234,12 +234,12 @@ class Tree:
         try:
             if member.pieces is None:
                 for chunk in stream.chunks(member.length):
-                    write(fd, chunk)
+                    files.write_all(fd, chunk)
             else:
                 for offset, size in member.pieces:
                     posix.lseek(fd, offset, 0)
                     for chunk in stream.chunks(size):
-                        write(fd, chunk)
+                        files.write_all(fd, chunk)
                 posix.ftruncate(fd, member.length)
             attribute(fd, member, made_with=member.mode & ACCESS)
         finally:

@@ -7,7 +7,7 @@ import stat
 from . import BASELINE_MARK, namespaces, paths
 from .config import read
 from .errors import Failure
-from .listed import listed
+from .subhosts_conf import listed
 from .state import LOWER, noted
 
 

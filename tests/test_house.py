@@ -24,13 +24,14 @@ COSTLY = {"os", "re", "argparse", "subprocess", "logging", "typing", "dataclasse
 # Imports run downward only.
 LAYERS = [
     ["__init__", "namespaces", "paths"],
-    ["errors", "interruption", "table"],
-    ["config", "processes", "rootfs", "network", "cables", "cgroup", "state", "log", "hooks", "listed", "shellversion",
-     "mountinfo", "shares", "diskfile", "archives", "unpacking", "layers"],
+    ["files", "environment"],
+    ["errors", "interruption", "columns", "proc", "beneath"],
+    ["config", "processes", "rootfs", "network", "cables", "cgroup", "state", "log", "hooks", "subhosts_conf", "shellversion",
+     "shares", "diskfile", "archives", "unpacking", "layers"],
     ["packages", "tree"],
     ["accounts", "shipped", "records", "maintainer"],
     ["hibernation"],
-    ["check", "clearing", "listing", "inventory", "entry", "stop", "boot", "all"],
+    ["check", "clearing", "listing", "inventory", "entry", "stop", "boot", "side_by_side"],
     ["shell"],
     ["workshop"],
     ["baseline"],

@@ -162,9 +162,9 @@ def test_it_is_listed_entered_and_stopped(inherited, machine):
 
 def test_it_is_among_all(inherited):
     """For --all of overlay-boot it runs, for that of overlay-stop it is one to be stopped."""
-    from overlay_boot import all
+    from overlay_boot import side_by_side
     one = inherited()
-    assert one.conf in all.configs_running() and one.conf in all.configs()
+    assert one.conf in all.configs_running() and one.conf in side_by_side.configs()
 
 
 def test_on_a_terminal(inherited, terminal):

@@ -12,7 +12,7 @@ def command(arguments):
     options = parse_one_or_all(parser(), arguments)
     require_root()
     if options.all:
-        from ..all import boot_all
+        from ..side_by_side import boot_all
         return DONE if boot_all() else FAILED
     if options.check:
         from ..check import report

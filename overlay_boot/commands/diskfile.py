@@ -1,8 +1,7 @@
 """overlay-diskfile(8): for a value in a configuration: a path in a disk image, which is mounted for it."""
 import posix
 
-from .. import paths
-from ..errors import write
+from .. import environment, files, paths
 from . import require_root, run
 
 
@@ -14,12 +13,12 @@ def command(arguments):
         size, path = options.create
         create(path, size, options.fs or "ext4")
         return
-    action = paths.variable("ACTION")
+    action = environment.variable("ACTION")
     from .. import diskfile
     if options.diskfile and action in diskfile.ACTIONS:
         image = paths.join(posix.getcwd(), options.diskfile)
         diskfile.mount_for(options.path, image, options.index, action, read_only=options.read_only)
-    write(1, options.path + "\n")
+    files.write_all(1, options.path + "\n")
 
 
 def parser():

@@ -1,6 +1,6 @@
 """overlay-go(8): enter a running subhost."""
+from .. import files
 from ..entry import enter, find
-from ..errors import write
 from . import require_root, run
 
 
@@ -13,7 +13,7 @@ def command(arguments):
     if not arguments:
         from ..shellversion import all_running
         for one in all_running():
-            write(1, f"{one.name}\n")
+            files.write_all(1, f"{one.name}\n")
         return None
     name, *words = arguments
     return enter(find(name), words, user)

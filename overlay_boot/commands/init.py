@@ -1,6 +1,6 @@
 """overlay-init(8): the default INIT hook."""
+from .. import files
 from ..config import of_environment
-from ..errors import write
 from ..hooks import init
 from . import run
 
@@ -8,7 +8,7 @@ from . import run
 def command(arguments):
     if arguments in (["-h"], ["--help"]):
         parser().parse_args(arguments)
-    write(1, init(of_environment("overlay-init")))
+    files.write_all(1, init(of_environment("overlay-init")))
 
 
 def parser():

@@ -1,5 +1,6 @@
 """overlay-layers(8): list, check and remove the layers in the cache."""
-from ..errors import FAILED, write
+from .. import files
+from ..errors import FAILED
 from . import require_root, run
 
 
@@ -16,9 +17,9 @@ def command(arguments):
     rows = inventory.remove_unused() if options.remove_unused else inventory.layers()
     if options.json:
         import json
-        write(1, json.dumps(rows, indent=2) + "\n")
+        files.write_all(1, json.dumps(rows, indent=2) + "\n")
     else:
-        write(1, inventory.text(rows))
+        files.write_all(1, inventory.text(rows))
     return None
 
 
@@ -26,7 +27,7 @@ def report(checked):
     """Print how each layer was found; the exit status."""
     status = 0
     for digest, wrong in checked:
-        write(1, f"{digest}: {wrong or 'right'}\n")
+        files.write_all(1, f"{digest}: {wrong or 'right'}\n")
         status = FAILED if wrong else status
     return status
 

@@ -1,5 +1,5 @@
 """overlay-ls(8): list the subhosts."""
-from ..errors import write
+from .. import files
 from ..listing import subhosts, text
 from . import require_root, run
 
@@ -10,9 +10,9 @@ def command(arguments):
     rows = subhosts()
     if options and options.json:
         import json
-        write(1, json.dumps(rows, indent=2) + "\n")
+        files.write_all(1, json.dumps(rows, indent=2) + "\n")
     else:
-        write(1, text(rows))
+        files.write_all(1, text(rows))
 
 
 def parser():

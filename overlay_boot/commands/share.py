@@ -1,9 +1,9 @@
 """overlay-share(8): share a directory or a file of the host with a running subhost."""
 import posix
 
-from .. import shares
+from .. import files, shares
 from ..config import share_of
-from ..errors import Failure, write
+from ..errors import Failure
 from ..state import all_running
 from . import require_root, run
 
@@ -13,7 +13,7 @@ def command(arguments):
     require_root()
     if options.name is None:
         for one in all_running():
-            write(1, f"{one.state.name}\n")
+            files.write_all(1, f"{one.state.name}\n")
         return
     if "\n" in options.path:
         raise Failure("cannot share a path with a line feed in it")

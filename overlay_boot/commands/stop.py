@@ -12,7 +12,7 @@ def command(arguments):
     options = parse_one_or_all(parser(), arguments)
     require_root()
     if options.all:
-        from ..all import stop_all
+        from ..side_by_side import stop_all
         return DONE if stop_all() else FAILED
     return stop(Config(options.conf, "overlay-stop"))
 

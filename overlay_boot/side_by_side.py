@@ -5,9 +5,9 @@ import select
 import sys
 from errno import EBUSY
 
-from . import cgroup, interruption, namespaces, paths, processes, shellversion
+from . import cgroup, environment, interruption, namespaces, paths, processes, shellversion
 from .errors import Failure, complain
-from .listed import LIST, listed, real
+from .subhosts_conf import LIST, listed, real
 from .namespaces import locked_by
 from .state import STOP, names, noted, running
 
@@ -143,7 +143,7 @@ class Child:
             posix.close(null)
 
     def spawn(self, program, standard, group):
-        return namespaces.spawn([program], [program, self.path], paths.environment(), standard=standard, cgroup=group)
+        return namespaces.spawn([program], [program, self.path], environment.variables(), standard=standard, cgroup=group)
 
     def ended(self):
         """(its configuration file, its exit status, the lines that it has said)."""

@@ -1,0 +1,81 @@
+"""What stands in a directory that may be hostile: a subhost's UPPER and LIVE, a layer that is being made.
+
+Everything is reached from a descriptor of that directory, by openat2(2), through no symbolic link that leads out of it.
+Each function takes, as links, what symbolic links mean:
+
+    INSIDE   They lead to where they lead for the subhost, whose root the directory is.
+    REFUSED  There must be none.
+
+Nothing is opened to be used before it is known for what it is.
+"""
+import posix
+
+from . import files, namespaces
+from .files import Fd
+
+INSIDE, REFUSED = namespaces.IN_ROOT, namespaces.NO_SYMLINKS
+ANYTHING = posix.O_RDONLY | posix.O_NONBLOCK | posix.O_NOCTTY      # neither waits for anybody nor takes a terminal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Path = str | bytes
+
+
+def opened(root: int, path: "Path", flags: int, links: int, mode: int = 0) -> Fd:
+    """openat2(2): a descriptor of path below root.  Raises OSError."""
+    return Fd(namespaces.openat2(root, path, flags, links, mode))
+
+
+def directory(root: int, path: "Path", links: int, *, make: int | None = None) -> Fd:
+    """Return a descriptor, a place to start from, of the directory path below root.
+
+    With make, the mode, what is missing of it is made.  Raises OSError if it, or
+    what should be above it, is no directory.
+    """
+    try:
+        return opened(root, path or ".", files.PLACE, links)
+    except FileNotFoundError:
+        if make is None:
+            raise
+    slash = b"/" if isinstance(path, bytes) else "/"
+    parts = [part for part in path.split(slash) if part]        # type: ignore[arg-type]
+    at = opened(root, ".", files.PLACE, links)
+    for number, part in enumerate(parts, 1):
+        with at:
+            try:
+                posix.mkdir(part, make, dir_fd=at)
+            except FileExistsError:
+                pass
+            at = opened(root, slash.join(parts[:number]), files.PLACE, links)     # type: ignore[arg-type]
+    return at
+
+
+def exists(root: int, path: "Path", links: int) -> bool:
+    """Tell whether path leads to anything below root."""
+    try:
+        with opened(root, path, posix.O_PATH, links):
+            return True
+    except OSError:
+        return False
+
+
+def read(root: int, path: "Path", limit: int, links: int) -> bytes:
+    """Return at most limit bytes of a file below root, none of what is no regular file.  Raises OSError."""
+    with opened(root, path, ANYTHING, links) as fd:
+        return posix.read(fd, limit) if files.kind_of(fd) == files.REGULAR else b""
+
+
+def write_new(at: int, name: str, data: str | bytes, mode: int) -> None:
+    """Write a file in the directory of a descriptor, all of it or nothing.  Raises FileExistsError if there is one."""
+    part = f".{name}.overlay-boot"
+    try:
+        posix.unlink(part, dir_fd=at)               # of a boot that was killed
+    except FileNotFoundError:
+        pass
+    with files.opened(part, posix.O_CREAT | posix.O_EXCL | posix.O_WRONLY, mode, directory=at) as fd:
+        try:
+            files.write_all(fd, data)
+            posix.fchmod(fd, mode)
+            posix.link(part, name, src_dir_fd=at, dst_dir_fd=at, follow_symlinks=False)
+        finally:
+            posix.unlink(part, dir_fd=at)

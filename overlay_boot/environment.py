@@ -1,0 +1,26 @@
+"""The environment of this process, and what of it others get."""
+import posix
+
+from . import PATH, PROGRAMS, paths
+
+
+def variables() -> dict[str, str]:
+    """Return all variables."""
+    return {paths.decode(name): paths.decode(value) for name, value in posix.environ.items()}
+
+
+def variable(name: str) -> str | None:
+    """Return the value of a variable, None if it is not set or empty."""
+    return paths.decode(posix.environ.get(paths.encode(name), b"")) or None
+
+
+def for_commands(values: dict[str, str]) -> dict[str, str]:
+    """Return the environment of a command that a configuration names: the caller's, values, and our programs in PATH."""
+    path = variable("PATH") or PATH
+    return {**variables(), "PATH": f"{path}:{PATH}:{PROGRAMS}", **values}
+
+
+def inside() -> dict[str, str]:
+    """Return all of the environment that enters a subhost."""
+    return {"PATH": PATH, "TERM": variable("TERM") or "linux", "LANG": variable("LANG") or "C.UTF-8",
+            "container": "overlay-boot"}

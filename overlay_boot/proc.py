@@ -1,0 +1,157 @@
+"""Facts of processes, as /proc tells them: proc(5).
+
+Each function takes the number of a process, or "self".  A number may be another process's by now: who must be sure has a
+descriptor of the process, pidfd_open(2), and asks after the fact whether that has ended.
+"""
+import _signal
+import posix
+
+from . import files, paths
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
+    Process = int | Literal["self"]
+
+PF_EXITING = 4              # linux/sched.h, in the flags of stat
+DELETED = " (deleted)"      # what the kernel appends to the path of a program that has been replaced
+LONGEST = 1 << 16           # bytes of a file in /proc that are read
+
+
+class Stat:
+    """Some of the fields of /proc/PID/stat, by the numbers that proc(5) gives them."""
+
+    __slots__ = ("flags", "parent", "pending", "session", "start", "terminal")
+
+    def __init__(self, text: bytes) -> None:
+        fields = [b"", b"", b"", *text.rpartition(b")")[2].split()]     # a name may have blanks in it
+        self.parent = int(fields[4])
+        self.session = int(fields[6])
+        self.terminal = int(fields[7])
+        self.flags = int(fields[9])
+        self.start = int(fields[22])        # in clock ticks since the machine was started
+        self.pending = int(fields[31])
+
+
+def read(process: "Process", file: str) -> bytes:
+    """Return the content of a file of a process.  Raises OSError if the process has ended."""
+    with files.opened(f"/proc/{process}/{file}", posix.O_RDONLY) as fd:
+        return posix.read(fd, LONGEST)
+
+
+def stat(process: "Process") -> Stat:
+    """Return what stat(5) of a process says.  Raises OSError if the process has ended."""
+    text = read(process, "stat")
+    if b")" not in text:
+        raise ProcessLookupError
+    return Stat(text)
+
+
+def parent(process: int) -> int:
+    """Return the number of the parent, 0 if the process has ended."""
+    try:
+        return stat(process).parent
+    except OSError:
+        return 0
+
+
+def is_killed(process: int) -> bool:
+    """Tell whether a process is gone, or about to be: on a busy machine a SIGKILL takes its time."""
+    try:
+        found = stat(process)
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return bool(found.flags & PF_EXITING or found.pending & 1 << _signal.SIGKILL - 1)
+
+
+def leads_terminal(process: int) -> bool:
+    """Tell whether a process is the leader of a session that has a controlling terminal."""
+    try:
+        found = stat(process)
+    except OSError:
+        return False
+    return found.session == process and found.terminal != 0
+
+
+def name(process: int) -> str:
+    """Return what a process calls itself.  Raises OSError if it has ended."""
+    return read(process, "comm").decode("ascii", "replace").strip()
+
+
+def program(process: int) -> str:
+    """Return the name of the program that a process executes, "" if it has ended."""
+    try:
+        return paths.name(posix.readlink(f"/proc/{process}/exe").removesuffix(DELETED))
+    except OSError:
+        return ""
+
+
+def arguments(process: int) -> list[str]:
+    """Return the words of the command line.  Raises OSError if the process has ended."""
+    return paths.decode(read(process, "cmdline")).split("\0")[:-1]
+
+
+def status(process: int, field: str) -> list[str]:
+    """Return the words of a field of status.  Raises OSError if the process has ended."""
+    return paths.decode(read(process, "status")).partition(f"\n{field}:")[2].partition("\n")[0].split()
+
+
+def blocks(process: int, signal: int) -> bool:
+    """Tell whether a process has a signal blocked.  Raises OSError if it has ended."""
+    mask = status(process, "SigBlk")
+    return bool(mask and int(mask[0], 16) & 1 << signal - 1)
+
+
+def control_group(process: "Process") -> str:
+    """Return the control group of version 2, relative to the root that we see; "" if it is that, or there is none."""
+    lines = paths.decode(read(process, "cgroup")).split("\n")
+    return next((line[4:] for line in lines if line.startswith("0::/")), "")
+
+
+def namespace(process: "Process", kind: str) -> tuple[int, int]:
+    """Return the identity of a namespace of a process.  Raises OSError if it has ended."""
+    return files.identity(f"/proc/{process}/ns/{kind}")
+
+
+def memory(process: int) -> int:
+    """Return the bytes of memory of a process, its share of what is shared; 0 if the kernel does not say."""
+    try:
+        text = read(process, "smaps_rollup")
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) << 10 for line in text.splitlines() if line.startswith(b"Pss:"))
+
+
+def processes() -> list[int]:
+    """Return the numbers of all processes that are to be seen."""
+    return [int(entry) for entry in posix.listdir("/proc") if entry.isdigit()]
+
+
+class Mount:
+    """A mount: where it is below the root of the process, its own options; kind, device and source of the file system."""
+
+    __slots__ = ("device", "kind", "options", "place", "source")
+
+    def __init__(self, words: list[str]) -> None:
+        self.device = words[2]
+        self.place = unescaped(words[4])
+        self.options = words[5].split(",")
+        self.kind, self.source = words[words.index("-", 6) + 1:][:2]
+
+
+def unescaped(path: str) -> str:
+    """Return a path of mountinfo as it is."""
+    return path.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+
+
+def mounts(process: "Process" = "self") -> dict[int, Mount]:
+    """Return {id: Mount} of all mounts that a process can see, in the order in which they were made."""
+    return mounts_in(posix.open(f"/proc/{process}/mountinfo", posix.O_RDONLY | posix.O_CLOEXEC))
+
+
+def mounts_in(mountinfo: int) -> dict[int, Mount]:
+    """Return {id: Mount} of a mountinfo that is open.  The descriptor is closed."""
+    with files.Fd(mountinfo) as fd:
+        lines = paths.decode(files.read_all(fd)).splitlines()
+    split = (line.split(" ") for line in lines)
+    return {int(words[0]): Mount(words) for words in split}
