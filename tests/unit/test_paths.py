@@ -5,6 +5,8 @@ import stat
 import pytest
 
 paths = pytest.importorskip("overlay_boot.paths")
+environment = pytest.importorskip("overlay_boot.environment")
+files = pytest.importorskip("overlay_boot.files")
 
 ABSOLUTE = ["/a", "/a/b", "/a/b.conf", "/a b/c\n", "/a/" + os.fsdecode(b"\xff"), "/\u20ac/x", "/..", "/a/../b"]
 
@@ -37,7 +39,7 @@ def test_kind(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     os.symlink("nowhere", tmp_path / "dangling")
     os.symlink("fifo", tmp_path / "link")
-    assert [paths.kind(str(tmp_path / name)) for name in (".", "fifo", "link", "dangling", "none", "a\0b")] == [
+    assert [files.kind(str(tmp_path / name)) for name in (".", "fifo", "link", "dangling", "none", "a\0b")] == [
         stat.S_IFDIR, stat.S_IFIFO, stat.S_IFIFO, 0, 0, 0]
 
 
@@ -47,6 +49,6 @@ def test_bytes_round_trip(text):
 
 
 def test_environment(monkeypatch):
-    assert paths.variable("NO_SUCH_VARIABLE_AT_ALL") is None
-    for name, value in paths.environment().items():
+    assert environment.variable("NO_SUCH_VARIABLE_AT_ALL") is None
+    for name, value in environment.variables().items():
         assert name and isinstance(value, str)
