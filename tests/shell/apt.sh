@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# For tests/install, demo and run: installs what is missing.
+# For the commands in tests, and what they run in roots: installs what is missing.
 
 [ "$(id -u)" = 0 ] || { echo "$0: must be run as root" >&2; exit 1; }
 # Debian's own tools, whatever else the caller has in front of them.
@@ -27,7 +27,7 @@ missing() {
 # apt ARGUMENT...: apt-get without questions, and without starting a daemon that it installs. New package lists are
 # fetched only where it fails with those that are there.
 apt() (
-	exec 9<tests/apt.sh
+	exec 9<tests/shell/apt.sh
 	flock 9
 	policy=/usr/sbin/policy-rc.d
 	if [ ! -e $policy ]; then

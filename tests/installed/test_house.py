@@ -8,10 +8,9 @@ import shutil
 
 import pytest
 from conftest import cannot_run
-from machine import BASELINE, BOOT, DISKFILE, GO, LS, MODULES, PROGRAMS, SHARE, STOP, run
+from machine import BASELINE, BOOT, DISKFILE, GO, LS, MODULES, PROGRAMS, SHARE, STOP, TREE, run
 from machine import LAYERS as LAYERS_COMMAND
 
-TREE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SOURCES = {os.path.relpath(path, f"{TREE}/overlay_boot").removesuffix(".py"): path
            for path in glob.glob(f"{TREE}/overlay_boot/**/*.py", recursive=True)}
 COMMANDS = {"overlay-baseline": BASELINE, "overlay-boot": BOOT, "overlay-diskfile": DISKFILE, "overlay-go": GO,

@@ -14,18 +14,17 @@ import socket
 import struct
 
 import pytest
-from machine import BOOT, LS, PATIENCE, STATES, STOP, is_alive, kill, new_name, one_line, read, run, start, wait_for
+from machine import BOOT, LS, PATIENCE, STATES, STOP, TREE, is_alive, kill, new_name, one_line, read, run, start, wait_for
 from network import Host, Monitor, addresses, can_make_vlans, done, is_up, links, pings
 
 VM = os.environ.get("OVERLAY_BOOT_VM")
-TREE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PACKAGES = os.environ.get("OVERLAY_BOOT_VM_PACKAGES") or f"{TREE}/build/deb"
 IN_VM = """
 apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install \\
     /share/*.deb python3-pytest ifupdown iproute2 iputils-ping nftables procps >/tmp/apt.log 2>&1 || { cat /tmp/apt.log; exit 1; }
-cp -r /share/tests /share/conf-examples /root
+cp -r /share/tests /share/conf-examples /share/pyproject.toml /root
 PYTHONPATH=/usr/lib/overlay-boot exec python3 -P -m pytest -p no:cacheprovider -v --tb=short -k vlan \\
-    /root/tests/test_vlan.py /root/tests/test_cables.py
+    /root/tests/installed/test_vlan.py /root/tests/installed/test_cables.py
 """
 SLOW = 1500     # seconds, for a machine on emulation
 
@@ -48,6 +47,7 @@ def test_in_a_machine_that_has_vlans(directory):
     share = f"{directory}/share"
     shutil.copytree(f"{TREE}/tests", f"{share}/tests", ignore=shutil.ignore_patterns("__pycache__", "unit"))
     shutil.copytree(f"{TREE}/conf-examples", f"{share}/conf-examples")
+    shutil.copy(f"{TREE}/pyproject.toml", share)
     shutil.copy(packages[0], share)
     ended = run(*shlex.split(VM), "--timeout", str(SLOW), "--share", share, "--", IN_VM, seconds=SLOW + PATIENCE, cwd=TREE)
     print(ended.stdout, ended.stderr)

@@ -21,6 +21,7 @@ import time
 
 BOOT, GO, LS, STOP = (f"/usr/sbin/overlay-{command}" for command in ("boot", "go", "ls", "stop"))
 BASELINE, DISKFILE, LAYERS, SHARE = (f"/usr/sbin/overlay-{command}" for command in ("baseline", "diskfile", "layers", "share"))
+TREE = os.path.abspath(f"{os.path.dirname(__file__)}/../..")
 PROGRAMS = "/usr/libexec/overlay-boot"
 MODULES = "/usr/lib/overlay-boot"
 STATES, NETNS, LOGS = "/run/overlay-boot", "/run/netns", "/var/log/overlay-boot"

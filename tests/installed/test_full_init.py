@@ -5,10 +5,10 @@ import shutil
 
 import pytest
 from conftest import cannot_run
-from machine import is_alive, read, run, wait_for, write
+from machine import TREE, is_alive, read, run, wait_for, write
 from network import files_of
 
-EXAMPLES = f"{os.path.dirname(os.path.dirname(os.path.abspath(__file__)))}/conf-examples"
+EXAMPLES = f"{TREE}/conf-examples"
 SUITE = "bookworm"
 SLOW = 60       # seconds, for an init system
 UNIT = "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\nExecStop=/usr/bin/touch /was-stopped\n"

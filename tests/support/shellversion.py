@@ -3,10 +3,10 @@ import glob
 import os
 import shutil
 
-from machine import run
+from machine import TREE, run
 
 VERSION = "1.6.4-1"
-CACHE = f"{os.path.dirname(os.path.dirname(os.path.abspath(__file__)))}/build/shellversion"
+CACHE = f"{TREE}/build/shellversion"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 

@@ -12,9 +12,8 @@ import shutil
 
 import pytest
 from conftest import cannot_run
-from machine import PATIENCE, run
+from machine import PATIENCE, TREE, run
 
-TREE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 RUNNERS = {"systemd": "OVERLAY_BOOT_VM", "sysvinit": "OVERLAY_BOOT_VM_SYSVINIT"}
 INSTALLED = [path for path in run("dpkg", "-L", "overlay-boot").stdout.splitlines() if "/subhosts" in path]
 PACKAGES = os.environ.get("OVERLAY_BOOT_VM_PACKAGES") or f"{TREE}/build/deb"
@@ -45,7 +44,7 @@ def test_with_the_machine(directory, system):
     if not runner or not packages:
         missing = f"there is no package in {PACKAGES}" if runner else f"{RUNNERS[system]} is not set"
         pytest.skip(f"not run: {missing}")
-    share = shutil.copytree(f"{TREE}/tests/init", f"{directory}/share")
+    share = shutil.copytree(f"{TREE}/tests/shell/init", f"{directory}/share")
     shutil.copy(packages[0], share)
     for phase in ("first", "rebooted"):
         ended = run(*shlex.split(runner), "--timeout", str(SLOW), "--share", share, "--cold", "--disk", f"{directory}/disk",

@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# For tests/machines and CI, after tests/apt.sh.
+# For tests/machines and CI, after tests/shell/apt.sh.
 
 # runner SUITE INIT: the command that runs another one in a machine of Debian with this init system, which ../shared/vm
 # makes; nothing where that is not there

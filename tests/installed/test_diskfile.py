@@ -14,6 +14,7 @@ from machine import (
     LOGS,
     PREFIX,
     STOP,
+    TREE,
     descendants,
     is_alive,
     kill,
@@ -32,7 +33,7 @@ MAKERS = {"ext4": ["mkfs.ext4", "-qF"], "xfs": ["mkfs.xfs", "-q"], "btrfs": ["mk
 PACKERS = {"squashfs": ["mksquashfs", "{tree}", "{image}", "-quiet", "-no-progress"], "erofs": ["mkfs.erofs", "--quiet", "{image}", "{tree}"]}
 LARGE = {"ext4": "16M", "xfs": "300M", "btrfs": "128M"}
 SECTOR = 512
-EXAMPLES = f"{os.path.dirname(os.path.dirname(os.path.abspath(__file__)))}/conf-examples"
+EXAMPLES = f"{TREE}/conf-examples"
 
 
 def needs(program):

@@ -12,9 +12,8 @@ import time
 
 import pytest
 from conftest import cannot_run
-from machine import BASELINE, one_line, read, run, start, wait_for, write
+from machine import BASELINE, TREE, one_line, read, run, start, wait_for, write
 
-TREE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CACHE, WEEK = "/var/cache/overlay-boot-suites", 7 * 24 * 3600      # roots that take minutes to make
 INCLUDED = "apt,apt-utils,ca-certificates,cron,dbus,openssh-server,rsyslog,sudo,ifupdown"
 SECRET = "the-secret-of-the-host"

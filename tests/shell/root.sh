@@ -105,7 +105,7 @@ built() {
 	if [ "$stamp" != "$(cat "build/suites/$1/stamp" 2>/dev/null)" ]; then
 		rm -rf "build/suites/$1"
 		echo "building for $1"
-		inside build "$1" 'sh tests/from-source /home/builder /out'
+		inside build "$1" 'sh tests/shell/from-source /home/builder /out'
 		echo "$stamp" >"build/suites/$1/stamp"
 	fi
 }

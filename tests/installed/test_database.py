@@ -10,6 +10,7 @@ from conftest import cannot_run
 from machine import (
     BASELINE,
     GO,
+    TREE,
     descendants,
     is_alive,
     kill,
@@ -23,7 +24,7 @@ from machine import (
 )
 from network import files_of
 
-EXAMPLES = f"{os.path.dirname(os.path.dirname(os.path.abspath(__file__)))}/conf-examples"
+EXAMPLES = f"{TREE}/conf-examples"
 SLOW = 60           # seconds, for a start of the database with initdb(1), or a recovery
 
 # Each transaction inserts so many rows, one by one; every third is rolled back. What has ended is told at once.
