@@ -16,8 +16,6 @@ from network import Host
 SUBREAPER = 36      # PR_SET_CHILD_SUBREAPER, prctl(2)
 LONGEST = 300       # seconds, for one test
 
-shared.use_modules()
-
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "deadline(seconds): how long the test may take")

@@ -15,7 +15,6 @@ import socket
 import stat
 import struct
 import subprocess
-import sys
 import termios
 import time
 
@@ -46,16 +45,6 @@ def new_name():
     global _names
     _names += 1
     return f"{PREFIX}{base36(_names)}"
-
-
-def use_modules():
-    """Make overlay_boot importable: as built (PYTHONPATH, or here in a package build), else as installed."""
-    try:
-        import overlay_boot.namespaces      # noqa: F401
-    except ImportError:
-        for module in [name for name in sys.modules if name.partition(".")[0] == "overlay_boot"]:
-            del sys.modules[module]
-        sys.path.insert(0, MODULES)
 
 
 def wait_for(condition, seconds=PATIENCE, what=""):
