@@ -422,15 +422,6 @@ def end_all(before):
         pass
 
 
-def is_fifo_opened(path):
-    """Whether somebody has a FIFO open for reading."""
-    try:
-        os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
-    except OSError:
-        return False
-    return True
-
-
 def kind(path):
     """The file type of a path itself, as in inode(7)."""
     return stat.S_IFMT(os.lstat(path).st_mode)
