@@ -1,52 +1,39 @@
 # cython: language_level=3, binding=False, auto_pickle=False
 """The keeper: the parent of a subhost's PID 1, on the host.
 
-    keeper NAME BOOT BOUND STATE MOUNTS NETWORK CGROUP LIVE LOG REPORT NOTIFY CLEAR HOSTNAME COMMAND...
+    keeper NAME
 
-It holds the keeper's lock on the state file STATE for as long as it lives,
-makes the new namespaces, confines PID 1 in LIVE and executes COMMAND as PID 1,
-with the environment that it has got itself.  Then it passes on what the
-subhost prints to LOG, and when PID 1 has ended, executes CLEAR NAME, which
-removes what the boot made on the host.
+A boot hands over to it, on standard input, what protocol.pxd defines.  The
+keeper holds the keeper's lock on the state file for as long as it lives, makes
+the new namespaces, confines PID 1 in the root directory and executes the
+command as PID 1, with the environment that it has got itself.  Then it passes
+on what the subhost prints to the log.  When PID 1 has ended it executes
+CLEAR NAME STATUS, which removes what the boot made on the host.
 
-BOOT is the process id of the boot that it belongs to, 0 when it is that
-process itself (--foreground).  Unless BOUND is 0 it lives and dies with that,
-and not only until PID 1 has been executed.  MOUNTS, NETWORK, CGROUP, LIVE, LOG
-and REPORT are descriptors.  LIVE is -1 if MOUNTS are of a subhost that
-hibernates, and have its root already.  On REPORT goes "+" once PID 1 has been
-executed, else the reason why not.  NOTIFY is a socket as in sd_notify(3), or empty.
+NOTIFY is a socket as in sd_notify(3), or empty.
 """
 from linux cimport *
-
-cdef extern from "<stdlib.h>" nogil:
-    int atoi(const char *text)
+from protocol cimport *
 
 cdef extern from *:
     """
-    /* the bytes of the state file that are locked: overlay_boot/state.py */
-    #define COMMAND_BYTE 0
-    #define KEEPER_BYTE 1
-    #define STOP_BYTE 2
-    #define REAPER "/.reaper"
     static const char EXECUTE[] = "PID 1 of the subhost: cannot execute ";
     """
-    const char *REAPER
     const char *EXECUTE
-    enum: COMMAND_BYTE, KEEPER_BYTE, STOP_BYTE
 
 cdef enum:
     CHUNK = 4096
     LINE = 512
 
 
-cdef struct Plan:
-    int boot, state, mounts, network, cgroup, live, log, report
-    bint bound, running
+cdef struct Subhost:
+    handover_t handed
+    char *name
     char *notify
     char *clear
-    char *name
     char *hostname
-    char **command
+    char *command[MOST_WORDS + 1]
+    bint running
 
 
 cdef struct Failure:
@@ -132,41 +119,41 @@ cdef void ready(const char *path) noexcept nogil:
 # PID 1, from its first instruction to the execution of COMMAND: nothing of the
 # subhost is executed in between.
 
-cdef int mount_proc(int live) noexcept nogil:
-    """A proc of the new PID namespace on proc in LIVE, through no symbolic link."""
+cdef int mount_proc(int root) noexcept nogil:
+    """Mount a proc of the new PID namespace on proc in the root, through no symbolic link."""
     cdef int filesystem = <int>syscall(SYS_fsopen, b"proc", FSOPEN_CLOEXEC)
     cdef int target, made
     if filesystem < 0 or syscall(SYS_fsconfig, filesystem, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0:
         return -1
     made = <int>syscall(SYS_fsmount, filesystem, FSMOUNT_CLOEXEC,
                         MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
-    target = openat(live, b"proc", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+    target = openat(root, b"proc", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
     if made < 0 or target < 0:
         return -1
     return <int>syscall(SYS_move_mount, made, b"", target, b"",
                         MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
 
 
-cdef int leave_host_root(int live) noexcept nogil:
+cdef int leave_host_root(int root) noexcept nogil:
     """pivot_root(2) in the way of its manual page: no directory is needed for the old root."""
-    if fchdir(live) < 0 or syscall(SYS_pivot_root, b".", b".") < 0:
+    if fchdir(root) < 0 or syscall(SYS_pivot_root, b".", b".") < 0:
         return -1
     if c_umount2(b".", MNT_DETACH) < 0:
         return -1
     return chdir(b"/")
 
 
-cdef const char *make_root(int live) noexcept nogil:
-    """Give PID 1 its root, with a /proc of its own; returns only what failed, with errno set."""
-    cdef int root = live
-    if live < 0:
-        root = open(b"/", O_PATH | O_DIRECTORY | O_CLOEXEC)
+cdef const char *make_root(int root) noexcept nogil:
+    """Give PID 1 its root, with a /proc of its own.  Returns only what failed, with errno set."""
+    cdef int own = root
+    if root < 0:
+        own = open(b"/", O_PATH | O_DIRECTORY | O_CLOEXEC)
         # What these show, the PID namespace and the control group of the processes before, is gone.
         c_umount2(b"/proc", MNT_DETACH | UMOUNT_NOFOLLOW)
         c_umount2(b"/sys/fs/cgroup", MNT_DETACH | UMOUNT_NOFOLLOW)
-    if mount_proc(root) < 0:
+    if mount_proc(own) < 0:
         return b"cannot mount proc on LIVE/proc"
-    if live >= 0 and leave_host_root(live) < 0:
+    if root >= 0 and leave_host_root(root) < 0:
         return b"cannot make LIVE the root"
     return NULL
 
@@ -192,7 +179,7 @@ cdef void default_signals(bint blocked) noexcept nogil:
     sigprocmask(SIG_SETMASK, &none, NULL)
 
 
-cdef const char *become(Plan *plan, int go, int console, int failed) noexcept nogil:
+cdef const char *become(Subhost *subhost, int go, int console, int failed) noexcept nogil:
     """Everything between clone and execve; returns only what failed, with errno set."""
     cdef Failure about                  # to be told that execve comes next: nothing has failed
     cdef const char *wrong
@@ -201,15 +188,15 @@ cdef const char *become(Plan *plan, int go, int console, int failed) noexcept no
     prctl(PR_SET_PDEATHSIG, SIGKILL)
     if read(go, &byte, 1) != 1:         # the keeper was killed before the line above
         _exit(1)
-    if c_setns(plan.mounts, CLONE_NEWNS) < 0:
+    if c_setns(subhost.handed.mounts, CLONE_NEWNS) < 0:
         return b"cannot enter the mount namespace"
-    if c_setns(plan.network, CLONE_NEWNET) < 0:
+    if c_setns(subhost.handed.network, CLONE_NEWNET) < 0:
         return b"cannot enter the network namespace"
     if c_unshare(CLONE_NEWCGROUP) < 0:    # here: its root is the control group that we are in
         return b"cannot make a cgroup namespace"
-    if sethostname(plan.hostname, strlen(plan.hostname)) < 0:
+    if sethostname(subhost.hostname, strlen(subhost.hostname)) < 0:
         return b"cannot set the host name"
-    wrong = make_root(plan.live)
+    wrong = make_root(subhost.handed.root)
     if wrong != NULL:
         return wrong
     setsid()
@@ -218,28 +205,28 @@ cdef const char *become(Plan *plan, int go, int console, int failed) noexcept no
     dup2(console, 1)
     dup2(console, 2)
     write(failed, &about, sizeof(about))
-    default_signals(strcmp(plan.command[0], REAPER) == 0)
+    default_signals(strcmp(subhost.command[0], REAPER) == 0)
     syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC)
-    execve(plan.command[0], plan.command, environ)
+    execve(subhost.command[0], subhost.command, environ)
     return EXECUTE
 
 
-cdef pid_t clone_init(Plan *plan, int console, int *go, int *failed) noexcept nogil:
+cdef pid_t clone_init(Subhost *subhost, int console, int *go, int *failed) noexcept nogil:
     cdef clone_args how
     cdef Failure failure
     cdef pid_t child
     memset(&how, 0, sizeof(how))
     how.flags = CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWTIME | CLONE_INTO_CGROUP
     how.exit_signal = SIGCHLD
-    how.cgroup = plan.cgroup
+    how.cgroup = subhost.handed.group
     child = <pid_t>syscall(SYS_clone3, &how, sizeof(how))
     if child == 0:
         close(go[1])
-        failure.what = become(plan, go[0], console, failed[1])
+        failure.what = become(subhost, go[0], console, failed[1])
         failure.error = errno
         failure.which = b""
         if failure.what == EXECUTE:
-            failure.which = plan.command[0]
+            failure.which = subhost.command[0]
         write(failed[1], &failure, sizeof(failure))
         _exit(1)
     return child
@@ -248,13 +235,14 @@ cdef pid_t clone_init(Plan *plan, int console, int *go, int *failed) noexcept no
 cdef ssize_t record(int state, pid_t child) noexcept nogil:
     cdef char line[LINE]
     line[0] = 0
-    put(line, b"init ")
+    put(line, INIT_KEY)
+    put(line, b" ")
     put_number(line, child)
     put(line, b"\n")
     return write(state, line, strlen(line))
 
 
-cdef pid_t start(Plan *plan, int console) noexcept nogil:
+cdef pid_t start(Subhost *subhost, int console) noexcept nogil:
     """Have PID 1 executed; its process id, or 0 when the reason is told."""
     cdef int go[2]
     cdef int failed[2]
@@ -262,11 +250,11 @@ cdef pid_t start(Plan *plan, int console) noexcept nogil:
     cdef ssize_t size
     cdef pid_t child
     if pipe2(go, O_CLOEXEC) < 0 or pipe2(failed, O_CLOEXEC) < 0:
-        tell(plan.report, b"cannot make a pipe", b"", errno)
+        tell(subhost.handed.report, b"cannot make a pipe", b"", errno)
         return 0
-    child = clone_init(plan, console, go, failed)
+    child = clone_init(subhost, console, go, failed)
     if child < 0:
-        tell(plan.report, b"cannot make namespaces and PID 1", b"", errno)
+        tell(subhost.handed.report, b"cannot make namespaces and PID 1", b"", errno)
         return 0
     close(go[0])
     close(failed[1])
@@ -279,16 +267,16 @@ cdef pid_t start(Plan *plan, int console) noexcept nogil:
         if size == 0:                   # closed by execve
             close(failed[0])
             # Only now: nobody shall enter before PID 1 is confined.
-            if record(plan.state, child) > 0:
+            if record(subhost.handed.state, child) > 0:
                 return child
-            tell(plan.report, b"cannot write the state file", b"", errno)
+            tell(subhost.handed.report, b"cannot write the state file", b"", errno)
             kill(child, SIGKILL)
             waitpid(child, NULL, 0)
             return 0
     if size > 0:
-        tell(plan.report, failure.what, failure.which, failure.error)
+        tell(subhost.handed.report, failure.what, failure.which, failure.error)
     else:
-        tell(plan.report, b"PID 1 was killed before it was executed", b"", 0)
+        tell(subhost.handed.report, b"PID 1 was killed before it was executed", b"", 0)
     kill(child, SIGKILL)
     waitpid(child, NULL, 0)
     return 0
@@ -303,7 +291,7 @@ cdef ssize_t pass_on(int console, int log) noexcept nogil:
     return size
 
 
-cdef int watch(Plan *plan, pid_t child, int signals, int console) noexcept nogil:
+cdef int watch(Subhost *subhost, pid_t child, int signals, int console) noexcept nogil:
     """Until PID 1 ends: its output, and requests for an orderly end.  Returns its wait status."""
     cdef signalfd_siginfo caught
     cdef pollfd awaited[2]
@@ -314,38 +302,38 @@ cdef int watch(Plan *plan, pid_t child, int signals, int console) noexcept nogil
     while waitpid(child, &status, WNOHANG) == 0:
         awaited[1].revents = 0
         poll(awaited, 2, -1)
-        if awaited[1].revents and pass_on(console, plan.log) == 0:
+        if awaited[1].revents and pass_on(console, subhost.handed.log) == 0:
             awaited[1].fd = -1          # the subhost has closed it, all of it
         while read(signals, &caught, sizeof(caught)) > 0:
             if caught.ssi_signo == SIGTERM or caught.ssi_signo == SIGINT:
                 kill(child, SIGTERM)
-    while pass_on(console, plan.log) > 0:
+    while pass_on(console, subhost.handed.log) > 0:
         pass
     return status
 
 
-cdef void let_go(Plan *plan) noexcept nogil:
+cdef void let_go(Subhost *subhost) noexcept nogil:
     """PID 1 has been executed: what only the boot needed goes, and the boot is told."""
     cdef int null
-    close(plan.network)
-    close(plan.cgroup)
-    close(plan.live)
-    lock(plan.state, F_SETLK, F_UNLCK, COMMAND_BYTE)
-    ready(plan.notify)
-    if not plan.boot:
+    close(subhost.handed.network)
+    close(subhost.handed.group)
+    close(subhost.handed.root)
+    lock(subhost.handed.state, F_SETLK, F_UNLCK, COMMAND_BYTE)
+    ready(subhost.notify)
+    if not subhost.handed.boot:
         return
     null = open(b"/dev/null", O_RDWR | O_CLOEXEC)
     dup2(null, 0)
     dup2(null, 1)
     dup2(null, 2)
     close(null)
-    if not plan.bound:
+    if not subhost.handed.bound:
         prctl(PR_SET_PDEATHSIG, 0)
-    write(plan.report, b"+", 1)
-    close(plan.report)
+    write(subhost.handed.report, b"+", 1)
+    close(subhost.handed.report)
 
 
-cdef int clear_up(Plan *plan, int status) noexcept nogil:
+cdef int clear_up(Subhost *subhost, int status) noexcept nogil:
     """Execute CLEAR, unless a command holds the lock that will do it, as a stop does.
 
     MOUNTS, which the kernel takes down when nobody has it any more, and syncs
@@ -354,63 +342,102 @@ cdef int clear_up(Plan *plan, int status) noexcept nogil:
     """
     cdef char *command[4]
     cdef char number[LINE]
-    if lock(plan.state, F_SETLK, F_WRLCK, COMMAND_BYTE) < 0:
-        if not plan.running:
+    if lock(subhost.handed.state, F_SETLK, F_WRLCK, COMMAND_BYTE) < 0:
+        if not subhost.running:
             return status
-        if is_locked(plan.state, STOP_BYTE):
+        if is_locked(subhost.handed.state, STOP_BYTE):
             return 0                    # as asked for: no failure, on which a service manager boots it again
-        lock(plan.state, F_SETLKW, F_WRLCK, COMMAND_BYTE)
-    close(plan.mounts)
+        lock(subhost.handed.state, F_SETLKW, F_WRLCK, COMMAND_BYTE)
+    close(subhost.handed.mounts)
     number[0] = 0
     put_number(number, status)
-    command[0] = plan.clear
-    command[1] = plan.name
+    command[0] = subhost.clear
+    command[1] = subhost.name
     command[2] = number
     command[3] = NULL
     default_signals(False)
-    execve(plan.clear, command, environ)
+    execve(subhost.clear, command, environ)
     return status
 
 
-cdef int keep(Plan *plan) noexcept nogil:
+cdef int keep(Subhost *subhost) noexcept nogil:
     cdef sigset_t everything
     cdef int console[2]
     cdef int signals, ended
     cdef int status = 1
     cdef pid_t child
-    if plan.boot:
+    if subhost.handed.boot:
         # until PID 1 has been executed, we live and die with the boot
         prctl(PR_SET_PDEATHSIG, SIGKILL)
-        if getppid() != plan.boot:
+        if getppid() != subhost.handed.boot:
             return 1
     sigfillset(&everything)
     sigprocmask(SIG_SETMASK, &everything, NULL)
     signal(SIGCHLD, SIG_DFL)            # ignored, there is no end of PID 1 to wait for
     signals = signalfd(-1, &everything, SFD_CLOEXEC | SFD_NONBLOCK)
     if signals < 0 or pipe2(console, O_CLOEXEC) < 0 \
-            or lock(plan.state, F_SETLK, F_WRLCK, KEEPER_BYTE) < 0:
-        tell(plan.report, b"cannot lock the state file", b"", errno)
+            or lock(subhost.handed.state, F_SETLK, F_WRLCK, KEEPER_BYTE) < 0:
+        tell(subhost.handed.report, b"cannot lock the state file", b"", errno)
         return 1
-    child = start(plan, console[1])
+    child = start(subhost, console[1])
     if child:
         close(console[1])
         fcntl(console[0], F_SETFL, O_NONBLOCK)
-        plan.running = True
-        let_go(plan)
-        ended = watch(plan, child, signals, console[0])
+        subhost.running = True
+        let_go(subhost)
+        ended = watch(subhost, child, signals, console[0])
         status = WEXITSTATUS(ended) if WIFEXITED(ended) else 128 + WTERMSIG(ended)
-    return clear_up(plan, status)
+    return clear_up(subhost, status)
+
+
+# What a boot has handed over: the texts stay where they were read to.
+
+cdef char area[LONGEST_HANDOVER]
+
+
+cdef ssize_t read_area() noexcept nogil:
+    """Read standard input to its end; the size, or -1."""
+    cdef size_t size = 0
+    cdef ssize_t more = 1
+    while more > 0 and size < LONGEST_HANDOVER:
+        more = read(0, area + size, LONGEST_HANDOVER - size)
+        if more > 0:
+            size += more
+    return -1 if more else <ssize_t>size
+
+
+cdef bint receive(Subhost *subhost) noexcept nogil:
+    """Take what stands on standard input, and leave /dev/null there; whether it was whole."""
+    cdef char *texts[HANDOVER_TEXTS + MOST_WORDS]
+    cdef ssize_t size = read_area()
+    cdef ssize_t at = sizeof(handover_t)
+    cdef int count = 0
+    cdef int number
+    if size < at:
+        return False
+    memcpy(&subhost.handed, area, at)
+    while at < size and count < HANDOVER_TEXTS + MOST_WORDS:
+        texts[count] = area + at
+        at += strlen(area + at) + 1
+        count += 1
+    if at != size or subhost.handed.words < 1 or count != HANDOVER_TEXTS + subhost.handed.words:
+        return False
+    subhost.notify, subhost.clear, subhost.hostname = texts[0], texts[1], texts[2]
+    for number in range(subhost.handed.words):
+        subhost.command[number] = texts[HANDOVER_TEXTS + number]
+    subhost.command[subhost.handed.words] = NULL
+    number = open(b"/dev/null", O_RDONLY)
+    if number > 0:
+        dup2(number, 0)
+        close(number)
+    return True
 
 
 cdef public int main(int argc, char **argv) noexcept nogil:
-    cdef Plan plan
-    if argc < 15:
+    cdef Subhost subhost
+    if argc != 2 or not receive(&subhost):
+        tell(2, b"keeper: to be executed by overlay-boot", b"", 0)
         return 2
-    plan.name = argv[1]
-    plan.boot, plan.bound, plan.state = atoi(argv[2]), atoi(argv[3]), atoi(argv[4])
-    plan.mounts, plan.network, plan.cgroup = atoi(argv[5]), atoi(argv[6]), atoi(argv[7])
-    plan.live, plan.log, plan.report = atoi(argv[8]), atoi(argv[9]), atoi(argv[10])
-    plan.notify, plan.clear, plan.hostname = argv[11], argv[12], argv[13]
-    plan.command = argv + 14
-    plan.running = False
-    return keep(&plan)
+    subhost.name = argv[1]
+    subhost.running = False
+    return keep(&subhost)

@@ -5,6 +5,7 @@ Each raises OSError with errno, the path (if there is one) as filename, and in
 `verb` what could not be done.
 """
 from linux cimport *
+from protocol cimport *
 
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.bytes cimport PyBytes_AsString
@@ -13,6 +14,11 @@ from libc.stdlib cimport calloc, free
 cdef extern from "Python.h":
     object PyUnicode_EncodeFSDefault(object text)
 
+# protocol.pxd
+COMMAND, KEEPER, STOP = COMMAND_BYTE, KEEPER_BYTE, STOP_BYTE
+INIT = INIT_KEY.decode()
+REAPER_PATH = REAPER.decode()
+MARK_OF_REAPER = <bytes>REAPER_MARK
 # unshare(2), setns(2)
 NEWNS = CLONE_NEWNS
 NEWUTS = CLONE_NEWUTS
@@ -341,6 +347,25 @@ def terminal_peer(int master):
     if fd < 0:
         raise failure("open the terminal")
     return fd
+
+
+def handover(*, int boot, bint bound, int state, int mounts, int network, int group, int root, int log, int report,
+             str notify, str clear, str hostname, list command):
+    """What the keeper reads as its standard input; protocol.pxd tells what each of it means.
+
+    boot is a process id, or 0; state to report are descriptors, root may be -1.
+    Raises ValueError if the keeper could not take it: a NUL byte in a text, or too much text.
+    """
+    cdef handover_t head
+    cdef list texts = [encoded(one) for one in (notify, clear, hostname, *command)]
+    memset(&head, 0, sizeof(head))
+    head.boot, head.bound, head.words = boot, bound, len(command)
+    head.state, head.mounts, head.network, head.group = state, mounts, network, group
+    head.root, head.log, head.report = root, log, report
+    made = (<char *>&head)[:sizeof(head)] + b"".join([one + b"\0" for one in texts])
+    if len(made) >= LONGEST_HANDOVER or not 0 < len(command) <= MOST_WORDS or any([b"\0" in one for one in texts]):
+        raise ValueError("the command of PID 1 is too long, or has a NUL byte in it")
+    return made
 
 
 # A child process, from clone3(2) to execve(2).

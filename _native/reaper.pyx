@@ -13,13 +13,7 @@ does anything.
 overlay-boot knows its own reaper by the words "overlay-boot reaper" in the file.
 """
 from linux cimport *
-
-# By the preprocessor: nothing of this module is initialised but C's own data.
-cdef extern from *:
-    """
-    #define PROGRAM "overlay-boot reaper"
-    """
-    const char *PROGRAM
+from protocol cimport REAPER_MARK
 
 # As glibc, systemd and everybody counts; musl keeps one more for itself.
 cdef enum: SIGRTMIN_3 = 34 + 3
@@ -58,7 +52,7 @@ cdef public int main(int argc, char **argv) noexcept nogil:
     awaited[0].events = awaited[1].events = POLLIN
     prctl(PR_SET_NAME, b".reaper")
     if argc < 2 or awaited[0].fd < 0:
-        write(2, PROGRAM, strlen(PROGRAM))
+        write(2, REAPER_MARK, strlen(REAPER_MARK))
         write(2, b": cannot start\n", 15)
         return 1
     while True:

@@ -4,5 +4,4 @@ __version__ = "2.0.0"
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PROGRAMS = "/usr/libexec/overlay-boot"
-REAPER_MARK = b"overlay-boot reaper"    # in the program, of each version of ours
 BASELINE_MARK = "trusted.overlay_boot.baseline"     # an xattr(7) of the directory: it is a baseline

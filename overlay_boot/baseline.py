@@ -2,7 +2,7 @@
 import os
 import stat
 
-from . import BASELINE_MARK, paths, rootfs
+from . import BASELINE_MARK, beneath, files, paths, rootfs
 from .accounts import Accounts
 from .errors import complain
 from .maintainer import run_scripts
@@ -155,9 +155,9 @@ def notes(tree):
 
 def connect(tree, root, directory):
     """What a system has to know of where it is: its name servers, and the distribution's package sources."""
-    at = os.open(root or "/", rootfs.DIRECTORY)
+    at = os.open(root or "/", files.PLACE)
     try:
-        text = rootfs.read(at, "etc/resolv.conf", 1 << 16)
+        text = beneath.read(at, "etc/resolv.conf", 1 << 16, beneath.INSIDE)
     except OSError:
         text = b""
     finally:

@@ -1,281 +1,483 @@
 """The story of a boot, step for step as in overlay-boot(8)."""
-import _signal
 import posix
 
-from . import PROGRAMS, cgroup, environment, hooks, interruption, namespaces, network, rootfs
-from . import log as logs
+from . import beneath, cgroup, hooks, interruption, keeper, log, namespaces, network, rootfs, state
 from .check import check
 from .clearing import clear, clear_leftovers, hibernate
+from .config import Config
 from .errors import Failure, complain, doing, reason
-from .state import LOWER, claim, now
+from .files import Fd
+from .hooks import Hooks
+from .keeper import Handover, Keeper
+from .rootfs import Sources, View
+from .state import State
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .cables import Plugging
+
+LONGEST_HOSTNAME = 64       # HOST_NAME_MAX, gethostname(2)
 
 
-def boot(config, *, foreground=False, shell=False):
-    """Boot the subhost.  Returns once its PID 1 has been executed.
+class Boot:
+    """A boot, and what its steps have made so far."""
 
-    In the foreground it does not return: this process becomes the keeper.  For a
-    shell it will live as long as this process, without services, and then hibernate.
-    Raises Failure, with nothing left of the boot, if a step fails.
-    """
+    __slots__ = ("cables", "command", "config", "foreground", "group", "hooks", "host", "hostname", "keeper", "log",
+                 "mounts", "network", "own", "root", "services", "shell", "sources", "state")
+
+    config: Config
+    sources: Sources            # what the root file system is made of
+    state: State
+    group: Fd                   # the control group
+    mounts: Fd                  # the mount namespace that PID 1 enters
+    network: Fd                 # the network namespace
+    log: Fd
+    root: Fd                    # the root directory, on LIVE
+    own: View                   # what this process sees in the subhost's mount namespace
+    hooks: Hooks
+    command: list[str]          # what PID 1 executes
+    services: list[str]         # that this starts
+    hostname: str
+    keeper: Keeper
+
+    def __init__(self, config: Config, *, foreground: bool = False, shell: bool = False) -> None:
+        """For a shell, the subhost will live as long as this process, without services, and then hibernate."""
+        self.config = config
+        self.foreground = foreground
+        self.shell = shell
+        self.host: View | None = None               # what this process saw before
+        self.cables: "Plugging | None" = None
+
+    def run(self) -> None:
+        """Take all steps.  Raises Failure, with nothing left of the boot, if one fails.
+
+        In the foreground it does not return: this process becomes the keeper.
+        """
+        for step in BEGINNING:
+            step.execute(self)
+        hibernates = self.state.is_hibernating()
+        try:
+            for step in TAKING_UP if hibernates else MAKING:
+                if step.concerns(self):
+                    step.execute(self)
+        except BaseException:
+            self.undo(hibernates=hibernates)
+            raise
+
+    def undo(self, *, hibernates: bool) -> None:
+        """Remove what the steps have made.  A subhost that hibernated goes on hibernating."""
+        interruption.ignore()
+        if self.cables:
+            self.cables.give_up()
+        if self.host:
+            self.host.enter()
+        try:
+            hibernate(self.state) if hibernates else clear(self.state)
+        except (OSError, Failure) as error:
+            complain(f"cannot undo all of the boot: {reason(error)}")
+
+    def outside(self) -> "Outside":
+        """Return a context in which this process sees what the host sees."""
+        return Outside(self)
+
+
+class Outside:
+    __slots__ = ("boot",)
+
+    def __init__(self, boot: Boot) -> None:
+        self.boot = boot
+
+    def __enter__(self) -> None:
+        assert self.boot.host
+        self.boot.host.enter()
+
+    def __exit__(self, *_: object) -> None:
+        self.boot.own.enter()
+
+
+class Step:
+    """A step of a boot."""
+
+    title: str                  # as in overlay-boot(8)
+
+    def concerns(self, boot: Boot) -> bool:
+        """Tell whether there is anything to do for this configuration."""
+        return True
+
+    def describe(self, boot: Boot) -> str:
+        """Return what it does, for a plan.  CONF is resolved, and nothing made."""
+        raise NotImplementedError
+
+    def execute(self, boot: Boot) -> None:
+        """Do it.  Raises Failure or OSError."""
+        raise NotImplementedError
+
+
+class ReadConf(Step):
+    title = "Read CONF"
+
+    def describe(self, boot: Boot) -> str:
+        return f"{boot.config.path} gives NAME={boot.config.name} and LOG={boot.config.log}"
+
+    def execute(self, boot: Boot) -> None:
+        boot.config.resolve_log()
+
+
+class TakeTheName(Step):
+    title = "Take the name"
+
+    def describe(self, boot: Boot) -> str:
+        return f"lock the byte COMMAND of {state.directory_of(boot.config.name)}/state"
+
+    def execute(self, boot: Boot) -> None:
+        interruption.hold()
+        boot.state = state.claim(boot.config.name)
+        if boot.state.is_hibernating():
+            from . import hibernation
+            hibernation.refuse_others(boot.config, boot.state)
+
+
+class Sweep(Step):
+    title = "Sweep"
+
+    def describe(self, boot: Boot) -> str:
+        return "remove what a killed predecessor of that name has left behind"
+
+    def execute(self, boot: Boot) -> None:
+        if boot.state.is_of_2_0_0:
+            clear(boot.state)
+            boot.state = state.claim(boot.config.name)
+        clear_leftovers(boot.state)
+        boot.state.forget()
+        if network.is_there(boot.config.name):
+            from . import subhosts
+            subhosts.refuse_inherited(boot.config.name)
+        boot.state.begin(boot.config.path)
+
+
+class ControlGroup(Step):
+    title = "Control group"
+
+    def describe(self, boot: Boot) -> str:
+        return f"make {cgroup.PARENT}/{boot.config.name}, or {boot.config.name} below the group of a delegated unit"
+
+    def execute(self, boot: Boot) -> None:
+        boot.group = cgroup.make(boot.state)
+
+
+class MountNamespace(Step):
+    title = "Mount namespace"
+
+    def describe(self, boot: Boot) -> str:
+        return "make a private copy of the host's"
+
+    def execute(self, boot: Boot) -> None:
+        if boot.shell:
+            from . import hibernation
+            boot.host, boot.own = hibernation.unshare_mounts(boot.state)
+            boot.own.enter()
+        else:
+            boot.host, boot.own = rootfs.unshare_mounts()
+        boot.mounts = boot.own.mounts
+
+
+class Resolve(Step):
+    title = "Resolve"
+
+    def describe(self, boot: Boot) -> str:
+        image = f", mount IMAGE={boot.config.image[0]} on {boot.config.base}/mnt" if boot.config.image else ""
+        return f"find the values of all other variables{image}, and check the directories and the cables"
+
+    def execute(self, boot: Boot) -> None:
+        boot.config.resolve(boot.group)
+        if boot.shell:
+            boot.config = boot.config.left_to_shell()
+        if boot.config.image:
+            from . import diskfile
+            diskfile.mount_image(boot.config)
+        boot.sources = Sources(boot.config)
+        check(boot.config, boot.sources)
+
+
+class Layers(Step):
+    title = "Layers"
+
+    def concerns(self, boot: Boot) -> bool:
+        return bool(boot.sources.layers)
+
+    def describe(self, boot: Boot) -> str:
+        return f"unpack archives that are not in the cache yet; above LOWER lie {', '.join(boot.sources.layers)}"
+
+    def execute(self, boot: Boot) -> None:
+        from . import layers
+        boot.sources.put_layers(layers.provide(boot.sources.layers, boot.config.layer_limit, boot.state))
+
+
+class UpperOnTmpfs(Step):
+    title = "UPPER on a tmpfs"
+
+    def concerns(self, boot: Boot) -> bool:
+        return bool(boot.sources.tmpfs)
+
+    def describe(self, boot: Boot) -> str:
+        point = f"{state.directory_of(boot.config.name)}/upper"
+        return f"mount one of the size {boot.sources.tmpfs} on {point}, and make UPPER and WORK in it"
+
+    def execute(self, boot: Boot) -> None:
+        rootfs.mount_upper(boot.sources, boot.state)
+
+
+class Log(Step):
+    title = "Log"
+
+    def describe(self, boot: Boot) -> str:
+        return f"open {boot.config.log} for appending"
+
+    def execute(self, boot: Boot) -> None:
+        with boot.outside():
+            boot.log = log.make(boot.config.log, (boot.sources.upper, boot.sources.live))
+
+
+class Network(Step):
+    title = "Network"
+
+    def describe(self, boot: Boot) -> str:
+        begin = f"; begin the cables {' '.join(boot.config.cables)}" if boot.config.cables else ""
+        return f"make {network.path_of(boot.config.name)}, with lo up{begin}"
+
+    def execute(self, boot: Boot) -> None:
+        config = boot.config
+        with boot.outside():
+            boot.network = network.make(boot.state)
+            if config.cables:
+                from . import cables
+                boot.cables = cables.Plugging(config, boot.state, boot.network, boot.log)
+        boot.hooks = Hooks(config, boot.sources, boot.group, boot.log)
+        if not hooks.are_default(config):
+            # ip-netns(8) shall do in a hook: the cables are there, the name is in its mount namespace
+            if boot.cables:
+                boot.cables.wait()
+            network.mount_name(config.name, boot.network)
+
+
+class Premount(Step):
+    title = "PREMOUNT"
+
+    def concerns(self, boot: Boot) -> bool:
+        return not boot.sources.is_premounted
+
+    def describe(self, boot: Boot) -> str:
+        return f"run {' '.join(boot.config.premount)} {boot.sources.upper}"
+
+    def execute(self, boot: Boot) -> None:
+        boot.hooks.premount()
+
+
+class RootOnLive(Step):
+    title = "The root on LIVE"
+
+    def describe(self, boot: Boot) -> str:
+        sources = boot.sources
+        if sources.is_overlay:
+            return f"mount an overlay on {sources.live}: {sources.upper} above {', '.join(sources.lower)}"
+        if sources.is_premounted:
+            return f"{sources.live} serves as it is, with what is mounted below it"
+        return f"bind-mount {sources.upper} on {sources.live}"
+
+    def execute(self, boot: Boot) -> None:
+        for number, path in enumerate(boot.sources.lower):
+            boot.state.note("lower", path, str(number))
+        boot.root = rootfs.mount_root(boot.sources)
+        with rootfs.mount_place(boot.root, "proc"):     # for PID 1 to mount on
+            pass
+
+
+class Postmount(Step):
+    title = "POSTMOUNT"
+
+    def describe(self, boot: Boot) -> str:
+        return f"run {' '.join(boot.config.postmount)} {boot.sources.live} {boot.sources.upper}"
+
+    def execute(self, boot: Boot) -> None:
+        boot.hooks.postmount(boot.root, boot.network)
+
+
+class Share(Step):
+    title = "SHARE"
+
+    def concerns(self, boot: Boot) -> bool:
+        return bool(boot.config.share)
+
+    def describe(self, boot: Boot) -> str:
+        pairs = [outside if outside == inside else f"{outside} on {inside}" for outside, inside in boot.config.share]
+        return f"bind-mount {', '.join(pairs)}"
+
+    def execute(self, boot: Boot) -> None:
+        from . import shares
+        shares.mount_all(boot.config.share, boot.state, boot.root)
+
+
+class Init(Step):
+    title = "INIT"
+
+    def describe(self, boot: Boot) -> str:
+        if hooks.is_default(boot.config, "INIT") and not boot.config.start:
+            return "nothing is to be started: PID 1 is to be the reaper at once"
+        return f"run {' '.join(boot.config.init)}, which prints the shell commands of PID 1"
+
+    def execute(self, boot: Boot) -> None:
+        boot.command, boot.services = boot.hooks.init(boot.root)
+
+
+class Cables(Step):
+    title = "Cables"
+
+    def concerns(self, boot: Boot) -> bool:
+        return bool(boot.config.cables)
+
+    def describe(self, boot: Boot) -> str:
+        return "wait until the cables are there"
+
+    def execute(self, boot: Boot) -> None:
+        assert boot.cables
+        boot.cables.wait()
+
+
+class PidOne(Step):
+    title = "PID 1"
+
+    def describe(self, boot: Boot) -> str:
+        return (f"start the keeper, which makes PID, IPC, UTS, time and cgroup namespaces and a process in them; "
+                f"that makes {boot.sources.live} its root, detaches the host's, and executes the commands of INIT")
+
+    def execute(self, boot: Boot) -> None:
+        note(boot)
+        boot.hostname = hostname(boot.config, boot.sources)
+        if boot.shell:
+            from . import hibernation
+            require_shell(boot.root)
+            hibernation.note(boot.state, hooks.values(boot.config, boot.sources), boot.hostname)
+        start_keeper(boot)
+
+
+class HandOver(Step):
+    title = "Hand over"
+
+    def describe(self, boot: Boot) -> str:
+        return "once PID 1 has been executed, the keeper notes its process id and releases COMMAND"
+
+    def execute(self, boot: Boot) -> None:
+        boot.keeper.wait()
+
+
+# A subhost that hibernates has its mounts and its network already.
+
+class SweepHibernating(Sweep):
+    def execute(self, boot: Boot) -> None:
+        hibernate(boot.state)
+
+
+class MountsTakenUp(MountNamespace):
+    def execute(self, boot: Boot) -> None:
+        from . import hibernation
+        boot.network = network.reopened(boot.state)
+        boot.mounts = hibernation.reopened(boot.state.record())
+        boot.host, boot.own = rootfs.unshare_mounts()       # for what a `!` command or a hook mounts
+        boot.root = hibernation.root_of(boot.mounts)
+
+
+class ResolveAgain(Resolve):
+    def execute(self, boot: Boot) -> None:
+        boot.config.resolve(boot.group, boot.state.record().values)
+        if boot.shell:
+            boot.config = boot.config.left_to_shell()
+            require_shell(boot.root)
+        boot.sources = Sources(boot.config)
+
+
+class InitAgain(Init):
+    def execute(self, boot: Boot) -> None:
+        boot.hooks = Hooks(boot.config, boot.sources, boot.group, boot.log)
+        super().execute(boot)
+
+
+class PidOneAgain(PidOne):
+    def execute(self, boot: Boot) -> None:
+        note(boot)
+        boot.hostname = boot.state.record().host_name
+        boot.root = Fd(keeper.NONE)
+        start_keeper(boot)
+
+
+BEGINNING = (ReadConf(), TakeTheName())
+MAKING = (Sweep(), ControlGroup(), MountNamespace(), Resolve(), Layers(), UpperOnTmpfs(), Log(), Network(), Premount(),
+          RootOnLive(), Postmount(), Share(), Init(), Cables(), PidOne(), HandOver())
+TAKING_UP = (SweepHibernating(), ControlGroup(), MountsTakenUp(), ResolveAgain(), Log(), InitAgain(), PidOneAgain(),
+             HandOver())
+
+
+def boot(config: Config, *, foreground: bool = False, shell: bool = False) -> None:
+    """Boot a subhost.  Returns once its PID 1 has been executed; see Boot."""
     posix.umask(0o022)
     namespaces.close_range(3)
-    config.resolve_log()
-    interruption.hold()
-    state = claim(config.name)
-    if state.is_hibernating():
-        return take_up(config, state, foreground=foreground, shell=shell)
-    host = cables = None
-    try:
-        clear_leftovers(state)
-        state.forget()
-        refuse_inherited(config.name)
-        state.record("config", config.path)
-        group = cgroup.make(state)
-        host, own = unshare_mounts(state, kept=shell)
-        config.resolve(group)
-        if shell:
-            config.leave_to_shell()
-        mount_image(config)
-        check(config)
-        make_layers(config, state)
-        host.enter()
-        log = logs.make(config.log, (config.upper, config.live))
-        net = network.make(state)
-        cables = plug(config, state, net, log)
-        own.enter()
-        hook = Hook(config, group, log, net, cables)
-        if not rootfs.is_premounted(config):
-            hook.premount()
-        root = rootfs.mount_root(config)
-        posix.close(rootfs.below(root, "proc"))     # for the keeper's child to mount on
-        hook.postmount(root)
-        mount_shares(config, state, root)
-        command, started = hook.init(root)
-        cables.wait()
-        note(config, state, started)
-        host_name = hostname(config)
-        host.enter()
-        if shell:
-            prepare_shell(config, state, root, host_name)
-        start_keeper(config, command, foreground=foreground, bound=shell, host_name=host_name,
-                     state=state, mounts=own.mounts, net=net, group=group, root=root, log=log)
-    except BaseException:
-        interruption.ignore()
-        if cables:
-            cables.give_up()
-        if host:
-            host.enter()
-        undo(clear, state)
-        raise
+    Boot(config, foreground=foreground, shell=shell).run()
 
 
-def take_up(config, state, *, foreground, shell):
-    """Boot a subhost that hibernates: its mounts and its network are as they are.
-
-    Raises Failure if a step fails; it goes on hibernating then.
-    """
-    from . import hibernation
-    host_name = hibernation.hand_down(config, state)
-    host = None
-    try:
-        hibernate(state)                            # whatever was killed since
-        group = cgroup.make(state)
-        net = network.opened(state)
-        mounts = hibernation.opened(state.name)
-        host, own = rootfs.unshare_mounts()
-        config.resolve(group)
-        log = logs.make(config.log, (config.upper, config.live))
-        root = hibernation.root_of(mounts)
-        if shell:
-            config.leave_to_shell()
-            require_shell(root)
-        command, started = Hook(config, group, log, net, NoCables()).init(root)
-        note(config, state, started)
-        host.enter()
-        start_keeper(config, command, foreground=foreground, bound=shell, host_name=host_name,
-                     state=state, mounts=mounts, net=net, group=group, root=-1, log=log)
-    except BaseException:
-        interruption.ignore()
-        if host:
-            host.enter()
-        undo(hibernate, state)
-        raise
+def plan(config: Config) -> list[tuple[str, str]]:
+    """Return the steps of a boot of a configuration that is resolved: (title, what it does)."""
+    would_be = Boot(config)
+    would_be.sources = Sources(config)
+    return [(step.title, step.describe(would_be)) for step in (*BEGINNING, *MAKING) if step.concerns(would_be)]
 
 
-def undo(clear_up, state):
-    try:
-        clear_up(state)
-    except (OSError, Failure) as error:
-        complain(f"cannot undo all of the boot: {reason(error)}")
+def note(boot: Boot) -> None:
+    """Note what other commands, and a stop above all, want to know of the subhost."""
+    boot.state.note("start", boot.services)
+    boot.state.note("timeout", boot.config.stop_timeout)
+    boot.state.note("log", boot.config.log)
+    boot.state.note("upper", boot.sources.upper)
+    boot.state.note("since", state.now())
 
 
-def unshare_mounts(state, *, kept):
-    """Enter a mount namespace of the subhost's, which is kept if it will hibernate; the views of the host and of it."""
-    if not kept:
-        return rootfs.unshare_mounts()
-    from . import hibernation
-    host, own = hibernation.unshare_mounts(state)
-    own.enter()
-    return host, own
+@doing("start the keeper")
+def start_keeper(boot: Boot) -> None:
+    """Start the keeper, or in the foreground become it."""
+    handover = Handover()
+    handover.name, handover.hostname, handover.command = boot.config.name, boot.hostname, boot.command
+    handover.state, handover.mounts, handover.network = boot.state.fd, boot.mounts, boot.network
+    handover.group, handover.root, handover.log = boot.group, boot.root, boot.log
+    handover.bound = boot.shell
+    assert boot.host
+    boot.host.enter()
+    if boot.foreground:
+        keeper.become(handover)
+    boot.keeper = Keeper(handover)
 
 
-def prepare_shell(config, state, root, host_name):
-    """Have the subhost hibernate when the shell has ended, or was killed."""
-    from . import hibernation
-    require_shell(root)
-    hibernation.note(config, state, host_name)
-
-
-def require_shell(root):
+def require_shell(root: int) -> None:
     from . import entry
     if not entry.shell_of(root):
         raise Failure("there is no shell in the subhost")
 
 
-def note(config, state, started):
-    """What other commands, and a stop above all, want to know of the subhost."""
-    state.record("start", " ".join(started))
-    state.record("timeout", config.stop_timeout)
-    state.record("log", config.log)
-    state.record("upper", config.upper)
-    state.record("since", now())
+def hostname(config: Config, sources: Sources) -> str:
+    """Return what UPPER or a layer has as /etc/hostname if it is one, else NAME; never the host's own, which LOWER has."""
+    text = read_own(sources, "etc/hostname", LONGEST_HOSTNAME + 1)
+    name = text.strip().decode("ascii", "replace")
+    is_one = 0 < len(name) <= LONGEST_HOSTNAME and all(letter.isalnum() or letter in "-." for letter in name)
+    return name if is_one and name.isascii() else config.name
 
 
-def refuse_inherited(name):
-    """A network namespace of that name may be of a subhost that the shell version has booted."""
-    if network.is_there(name):
-        from . import shellversion
-        shellversion.refuse_running(name)
-
-
-def mount_image(config):
-    if config.image:
-        from . import diskfile
-        diskfile.mount_image(config)
-
-
-def mount_shares(config, state, root):
-    if config.share:
-        from . import shares
-        shares.mount_all(config, state, root)
-
-
-def make_layers(config, state):
-    """Have archives unpacked that are layers, and UPPER made where it does not persist; note what is beneath it."""
-    if config.layers:
+def read_own(sources: Sources, path: str, limit: int) -> bytes:
+    """Return at most limit bytes of a file in UPPER, else in a layer that tells of this subhost, b"" if there is none."""
+    places = [sources.upper]
+    if sources.layers:
         from . import layers
-        layers.provide(config, state)
-    if config.tmpfs:
-        rootfs.mount_upper(config, state)
-    for number, path in enumerate(config.lower):
-        state.record(f"{LOWER}{number}", path)
-
-
-def plug(config, state, net, log):
-    """Have the cables made while the mounts go on."""
-    if not config.cables:
-        return NoCables()
-    from . import cables
-    return cables.Plugging(config, state, net, log)
-
-
-class NoCables:
-    def wait(self):
-        pass
-
-    def give_up(self):
-        pass
-
-
-class Hook:
-    """The hooks of a boot: the default ones are called here, others are run."""
-
-    def __init__(self, config, group, log, net, cables):
-        self.config = config
-        self.network = net
-        self.child = {"cgroup": group, "log": log}
-        if not all(hooks.is_default(config, variable) for variable in ("PREMOUNT", "POSTMOUNT", "INIT")):
-            # ip-netns(8) shall do in a hook: the cables are there, the name is in its mount namespace
-            cables.wait()
-            network.mount_name(config.name, net)
-
-    def premount(self):
-        if hooks.is_default(self.config, "PREMOUNT"):
-            hooks.premount(self.config)
-        else:
-            hooks.run(self.config, "PREMOUNT", [self.config.upper], **self.child)
-
-    def postmount(self, root):
-        if hooks.is_default(self.config, "POSTMOUNT"):
-            hooks.postmount(self.config, root, self.network)
-        else:
-            hooks.run(self.config, "POSTMOUNT", [self.config.live, self.config.upper], **self.child)
-
-    def init(self, root):
-        return hooks.init_command(self.config, root, **self.child)
-
-
-@doing("start the keeper")
-def start_keeper(config, command, *, foreground, bound, host_name, state, mounts, net, group, root, log):
-    """Start the keeper, and wait until it has PID 1 executed; or become it.  See _native/keeper.pyx."""
-    source, report = (-1, 2) if foreground else posix.pipe()
-    boot = 0 if foreground else posix.getpid()
-    notify = foreground and environment.variable("NOTIFY_SOCKET") or ""
-    descriptors = (state.fd, mounts, net, group, root, 1 if foreground else log, report)
-    for fd in descriptors:
-        if fd >= 0:
-            posix.set_inheritable(fd, True)
-    program = f"{PROGRAMS}/keeper"
-    argv = ["keeper", config.name, *map(str, (boot, int(bound), *descriptors)), notify, f"{PROGRAMS}/clear",
-            host_name, *command]
-    with interruption.Wait():
-        pass                            # the last moment for it
-    if foreground:
-        posix.execve(program, argv, environment.inside())
-    process = posix.posix_spawn(program, argv, environment.inside(), setsid=True)
-    posix.close(report)
-    try:
-        with interruption.Wait():
-            said = read_all(source)
-    except BaseException:
-        posix.kill(process, _signal.SIGKILL)
-        posix.waitpid(process, 0)
-        raise
-    if said != b"+":
-        posix.kill(process, _signal.SIGKILL)
-        posix.waitpid(process, 0)
-        raise Failure(said.decode() or "the keeper was killed")
-
-
-def read_all(fd):
-    """What is written to a pipe until PID 1 has been executed or cannot be."""
-    said = chunk = posix.read(fd, 4096)
-    while chunk and said != b"+":
-        chunk = posix.read(fd, 4096)
-        said += chunk
-    return said
-
-
-def read_own(config, path, limit):
-    """At most limit bytes of a file in UPPER, else in a layer that tells of this subhost; b"" if there is none."""
-    places = [config.upper]
-    if config.layers:
-        from . import layers
-        places += layers.own(config)
+        places += layers.own(sources.layers)
     for place in places:
-        root = rootfs.directory(place, "UPPER")
         try:
-            return rootfs.read(root, path, limit)
+            with rootfs.directory(place, "UPPER") as root:
+                return beneath.read(root, path, limit, beneath.INSIDE)
         except OSError:
             continue
-        finally:
-            posix.close(root)
     return b""
-
-
-def hostname(config):
-    """What UPPER or a layer has as /etc/hostname if it is one, else NAME; never the host's own, which LOWER has."""
-    text = read_own(config, "etc/hostname", 65)
-    name = text.strip().decode("ascii", "replace")
-    is_one = 0 < len(name) <= 64 and all(letter.isalnum() or letter in "-." for letter in name) and name.isascii()
-    return name if is_one else config.name

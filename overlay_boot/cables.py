@@ -169,7 +169,7 @@ def plug(planned, state, network, log):
 def record_index(cable, state):
     """Choose the index of an interface before there is one, and note it, so that a killed boot's is known for ours."""
     index = 0x10000 + int.from_bytes(posix.urandom(3), "little") % 0xf0000
-    state.record(f"{'vlan' if cable.tag else 'cable'}:{cable.name}", index)
+    state.note("vlans" if cable.tag else "cables", index, cable.name)
     return index
 
 
@@ -315,12 +315,7 @@ def new_link(netlink, cable, index, network):
     return message
 
 
-def recorded(records, kind="cable"):
-    """The interfaces of cables, or of a kind "vlan", that are on record: {name: index}."""
-    return {key.partition(":")[2]: int(index) for key, index in records.items() if key.startswith(kind + ":")}
-
-
-def describe(records, network):
+def describe(cables, vlans, network):
     """The cables on record as they are now: dictionaries of name, bridge, inside and addresses.
 
     inside is the name of the far interface in the subhost, whose network
@@ -328,11 +323,11 @@ def describe(records, network):
     """
     far = far_interfaces(network)
     described = []
-    for name in recorded(records):
+    for name in cables:
         inside, addresses = far.get(number_of(name, "iflink"), (None, []))
         described.append({"name": name, "bridge": bridge_of(name), "inside": inside, "addresses": addresses})
     described += [{"name": name, "bridge": bridge_of(name), "inside": None, "addresses": []}
-                  for name in recorded(records, "vlan")]
+                  for name in vlans]
     return described
 
 
@@ -374,13 +369,12 @@ def far_interfaces(network):
     return found
 
 
-def remove(records):
+def remove(cables, vlans):
     """Remove the cables on record, each if it still is the interface of that index and name.
 
     The VLANs on them go with them.
     """
-    cables = recorded(records)
-    interfaces = cables | recorded(records, "vlan")
+    interfaces = cables | vlans
     null = posix.open("/dev/null", posix.O_RDWR)
     take_down([name for name, index in interfaces.items() if index_of(name) in (0, index)], null)
     posix.close(null)

@@ -1,13 +1,14 @@
 """The clearing that every subhost ends with, and every boot that fails, at once or by the next command."""
-from . import cgroup, network
+from . import cgroup, network, rootfs
+from . import state as states
 from .errors import doing
-from .namespaces import lock
-from .state import COMMAND, GONE, State, now
-from .state import tidy as tidy_states
+from .namespaces import COMMAND, lock
+from .record import GONE, SCHEMA, Record
+from .state import State
 
 
-def clear(state):
-    """Remove from the host all that was noted, and the note; the caller holds COMMAND.
+def clear(state: State) -> None:
+    """Remove from the host all that was noted, and the note.  The caller holds COMMAND.
 
     The same for a boot that failed, for one that was killed long ago, for a
     subhost that has ended and for one that was stopped.
@@ -16,53 +17,69 @@ def clear(state):
     forget(state)
 
 
-def forget(state):
+def forget(state: State) -> None:
     """The last of it: remove the note, and what all subhosts have in common if this was the last one."""
     tidy()
     state.remove()
 
 
-def tidy():
+def tidy() -> None:
     """Remove what all subhosts have in common, if there are none any more."""
     cgroup.tidy()
     network.tidy()
-    tidy_states()
+    states.tidy()
 
 
 @doing("clear up")
-def clear_leftovers(state):
+def clear_leftovers(state: State) -> None:
     """Remove from the host what was noted, by this boot or by a predecessor that was killed."""
-    records = state.records()
-    if "mounts" in records:
-        state.record("init", GONE)      # a half of it is not to be taken up
-    if "shell" in records:
-        from . import shellversion
-        shellversion.end(state.name, records["shell"])
-    if records.get("cgroup"):
-        cgroup.remove(records["cgroup"])
-    if any(key.startswith("cable:") for key in records):
-        from . import cables
-        cables.remove(records)
-    if "netns" in records:
-        network.remove(state.name, records["netns"])
-    if "mounts" in records:
-        from . import hibernation
-        hibernation.release(state.name)
-    if "mount-point" in records:
-        state.remove_mount_point()
+    record = state.record()
+    if record.mounts:
+        state.note("init", GONE)        # a half of it is not to be taken up
+    cleared = set()
+    for field in SCHEMA:
+        if field.cleared_by and getattr(record, field.attribute) and field.cleared_by not in cleared:
+            cleared.add(field.cleared_by)
+            REMOVERS[field.cleared_by](state.name, record)
 
 
-def hibernate(state):
-    """Remove what a subhost that hibernates has no use for; the caller holds COMMAND."""
-    group = state.records()["cgroup"]
+def remove_cables(_name: str, record: Record) -> None:
+    from . import cables
+    cables.remove(record.cables, record.vlans)
+
+
+def release_mounts(_name: str, record: Record) -> None:
+    from . import hibernation
+    hibernation.release(record.mounts or "")
+
+
+def end_inherited(name: str, record: Record) -> None:
+    from . import subhosts
+    subhosts.end_inherited(name, record.shell)
+
+
+# By the names that record.SCHEMA has for them.
+REMOVERS = {
+    "shellversion.end": end_inherited,
+    "cgroup.remove": lambda _, record: cgroup.remove(record.cgroup),
+    "cables.remove": remove_cables,
+    "network.remove": lambda name, record: network.remove(name, record.netns),
+    "hibernation.release": release_mounts,
+    "rootfs.remove_mount_point": lambda _, record: rootfs.remove_mount_point(record.mount_point),
+}
+
+
+def hibernate(state: State) -> None:
+    """Remove what a subhost that hibernates has no use for.  The caller holds COMMAND."""
+    group = state.record().cgroup
     if group:
         cgroup.remove(group)
-        state.record("cgroup", "")      # one of that name may be somebody else's from now on
+        state.note("cgroup", None)      # one of that name may be somebody else's from now on
     cgroup.tidy()
-    state.record("since", now())
+    state.note("since", states.now())
 
 
-def clear_ended(name):
+def clear_ended(name: str) -> None:
     """For the keeper: clear what belongs to NAME, or what it needs no more, unless that is another boot's by now."""
     try:
         state = State(name)

@@ -4,7 +4,13 @@ import posix
 from . import environment, files, paths
 from .errors import Failure, complain
 
-DEFAULTS = {
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+MOST_MEMBERS = "1000000"
+DEFAULTS: dict[str, str | None] = {
     "NAME": None,
     "BASE": ".",
     "IMAGE": "",
@@ -19,7 +25,7 @@ DEFAULTS = {
     "INIT": "overlay-init",
     "LOG": None,
     "RAM_SIZE": "50M",
-    "LAYER_LIMIT": "10G 1000000",
+    "LAYER_LIMIT": f"10G {MOST_MEMBERS}",
     "STOP_TIMEOUT": "10",
 }
 REPEATABLE = ("SHARE", "LAYER")
@@ -34,24 +40,21 @@ UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 LONGEST_LINE = 1 << 16
 LONGEST_FILE = 1 << 22
 LONGEST_NAME = 12
+LONGEST_VARIABLE = 20           # of what is taken for a misspelt one
 
 
-def read(path):
-    """The assignments of a configuration file: {variable: [value, ...]}.
+def read(path: str) -> dict[str, list[str]]:
+    """Return the assignments of a configuration file: {variable: [value, ...]}.
 
     Raises Failure for what is no configuration file, in the user's words.
     """
     try:
-        fd = posix.open(path, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_NOCTTY | posix.O_CLOEXEC)
-    except (OSError, ValueError) as error:
-        raise Failure(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
-    try:
-        with open(fd, "rb", buffering=0) as file:
+        with files.opened(path) as fd:
             if files.kind_of(fd) not in (files.REGULAR, files.DIRECTORY):
                 raise Failure(f"{path} is not a regular file")
-            data = file.read(min(posix.fstat(fd).st_size, LONGEST_FILE) + 1) or b""
-    except OSError as error:
-        raise Failure(f"cannot read {path}: {error.strerror}") from None
+            data = posix.read(fd, min(posix.fstat(fd).st_size, LONGEST_FILE) + 1)
+    except (OSError, ValueError) as error:
+        raise Failure(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     if len(data) > LONGEST_FILE:
         raise Failure(f"{path} is longer than {LONGEST_FILE} bytes: not a configuration file")
     if b"\0" in data:
@@ -59,20 +62,21 @@ def read(path):
     return parse(data, path)
 
 
-def parse(data, path):
-    """The assignments in the bytes of a configuration file, which path is named for."""
-    found = {}
+def parse(data: bytes, path: str) -> dict[str, list[str]]:
+    """Return the assignments in the bytes of a configuration file.  Messages name it as path."""
+    found: dict[str, list[str]] = {}
     for number, line in enumerate(data.split(b"\n"), 1):
         if len(line) > LONGEST_LINE:
             raise Failure(f"{path}: line {number} is longer than {LONGEST_LINE} bytes")
         if line.endswith(b"\r"):
             raise Failure(f"{path}: line {number} ends with CR LF, as on Windows, not with LF")
-        name, equals, value = line.partition(b"=")
-        name = paths.decode(name)
+        left, equals, value = line.partition(b"=")
+        name = paths.decode(left)
         if name.rstrip() in REPEATABLE:
             name = name.rstrip()
         if not equals or name not in DEFAULTS and name not in REPEATABLE:
-            suspect(name, equals, path, number)
+            if equals:
+                suspect(name, path, number)
             continue
         value = value.strip()
         if value:
@@ -80,10 +84,10 @@ def parse(data, path):
     return found
 
 
-def suspect(name, equals, path, number):
-    """Warn of a line that looks as if it was to be an assignment."""
+def suspect(name: str, path: str, number: int) -> None:
+    """Warn of a name that looks like a misspelt variable's."""
     word = name.strip().upper()
-    if not equals or not word.isidentifier() or len(word) > 20:
+    if not word.isidentifier() or len(word) > LONGEST_VARIABLE:
         return
     import difflib
     close = difflib.get_close_matches(word, [*DEFAULTS, *REPEATABLE], 1, 0.75)
@@ -92,65 +96,80 @@ def suspect(name, equals, path, number):
 
 
 class Config:
-    """A subhost's configuration: every variable with its effective value.
+    """A subhost's configuration: every variable with its effective value, as the file says.
 
     NAME is there from the start; resolve_log() and then resolve() find the others.
-    Paths are absolute; lower, layers, start, cables and share are lists.
-    tmpfs is the size of an UPPER that is made anew, and has no path before it is.
+    Paths are absolute.
     """
 
     __slots__ = ("action", "assigned", "base", "cables", "defaults", "handed", "image", "init", "layer_limit", "layers",
                  "live", "log", "lower", "name", "path", "postmount", "premount", "ram_size", "reaper", "share",
                  "start", "stop_timeout", "tmpfs", "upper", "work")
 
-    def __init__(self, path, action, handed=None):
+    action: str                         # the command at work, for ACTION
+    assigned: dict[str, list[str]]      # what the file has
+    defaults: dict[str, str | None]
+    handed: dict[str, str]              # values that are not to be found again
+    path: str
+    name: str
+    reaper: str                         # REAPER of the environment
+    base: str
+    image: tuple[str, str] | None       # the file, and the partition or ""
+    live: str
+    upper: str                          # as it stands there where tmpfs is set
+    work: str
+    tmpfs: str                          # the size of an UPPER that does not persist, else ""
+    lower: list[str]                    # the topmost first
+    layers: list[str]                   # as in the file, the lowest first; handed down, the topmost first
+    layer_limit: tuple[int, int]        # bytes, members
+    cables: list[str]                   # the words
+    start: list[str]
+    premount: list[str]                 # the words of a command line, as those of the next two
+    postmount: list[str]
+    init: list[str]
+    log: str
+    ram_size: str
+    stop_timeout: str                   # seconds
+    share: list[tuple[str, str]]        # (path on the host, path in the subhost)
+
+    def __init__(self, path: str, action: str, handed: dict[str, str] | None = None) -> None:
+        """Read the file.  Raises Failure if it is no configuration file, or has a NAME that cannot be one."""
         self.action = action
         self.handed = handed or {}
         self.assigned = read(path)
         self.defaults = DEFAULTS
         self.path = paths.real(path)
-        self.name = self.value("NAME", ".")
-        if self.name is None:
-            self.name = paths.name(path).removesuffix(".conf")
+        self.name = self.value("NAME", ".") or paths.name(path).removesuffix(".conf")
         check_name(self.name)
         if "\n" in self.path:
             raise Failure(f"{path}: no line feed can be in the path of a configuration file")
         self.reaper = environment.variable("REAPER") or "/.reaper"
 
-    def resolve_log(self):
+    def resolve_log(self) -> None:
         """Find LOG, whose command runs where the caller is, as NAME's does."""
         self.log = self.value("LOG", ".") or f"{LOGS}/{self.name}.log"
 
-    def resolve(self, cgroup=-1):
-        """Find all the others; commands are run in BASE, in the control group cgroup."""
+    def resolve(self, cgroup: int = -1, handed: dict[str, str] | None = None) -> None:
+        """Find all the others.  Commands run in BASE, in the control group of the descriptor cgroup.
+
+        handed has values that are not to be found again.  Raises Failure, which
+        names the variable.
+        """
+        self.handed = handed or self.handed
         here = paths.parent(self.path)
         base = paths.join(here, self.value("BASE", here, cgroup))
         if files.kind(base) != files.DIRECTORY:
             raise Failure(f"BASE={base} is not a directory")
         self.base = paths.real(base)
 
-        def value(variable):
+        def value(variable: str) -> str:
             return self.value(variable, self.base, cgroup)
-
-        def place(path):
-            return paths.join(self.base, path)
 
         self.image = image_of(value("IMAGE"), self.base)
         if self.image:
             self.defaults = {**DEFAULTS, **IN_IMAGE}
-        self.live, self.upper, self.work = place(value("LIVE")), value("UPPER"), place(value("WORK"))
-        self.tmpfs = ""
-        if self.upper.startswith(TMPFS):
-            self.tmpfs = checked_tmpfs(self.upper.removeprefix(TMPFS))
-            self.refuse_work()
-            self.work = self.upper
-        else:
-            self.upper = place(self.upper)
-        lower = value("LOWER")
-        is_one = files.kind(place(lower)) == files.DIRECTORY
-        self.lower = [place(path) for path in ([lower] if is_one else lower.split(":"))]
-        self.layers = [*filter(None, self.handed["LAYER"].split(":"))] if "LAYER" in self.handed else [
-            place(self.effective("LAYER", text, self.base, cgroup)) for text in self.assigned.get("LAYER", ())]
+        self.resolve_root(value)
+        self.layers = self.layers_of(cgroup)
         self.layer_limit = checked_limit(value("LAYER_LIMIT"))
         self.cables = value("CABLES").split()
         self.start = services(value("START"))
@@ -158,22 +177,50 @@ class Config:
         self.init = value("INIT").split()
         self.ram_size = checked_ram_size(value("RAM_SIZE"))
         self.stop_timeout = checked_seconds(value("STOP_TIMEOUT"))
-        self.log = place(self.log)
+        self.log = self.place(self.log)
         self.share = [share_of(text, self.base) for text in self.assigned.get("SHARE", ())]
 
-    def leave_to_shell(self):
-        """Have nothing started: an interactive shell will be in the place of the services."""
-        self.start, self.init = [], [DEFAULTS["INIT"]]
+    def resolve_root(self, value: "Callable[[str], str]") -> None:
+        """Find the variables of the root file system."""
+        self.live, self.upper, self.work = self.place(value("LIVE")), value("UPPER"), self.place(value("WORK"))
+        self.tmpfs = ""
+        if self.upper.startswith(TMPFS):
+            self.tmpfs = checked_tmpfs(self.upper.removeprefix(TMPFS))
+            self.refuse_work()
+            self.work = self.upper
+        else:
+            self.upper = self.place(self.upper)
+        lower = value("LOWER")
+        is_one = files.kind(self.place(lower)) == files.DIRECTORY
+        self.lower = [self.place(path) for path in ([lower] if is_one else lower.split(":"))]
 
-    def value(self, variable, directory, cgroup=-1):
-        """The value of a variable; of one that begins with `!`, what the command prints first."""
+    def layers_of(self, cgroup: int) -> list[str]:
+        if "LAYER" in self.handed:
+            return [*filter(None, self.handed["LAYER"].split(":"))]
+        return [self.place(self.effective("LAYER", text, self.base, cgroup)) for text in self.assigned.get("LAYER", ())]
+
+    def place(self, path: str) -> str:
+        """Return a path that may be relative to BASE."""
+        return paths.join(self.base, path)
+
+    def left_to_shell(self) -> "Config":
+        """Return a copy by which nothing is started: an interactive shell will be in the place of the services."""
+        copy = Config.__new__(Config)
+        for attribute in Config.__slots__:
+            setattr(copy, attribute, getattr(self, attribute))
+        copy.start, copy.init = [], ["overlay-init"]
+        return copy
+
+    def value(self, variable: str, directory: str, cgroup: int = -1) -> str:
+        """Return the value of a variable, of one that begins with `!` what the command prints first.  "" is for none."""
         if variable in self.handed:
             return self.handed[variable]
-        return self.effective(variable, self.assigned.get(variable, (self.defaults[variable],))[0], directory, cgroup)
+        text = self.assigned.get(variable, (self.defaults[variable],))[0] or ""
+        return self.effective(variable, text, directory, cgroup)
 
-    def effective(self, variable, text, directory, cgroup=-1):
-        """The value that an assignment, or its command, gives a variable."""
-        if text is None or not text.startswith("!"):
+    def effective(self, variable: str, text: str, directory: str, cgroup: int = -1) -> str:
+        """Return the value that an assignment, or its command, gives a variable.  Raises Failure, which names it."""
+        if not text.startswith("!"):
             return text
         words = text[1:].split()
         if not words:
@@ -191,13 +238,13 @@ class Config:
             raise Failure(f"{variable}: {words[0]} printed a NUL byte")
         return first
 
-    def refuse_work(self):
+    def refuse_work(self) -> None:
         """Raises Failure if WORK is to be elsewhere than an UPPER that is made anew."""
         if "WORK" in self.assigned:
             raise Failure(f"WORK={self.assigned['WORK'][0]}: with UPPER={self.upper}, WORK is on the same tmpfs")
 
-    def settings(self):
-        """The variables and their effective values, in the manual's order; none is given to a shell."""
+    def settings(self) -> dict[str, str]:
+        """Return the variables and their effective values, in the manual's order.  None is given to a shell."""
         image = {"IMAGE": " ".join(filter(None, self.image))} if self.image else {}
         return {
             "NAME": self.name, "BASE": self.base, **image, "LIVE": self.live, "UPPER": self.upper, "WORK": self.work,
@@ -208,18 +255,13 @@ class Config:
             "STOP_TIMEOUT": self.stop_timeout,
         }
 
-    def resolved(self):
-        """What to hand down, to a hook or a boot that takes a subhost up: nothing of it is to be resolved again."""
-        return {"IMAGE": "", "LAYER": ":".join(self.layers), **self.settings()}
 
-    def for_hooks(self):
-        """A hook's environment: the values that the boot has resolved."""
-        return {"CONFIG": self.path, "ACTION": self.action, HANDED_DOWN: self.path, "REAPER": self.reaper,
-                **self.resolved()}
+def of_environment(action: str) -> Config:
+    """Return the configuration for a hook command: CONFIG's, with the values of the boot that calls it.
 
-
-def of_environment(action):
-    """The configuration for a hook command: CONFIG's, with the values of the boot that calls it."""
+    action stands in the place of an ACTION that is not set.  Raises Failure
+    without a CONFIG.
+    """
     path = environment.variable("CONFIG")
     if not path:
         raise Failure("CONFIG is not in the environment: this command is for hooks of overlay-boot")
@@ -234,9 +276,9 @@ def of_environment(action):
     return config
 
 
-def check_name(name):
-    """NAME serves as the name of an interface, a network namespace and a control group."""
-    def refuse(why):
+def check_name(name: str) -> None:
+    """Raises Failure unless NAME serves as the name of an interface, a network namespace and a control group."""
+    def refuse(why: str) -> "NoReturn":
         raise Failure(f"NAME={name}: {why}")
 
     if not name:
@@ -249,17 +291,18 @@ def check_name(name):
         refuse("not usable as the name of an interface and a namespace")
 
 
-def image_of(text, base):
-    """(file, partition or "") of an IMAGE, or nothing if there is none."""
+def image_of(text: str, base: str) -> tuple[str, str] | None:
+    """Return (file, partition or "") of an IMAGE, None if there is none."""
     if not text:
-        return ()
+        return None
     file, *index = text.rsplit(None, 1)
     if not (index and index[0].isdigit()):
         file, index = text, [""]
     return paths.join(base, file), index[0]
 
 
-def services(text):
+def services(text: str) -> list[str]:
+    """Return the words of START.  Raises Failure for what is no service."""
     words = text.split()
     if words == ["none"]:
         return []
@@ -269,38 +312,38 @@ def services(text):
     return words
 
 
-def share_of(text, base):
-    """(path on the host, path in the subhost) of OUTSIDE or OUTSIDE:INSIDE; the first may be relative to base."""
+def share_of(text: str, base: str) -> tuple[str, str]:
+    """Return (path on the host, path in the subhost) of OUTSIDE or OUTSIDE:INSIDE; the first may be relative to base."""
     outside, _, inside = text.partition(":")
     outside = paths.normal(paths.join(base, outside))
     return outside, inside or outside
 
 
-def size_of(text):
-    """The bytes of a size as tmpfs(5) has it; None if it is none, or a share of the memory."""
+def size_of(text: str) -> int | None:
+    """Return the bytes of a size as tmpfs(5) has it, None if it is none, or a share of the memory."""
     unit = UNITS.get(text[-1:].lower(), 1)
     number = text if unit == 1 else text[:-1]
     size = int(number) * unit if is_number(number) else 1 << 63
     return size if size < 1 << 63 else None
 
 
-def is_number(text):
+def is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 20
 
 
-def is_share(text):
-    """Whether it is a share of the memory, in percent."""
+def is_share(text: str) -> bool:
+    """Tell whether it is a share of the memory, in percent."""
     return text.endswith("%") and is_number(text[:-1]) and int(text[:-1]) <= 100
 
 
-def checked_ram_size(text):
+def checked_ram_size(text: str) -> str:
     if text != "none" and size_of(text) is None and not is_share(text):
         raise Failure(f"RAM_SIZE={text} is neither a size, as 50M, nor none")
     return text
 
 
-def checked_tmpfs(text):
-    """The size of an UPPER that is made anew.  To tmpfs(5) 0 means that there is no limit."""
+def checked_tmpfs(text: str) -> str:
+    """Return the size of an UPPER that is made anew.  To tmpfs(5) 0 means that there is no limit."""
     if size_of(text) is None and not is_share(text):
         raise Failure(f"UPPER={TMPFS}{text}: {text or 'nothing'} is no size, as 50M is one")
     if not int(text.rstrip("%kmgtKMGT")):
@@ -308,16 +351,16 @@ def checked_tmpfs(text):
     return text
 
 
-def checked_limit(text):
-    """(bytes, members) of a LAYER_LIMIT; the members have a default."""
-    size, _, members = text.partition(" ")
-    size, members = size_of(size), members.strip() or DEFAULTS["LAYER_LIMIT"].split()[1]
+def checked_limit(text: str) -> tuple[int, int]:
+    """Return (bytes, members) of a LAYER_LIMIT.  The members have a default."""
+    most, _, members = text.partition(" ")
+    size, members = size_of(most), members.strip() or MOST_MEMBERS
     if size is None or not is_number(members):
         raise Failure(f"LAYER_LIMIT={text} is no size, as 10G, and no number of members behind it")
     return size, int(members)
 
 
-def checked_seconds(text):
+def checked_seconds(text: str) -> str:
     if not (text.isascii() and text.replace(".", "", 1).isdigit() and len(text) < 10):
         raise Failure(f"STOP_TIMEOUT={text} is not a number of seconds")
     return text

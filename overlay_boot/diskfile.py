@@ -52,7 +52,7 @@ def mount(path, index, places, action, *, read_only=False):
 
 
 def attach(image, place, action):
-    point = posix.open(place, rootfs.DIRECTORY)
+    point = posix.open(place, files.PLACE)
     mounted = -1
     try:
         if namespaces.mount_of(point)[1]:
@@ -180,7 +180,7 @@ def opened(path, read_only):
 
 def source_of(place):
     """The device of which a file system is mounted on the directory; None if it is no mount point."""
-    fd = posix.open(place, rootfs.DIRECTORY)
+    fd = posix.open(place, files.PLACE)
     number, is_root = namespaces.mount_of(fd)
     posix.close(fd)
     return proc.mounts()[number].source if is_root else None

@@ -3,7 +3,7 @@ import _signal
 import posix
 import select
 
-from . import cgroup, environment, files, namespaces, paths, processes, rootfs, state
+from . import beneath, cgroup, environment, files, namespaces, paths, processes, state
 from .errors import Failure
 from .state import has_ended
 
@@ -20,8 +20,8 @@ def find(name):
     try:
         return state.running(name)
     except state.NotRunning:
-        from . import shellversion
-        return shellversion.running(name)
+        from . import subhosts
+        return subhosts.running(name)
 
 
 def enter(running, command, user=None):
@@ -35,7 +35,7 @@ def enter(running, command, user=None):
 
 
 def execute(running, command, user):
-    root = posix.open(f"/proc/{running.init}/root", rootfs.DIRECTORY)
+    root = posix.open(f"/proc/{running.init}/root", files.PLACE)
     account = Account(root, user)
     env = {**environment.inside(), **account.environment()}
     words, places = [*command], SHELLS
@@ -46,7 +46,7 @@ def execute(running, command, user):
         if not shell:
             raise NotExecuted("a shell", "it has neither bash nor sh", NOT_FOUND)
         words = [paths.name(shell)]
-    group = cgroup.opened(running.records["cgroup"])
+    group = cgroup.group(running.record.cgroup)
     relay = Relay()
     standard = relay.standard(root)
     namespaces.setns(running.init_fd, namespaces.NEWPID)
@@ -122,7 +122,7 @@ class Account:
 def entries(root, path, fields):
     """The well-formed lines of a colon-separated file in the subhost."""
     try:
-        data = rootfs.read(root, path, LONGEST_FILE)
+        data = beneath.read(root, path, LONGEST_FILE, beneath.INSIDE)
     except OSError:
         return
     for line in paths.decode(data).split("\n"):

@@ -3,7 +3,7 @@
 A mount namespace lives as long as a process is in it or a file stands for it, namespaces(7).  That
 of a subhost booted with --shell is mounted on a file before its PID 1 is executed:
 
-    /run/overlay-boot/hibernation.NAME/mnt
+    /run/overlay-boot/NAME/mounts/mnt
 
 So there is nothing to be done in time when the processes end, in whichever way: a subhost with such
 a file and without a keeper hibernates.  The kernel takes such a mount only where it is not propagated,
@@ -12,45 +12,51 @@ so the directory is a private mount of itself.
 import posix
 from errno import EINVAL
 
-from . import namespaces, network, proc, rootfs
+from . import files, namespaces, network, paths, proc
+from .config import Config
 from .errors import Failure, doing
-from .state import DIRECTORY as STATES
+from .files import Fd
+from .record import Record
+from .rootfs import View, unshare_mounts as unshare_lost_mounts
+from .state import State, directory_of
 
-VALUE = "value:"        # what keys of the values of variables begin with, in a state file
 STOCK = 4096            # ids of namespaces that Linux 6.18 gives a processor at a time
 ATTEMPTS = 8
 # The values that are found anew when a subhost is taken up; the others are those that it was made with.
 ANEW = ("INIT", "LOG", "START", "STOP_TIMEOUT")
 
 
-def place(name):
-    return f"{STATES}/hibernation.{name}"       # longer than any NAME
-
-
 @doing("keep the mounts")
-def unshare_mounts(state):
-    """rootfs.unshare_mounts(), with the new mount namespace kept; this process stays in the host's.
+def unshare_mounts(state: State) -> tuple[View, View]:
+    """rootfs.unshare_mounts(), with the new mount namespace kept.  This process stays in the host's.
 
     No namespace can be kept in itself, or in one that was made later.  The kernel goes by their
     ids, of which each processor has some in stock since Linux 6.18: one that was made just now may
     have a lower id than one in which all of this happens, unless that is the first of the machine.
     It is made again then, with an id that is higher than all before.
     """
-    directory = place(state.name)
-    state.record("mounts", directory)
+    directory = f"{directory_of(state.name)}/mounts"
+    state.note("mounts", directory)
     posix.mkdir(directory, 0o700)
     namespaces.mount(directory, directory, None, namespaces.BIND)
     namespaces.mount(None, directory, None, namespaces.PRIVATE)
-    posix.close(posix.open(f"{directory}/mnt", posix.O_CREAT | posix.O_EXCL | posix.O_WRONLY, 0o400))
-    views = kept(f"{directory}/mnt") or kept_with_higher_id(f"{directory}/mnt")
+    file = file_in(directory)
+    with files.opened(file, posix.O_CREAT | posix.O_EXCL | posix.O_WRONLY, 0o400):
+        pass
+    views = kept(file) or kept_with_higher_id(file)
     if not views:
         raise Failure("cannot keep the mounts: this mount namespace is younger to the kernel than any that it makes")
     return views
 
 
-def kept(path):
-    """What rootfs.unshare_mounts() returns, with the new namespace mounted on the file path; None if it cannot be."""
-    host, own = rootfs.unshare_mounts()
+def file_in(directory: str) -> str:
+    """Return the path of the file that stands for the mount namespace."""
+    return f"{directory}/mnt"
+
+
+def kept(path: str) -> tuple[View, View] | None:
+    """Return what unshare_lost_mounts() does, with the new namespace mounted on the file path; None if it cannot be."""
+    host, own = unshare_lost_mounts()
     host.enter()
     if is_kept(own.mounts, path):
         return host, own
@@ -59,26 +65,25 @@ def kept(path):
     return None
 
 
-def kept_with_higher_id(path):
-    """kept(), after using up what our processor has of ids in stock; again, as it may be another one by then."""
-    host = posix.open("/proc/self/ns/uts", posix.O_RDONLY)
-    try:
-        for _ in range(ATTEMPTS):
-            for _ in range(STOCK):
-                namespaces.unshare(namespaces.NEWUTS)   # the cheapest: 1 us
-            views = kept(path)
-            if views:
-                return views
-    finally:
-        namespaces.setns(host, namespaces.NEWUTS)
-        posix.close(host)
+def kept_with_higher_id(path: str) -> tuple[View, View] | None:
+    """kept(), after using up what our processor has of ids in stock.  Again, as it may be another one by then."""
+    with files.opened("/proc/self/ns/uts", posix.O_RDONLY) as host:
+        try:
+            for _ in range(ATTEMPTS):
+                for _ in range(STOCK):
+                    namespaces.unshare(namespaces.NEWUTS)   # the cheapest: 1 us
+                views = kept(path)
+                if views:
+                    return views
+        finally:
+            namespaces.setns(host, namespaces.NEWUTS)
     return None
 
 
-def is_kept(mounts, path):
+def is_kept(mounts: int, path: str) -> bool:
     """Have a mount namespace mounted on the file path; whether the kernel takes it for one that was made later."""
     try:
-        namespaces.mount(f"/proc/self/fd/{mounts}", path, None, namespaces.BIND)
+        namespaces.mount(paths.of_descriptor(mounts), path, None, namespaces.BIND)
     except OSError as error:
         if error.errno != EINVAL:
             raise
@@ -86,27 +91,26 @@ def is_kept(mounts, path):
     return True
 
 
-def note(config, state, host_name):
-    """Have on record what will be needed to take the subhost up."""
-    for variable, value in config.resolved().items():
+def note(state: State, values: dict[str, str], hostname: str) -> None:
+    """Note what will be needed to take the subhost up: values of variables, and its host name."""
+    for variable, value in values.items():
         if variable not in ANEW:
-            state.record(VALUE + variable, value)
-    state.record("host-name", host_name)
+            state.note("values", value, variable)
+    state.note("host_name", hostname)
 
 
 @doing("take down what hibernates")
-def release(name):
+def release(directory: str) -> None:
     """Remove what unshare_mounts() made, as far as it got."""
-    directory = place(name)
-    for remove, path in ((unmount, f"{directory}/mnt"), (posix.unlink, f"{directory}/mnt"),
-                         (unmount, directory), (posix.rmdir, directory)):
+    file = file_in(directory)
+    for remove, path in ((unmount, file), (posix.unlink, file), (unmount, directory), (posix.rmdir, directory)):
         try:
             remove(path)
         except FileNotFoundError:
             pass
 
 
-def unmount(path):
+def unmount(path: str) -> None:
     try:
         namespaces.umount2(path, namespaces.DETACH)
     except OSError as error:
@@ -114,24 +118,19 @@ def unmount(path):
             raise
 
 
-def hand_down(config, state):
-    """Give the configuration the values that the subhost was made with; its host name.
-
-    Raises Failure if it was made from another file.
-    """
-    records = state.records()
-    if records["config"] != config.path:
-        raise Failure(f"{state.name} is hibernating, and was booted from {records['config']}")
-    config.handed = {key.removeprefix(VALUE): value for key, value in records.items() if key.startswith(VALUE)}
-    return records["host-name"]
+def refuse_others(config: Config, state: State) -> None:
+    """Raises Failure if the subhost was made from another configuration file."""
+    made_from = state.record().config
+    if made_from != config.path:
+        raise Failure(f"{state.name} is hibernating, and was booted from {made_from}")
 
 
 @doing("take up the mounts")
-def opened(name):
-    """A descriptor of the mount namespace that is kept.  Raises Failure if it is not there any more."""
-    path = f"{place(name)}/mnt"
-    mounts = posix.open(path, posix.O_RDONLY)
-    if posix.fstat(mounts).st_dev != posix.stat("/proc/self/ns/mnt").st_dev:
+def reopened(record: Record) -> Fd:
+    """Return a descriptor of the mount namespace that is kept.  Raises Failure if it is not there any more."""
+    path = file_in(record.mounts or "")
+    mounts = files.opened(path, posix.O_RDONLY)
+    if files.identity(mounts)[0] != files.identity("/proc/self/ns/mnt")[0]:     # no namespace, but the file beneath
         posix.close(mounts)
         raise Failure(f"its mount namespace {path} is not there any more")
     return mounts
@@ -142,40 +141,36 @@ class Inside:
 
     __slots__ = ("mounts", "outside")
 
-    def __init__(self, mounts):
+    def __init__(self, mounts: int) -> None:
         self.mounts = mounts
-        self.outside = rootfs.View()
+        self.outside = View()
 
-    def __enter__(self):
+    def __enter__(self) -> None:
         namespaces.setns(self.mounts, namespaces.NEWNS)
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.outside.enter()
         self.outside.close()
 
 
-def root_of(mounts):
-    """A descriptor of the root directory in a mount namespace."""
+def root_of(mounts: int) -> Fd:
+    """Return a descriptor of the root directory in a mount namespace."""
     with Inside(mounts):
-        return posix.open("/", rootfs.DIRECTORY)
+        return files.opened("/", files.PLACE)
 
 
 class Hibernating:
     """What state.Running is for a subhost that runs."""
 
-    __slots__ = ("name", "network", "records", "state")
+    __slots__ = ("name", "network", "record", "state")
 
-    def __init__(self, state):
-        self.state, self.name, self.records = state, state.name, state.records()
-        self.network = f"{network.DIRECTORY}/{state.name}"
+    def __init__(self, state: State) -> None:
+        self.state, self.name, self.record = state, state.name, state.record()
+        self.network = network.path_of(state.name)
 
-    def mounts(self):
-        """{id: Mount} of its mounts."""
-        kept, own = opened(self.name), posix.open("/proc/self", rootfs.DIRECTORY)
-        try:
-            with Inside(kept):
+    def mounts(self) -> dict[int, proc.Mount]:
+        """Return {id: Mount} of its mounts."""
+        with reopened(self.record) as mounts, files.opened("/proc/self", files.PLACE) as own:
+            with Inside(mounts):
                 found = posix.open("mountinfo", posix.O_RDONLY, dir_fd=own)     # tells of where it was opened
-        finally:
-            posix.close(kept)
-            posix.close(own)
         return proc.mounts_in(found)

@@ -5,54 +5,105 @@ functions as a boot whose configuration names no other.
 """
 import posix
 
-from . import PROGRAMS, REAPER_MARK, files, namespaces, paths, processes, rootfs
-from .config import DEFAULTS
+from . import PROGRAMS, beneath, files, namespaces, network, paths, processes, rootfs
+from .config import DEFAULTS, HANDED_DOWN, Config
 from .errors import Failure, doing
+from .rootfs import Sources
 
-REAPER = "/.reaper"
+REAPER = namespaces.REAPER_PATH
 DUMMY_FIFO = "/run/dummy_service"
 STARTS = "# overlay-init starts:"       # the first line of what overlay-init prints
 LONGEST_PROGRAM = 1 << 17               # far more than our reaper has
 LONGEST_TEXT = 128 << 10                # of one argument, execve(2)
 
 
-def is_default(config, variable):
-    return getattr(config, variable.lower()) == [DEFAULTS[variable]]
+class Hooks:
+    """The hooks of a boot.  The default ones are called here, others are run, in the subhost's control group."""
+
+    __slots__ = ("config", "group", "log", "sources")
+
+    def __init__(self, config: Config, sources: Sources, group: int, log: int) -> None:
+        self.config = config
+        self.sources = sources
+        self.group = group
+        self.log = log
+
+    def premount(self) -> None:
+        """Run PREMOUNT.  Raises Failure if it fails, as the others do."""
+        if is_default(self.config, "PREMOUNT"):
+            premount(self.config, self.sources)
+        else:
+            self.run("PREMOUNT", self.config.premount, [self.sources.upper])
+
+    def postmount(self, root: int, network_namespace: int) -> None:
+        """Run POSTMOUNT on the root of a descriptor."""
+        if is_default(self.config, "POSTMOUNT"):
+            postmount(self.config, root, network_namespace)
+        else:
+            self.run("POSTMOUNT", self.config.postmount, [self.sources.live, self.sources.upper])
+
+    def init(self, root: int) -> tuple[list[str], list[str]]:
+        """Run INIT.  Return what PID 1 executes, and the services that this starts."""
+        config = self.config
+        if is_default(config, "INIT"):
+            check_reaper(config, root)
+            if not config.start and is_our_reaper(config, root):
+                return [REAPER, config.name, DUMMY_FIFO], []    # nothing for a shell to do
+            return ["/bin/sh", "-c", init(config)], config.start
+        text = paths.decode(self.run("INIT", config.init, [], output=True))
+        if not text.strip():
+            raise Failure(f"INIT: {config.init[0]} printed nothing")
+        if "\0" in text or len(text) >= LONGEST_TEXT:
+            raise Failure(f"INIT: {config.init[0]} printed what is no text of less than {LONGEST_TEXT} characters")
+        return ["/bin/sh", "-c", text], started(text)
+
+    def run(self, variable: str, words: list[str], arguments: list[str], *, output: bool = False) -> bytes:
+        """Run a hook that the configuration names.  What it prints goes to LOG, unless it is asked for."""
+        try:
+            return processes.run([*words, *arguments], environment_of(self.config, self.sources), self.config.base,
+                                 cgroup=self.group, log=self.log, output=output)
+        except Failure as failure:
+            raise Failure(f"{variable}: {failure} (what it printed is in LOG={self.config.log})") from None
 
 
-def run(config, variable, arguments, *, cgroup, log, output=False):
-    """Run the hook that the configuration names, in the control group cgroup.
+def is_default(config: Config, variable: str) -> bool:
+    """Tell whether a hook is the default one."""
+    return bool(getattr(config, variable.lower()) == [DEFAULTS[variable]])
 
-    What it prints goes to the descriptor log, unless it is the output that is asked for.
-    """
-    words = getattr(config, variable.lower())
-    try:
-        return processes.run([*words, *arguments], config.for_hooks(), config.base,
-                             cgroup=cgroup, log=log, output=output)
-    except Failure as failure:
-        raise Failure(f"{variable}: {failure} (what it printed is in LOG={config.log})") from None
+
+def are_default(config: Config) -> bool:
+    """Tell whether all of them are."""
+    return all(is_default(config, variable) for variable in ("PREMOUNT", "POSTMOUNT", "INIT"))
+
+
+def environment_of(config: Config, sources: Sources) -> dict[str, str]:
+    """Return what is added to a hook's environment: the values that the boot has resolved."""
+    return {"CONFIG": config.path, "ACTION": config.action, HANDED_DOWN: config.path, "REAPER": config.reaper,
+            **values(config, sources)}
+
+
+def values(config: Config, sources: Sources) -> dict[str, str]:
+    """Return the values of all variables, as a boot has them by now: none is to be found again."""
+    return {**config.settings(), "IMAGE": "", **sources.settings()}
 
 
 @doing("write into UPPER")
-def premount(config):
+def premount(config: Config, sources: Sources) -> None:
     """Give UPPER a host name and a network set-up of its own, so that the host's are not used by accident."""
-    upper = rootfs.directory(config.upper, "UPPER")
-    try:
+    with rootfs.directory(sources.upper, "UPPER") as upper:
         for path, text in (("etc/hostname", config.name + "\n"), ("etc/network/interfaces", interfaces(config))):
-            if not config.layers or not in_layer(config, path):
+            if not sources.layers or not in_layer(sources, path):
                 write_missing(upper, path, text)
-    finally:
-        posix.close(upper)
 
 
-def in_layer(config, path):
-    """Whether a layer of this subhost's has a file of that path."""
+def in_layer(sources: Sources, path: str) -> bool:
+    """Tell whether a layer of this subhost's has a file of that path."""
     from . import layers
-    return any(files.kind(f"{layer}/{path}") for layer in layers.own(config))
+    return any(files.kind(f"{layer}/{path}") for layer in layers.own(sources.layers))
 
 
-def interfaces(config):
-    """An interfaces(5) file with lo, and a stanza for each cable that leaves it alone."""
+def interfaces(config: Config) -> str:
+    """Return an interfaces(5) file with lo, and a stanza for each cable that leaves it alone."""
     stanzas = ["auto lo\niface lo inet loopback\n"]
     if config.cables:
         from . import cables
@@ -61,35 +112,26 @@ def interfaces(config):
     return f"# Generated for subhost {config.name}\n" + "\n".join(stanzas)
 
 
-def write_missing(root, path, text):
-    """Write a file below root, unless there is anything of its name."""
-    *parents, name = path.split("/")
-    at = posix.open(".", rootfs.DIRECTORY, dir_fd=root)
+def write_missing(upper: int, path: str, text: str) -> None:
+    """Write a file below UPPER, unless there is anything of its name."""
+    directory, _, name = path.rpartition("/")
     try:
-        for number, parent in enumerate(parents, 1):
-            try:
-                posix.mkdir(parent, 0o755, dir_fd=at)
-            except FileExistsError:
-                pass
-            so_far = "/".join(parents[:number])
-            try:
-                found = namespaces.openat2(root, so_far, rootfs.DIRECTORY, namespaces.IN_ROOT)
-            except OSError as error:
-                raise Failure(f"UPPER: {so_far} in it is no directory: {error.strerror}") from None
-            posix.close(at)
-            at = found
-        if not files.exists(name, at):
-            rootfs.write_new(at, name, text, 0o644)
+        at = beneath.directory(upper, directory, beneath.INSIDE, make=0o755)
     except OSError as error:
-        raise Failure(f"cannot write {path} into UPPER: {error.strerror}") from None
-    finally:
-        posix.close(at)
+        raise Failure(f"UPPER: {directory} in it is no directory: {error.strerror}") from None
+    with at:
+        try:
+            if not files.exists(name, at):
+                beneath.write_new(at, name, text, 0o644)
+        except OSError as error:
+            raise Failure(f"cannot write {path} into UPPER: {error.strerror}") from None
 
 
-def postmount(config, root, network):
+def postmount(config: Config, root: int, network_namespace: int) -> None:
     """Mount /dev, /sys and /run in the root, and put the reaper there."""
     rootfs.mount_devices(root)
-    rootfs.mount_sys(root, network)
+    with network.Entered(network_namespace):        # /sys shows that of its maker
+        rootfs.mount_sys(root)
     if config.ram_size != "none":
         rootfs.mount_run(root, config.ram_size)
     rootfs.bind_adjtime(root)
@@ -97,14 +139,13 @@ def postmount(config, root, network):
 
 
 @doing("install the reaper")
-def install_reaper(root):
+def install_reaper(root: int) -> None:
     """Copy our reaper to /.reaper, unless the subhost has one that is not from us."""
     name = REAPER[1:]
-    with open(f"{PROGRAMS}/reaper", "rb", buffering=0) as file:
-        ours = file.read()
+    ours = our_reaper()
     try:
-        theirs = rootfs.read(root, REAPER, LONGEST_PROGRAM)
-        if theirs == ours or REAPER_MARK not in theirs:
+        theirs = beneath.read(root, REAPER, LONGEST_PROGRAM, beneath.INSIDE)
+        if theirs == ours or namespaces.MARK_OF_REAPER not in theirs:
             return
         posix.unlink(name, dir_fd=root)
     except FileNotFoundError:
@@ -112,61 +153,49 @@ def install_reaper(root):
     except OSError as error:
         raise Failure(f"{REAPER} in the subhost: {error.strerror}") from None
     try:
-        rootfs.write_new(root, name, ours, 0o755)
+        beneath.write_new(root, name, ours, 0o755)
     except OSError as error:
         raise Failure(f"cannot write {REAPER} in the subhost: {error.strerror}") from None
 
 
-def check_reaper(config, root):
+def our_reaper() -> bytes:
+    """Return the reaper that we come with."""
+    with files.opened(f"{PROGRAMS}/reaper") as fd:
+        return files.read_all(fd)
+
+
+def check_reaper(config: Config, root: int) -> None:
     """Raises Failure if the subhost has not got the reaper that PID 1 is to become."""
     try:
-        fd = namespaces.openat2(root, config.reaper, posix.O_PATH, namespaces.IN_ROOT)
+        fd = beneath.opened(root, config.reaper, posix.O_PATH, beneath.INSIDE)
     except OSError as error:
         raise Failure(f"REAPER={config.reaper} in the subhost: {error.strerror}") from None
-    mode = posix.fstat(fd).st_mode
-    posix.close(fd)
+    with fd:
+        mode = posix.fstat(fd).st_mode
     if mode & files.KIND != files.REGULAR or not mode & 0o111:
         raise Failure(f"REAPER={config.reaper} in the subhost is not executable")
 
 
-def init_command(config, root, *, cgroup, log):
-    """What PID 1 executes: (argv, the services that it starts)."""
-    if is_default(config, "INIT"):
-        check_reaper(config, root)
-        if not config.start and is_our_reaper(config, root):
-            return [REAPER, config.name, DUMMY_FIFO], []    # nothing for a shell to do
-        return ["/bin/sh", "-c", init(config)], config.start
-    text = paths.decode(run(config, "INIT", [], cgroup=cgroup, log=log, output=True))
-    if not text.strip():
-        raise Failure(f"INIT: {config.init[0]} printed nothing")
-    if "\0" in text or len(text) >= LONGEST_TEXT:
-        raise Failure(f"INIT: {config.init[0]} printed what is no text of less than {LONGEST_TEXT} characters")
-    return ["/bin/sh", "-c", text], started(text)
+def is_our_reaper(config: Config, root: int) -> bool:
+    """Tell whether PID 1 will be the reaper that we come with, which serves as the dummy service as well."""
+    return config.reaper == REAPER and beneath.read(root, REAPER, LONGEST_PROGRAM, beneath.INSIDE) == our_reaper()
 
 
-def is_our_reaper(config, root):
-    """Whether PID 1 will be the reaper that we come with, which serves as the dummy service as well."""
-    if config.reaper != REAPER:
-        return False
-    with open(f"{PROGRAMS}/reaper", "rb", buffering=0) as ours:
-        return rootfs.read(root, REAPER, LONGEST_PROGRAM) == ours.read()
-
-
-def started(text):
-    """The services that a text of overlay-init's starts, wherever a custom INIT has put it."""
+def started(text: str) -> list[str]:
+    """Return the services that a text of overlay-init's starts, wherever a custom INIT has put it."""
     for line in text.split("\n"):
         if line.startswith(STARTS):
             return line[len(STARTS):].split()
     return []
 
 
-def quoted(word):
-    """The word for a shell, which takes it as it is."""
+def quoted(word: str) -> str:
+    """Return the word for a shell, which takes it as it is."""
     return "'" + word.replace("'", "'\\''") + "'"
 
 
-def init(config):
-    """The shell commands that PID 1 runs inside: start the services, then become the reaper."""
+def init(config: Config) -> str:
+    """Return the shell commands that PID 1 runs inside: start the services, then become the reaper."""
     lines = [f"{STARTS} {' '.join(config.start)}"]
     if config.start:
         lines.append(START_FUNCTION)

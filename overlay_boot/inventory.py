@@ -9,7 +9,6 @@ from .layers import (
     ARCHIVES,
     LAYERS,
     PART,
-    RECORD,
     archives,
     identity,
     is_digest,
@@ -74,10 +73,9 @@ def used(*, complete):
 def running():
     """{digest: [name]} of the layers on record for a subhost, that is booted or waits to be cleared."""
     found = {}
-    for name, records in noted():
-        for key in records:
-            if key.startswith(RECORD):
-                found.setdefault(key.removeprefix(RECORD), []).append(name)
+    for name, record in noted():
+        for digest in record.layers:
+            found.setdefault(digest, []).append(name)
     return found
 
 

@@ -24,13 +24,13 @@ ARCHIVES = f"{CACHE}/archives"
 PART = ".part"
 TICK = 20_000_000           # nanoseconds: more than what a file system's clock leaps, inode(7)
 CHUNK = 1 << 20
-RECORD = "layer:"           # what keys of layers in use begin with, in a state file
+
 DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
 
 
-def check(config):
+def check(paths_):
     """Raises Failure if a LAYER is not there, or neither a directory nor a file."""
-    for path in config.layers:
+    for path in paths_:
         if files.kind(path) != files.DIRECTORY:
             posix.close(opened(path))
 
@@ -47,18 +47,17 @@ def opened(path):
     return fd
 
 
-def provide(config, state):
+def provide(wanted, limit, state):
     """Put the layers in front of LOWER, archives unpacked and on record; config.layers are directories then."""
-    found = [path if files.kind(path) == files.DIRECTORY else cached(path, config.layer_limit, state)
-             for path in config.layers]
+    found = [path if files.kind(path) == files.DIRECTORY else cached(path, limit, state)
+             for path in wanted]
     # Beneath itself a layer has no effect, and the kernel would not have it.
-    config.layers = [*dict.fromkeys(reversed(found))]
-    config.lower[:0] = config.layers
+    return [*dict.fromkeys(reversed(found))]
 
 
-def own(config):
+def own(layers):
     """The directories of the layers that tell of this subhost, the uppermost first: a baseline is for any."""
-    return [path for path in config.layers if BASELINE_MARK not in posix.listxattr(path)]
+    return [path for path in layers if BASELINE_MARK not in posix.listxattr(path)]
 
 
 @doing("use the cache of layers")
@@ -73,7 +72,7 @@ def cached(path, limit, state):
         while layer < 0:
             unpack(cache, digest, archive, before, path, limit)
             layer = locked(cache, digest)
-        state.record(RECORD + digest, path)
+        state.note("layers", path, digest)
         # Now its removal is refused for what is on record.
         posix.close(layer)
     finally:

@@ -8,7 +8,7 @@ own, no other mount, no device, and no service is started.
 import os
 import posix
 
-from . import namespaces, paths, processes, rootfs
+from . import files, namespaces, paths, processes, rootfs
 from .errors import Failure
 
 BASE_SYSTEM = ("required", "important", "standard")         # priorities, Debian Policy 2.5
@@ -43,12 +43,12 @@ def run_scripts(root, layer, directory, packages):
     """Run them over the root and the layer, with the empty directory to work in; the packages whose scripts failed."""
     live, work = f"{directory}/live", f"{directory}/work"
     mount(root, layer, work, live)
-    at = posix.open(live, rootfs.DIRECTORY)
+    at = posix.open(live, files.PLACE)
     try:
         rootfs.mount_devices(at)
         rootfs.mount_run(at, "100M")
-        rootfs.mount_new("tmpfs", rootfs.below(at, "tmp"), namespaces.NOSUID | namespaces.NODEV, mode="1777")
-        posix.close(rootfs.below(at, "proc"))
+        rootfs.mount_new("tmpfs", rootfs.mount_place(at, "tmp"), namespaces.NOSUID | namespaces.NODEV, mode="1777")
+        posix.close(rootfs.mount_place(at, "proc"))
         write(at, script(packages))
         said = processes.run([*CONFINED, f"--root={live}", "/bin/sh", SCRIPT], {}, "/", output=True)
     finally:
@@ -59,7 +59,7 @@ def run_scripts(root, layer, directory, packages):
 
 def mount(root, layer, work, live):
     """The overlay that the scripts write to; in a mount namespace of this process."""
-    fds = [posix.open(path, rootfs.DIRECTORY) for path in (root or "/", layer, work)]
+    fds = [posix.open(path, files.PLACE) for path in (root or "/", layer, work)]
     below, upper, working = (f"/proc/self/fd/{fd}" for fd in fds)
     try:
         # Of what changes nothing may refer to the layers beneath: they will be upgraded.

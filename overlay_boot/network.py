@@ -3,140 +3,165 @@ import fcntl
 import posix
 from errno import EINVAL
 
-from . import files, namespaces
+from . import files, namespaces, paths
 from .errors import Failure, doing
-from .state import DIRECTORY as STATES
+from .files import Fd
+from .state import NETNS_NOTE, STATES, State
 
-DIRECTORY = "/run/netns"
-MADE = f"{STATES}/.netns-is-ours"       # no NAME is that long
+NETNS = "/run/netns"
+NOTE = f"{STATES}/{NETNS_NOTE}"     # that NETNS, or the mount of it, is ours
 
 
-def is_there(name):
-    """Whether there is a network namespace of that name, whoever has made it."""
-    return bool(files.kind(f"{DIRECTORY}/{name}"))
+def path_of(name: str) -> str:
+    """Return the path of the network namespace of a subhost."""
+    return f"{NETNS}/{name}"
+
+
+def is_there(name: str) -> bool:
+    """Tell whether there is a network namespace of that name, whoever has made it."""
+    return bool(files.kind(path_of(name)))
+
+
+def already_there(name: str) -> Failure:
+    return Failure(f"a network namespace {path_of(name)} is there already, and is not ours")
+
+
+class Entered:
+    """A context: this process is in a network namespace, for single system calls."""
+
+    __slots__ = ("host", "network")
+
+    def __init__(self, network: int) -> None:
+        self.network = network
+
+    def __enter__(self) -> None:
+        self.host = files.opened("/proc/self/ns/net", posix.O_RDONLY)
+        namespaces.setns(self.network, namespaces.NEWNET)
+
+    def __exit__(self, *_: object) -> None:
+        with self.host:
+            namespaces.setns(self.host, namespaces.NEWNET)
 
 
 @doing("make the network namespace")
-def make(state):
-    """Make the network namespace, with lo up, and return a descriptor of it."""
+def make(state: State) -> Fd:
+    """Make the network namespace, with lo up, and return a descriptor of it.
+
+    Raises Failure if one of its name is there already.
+    """
     if is_there(state.name):
-        raise Failure(f"a network namespace {DIRECTORY}/{state.name} is there already, and is not ours")
-    host = posix.open("/proc/self/ns/net", posix.O_RDONLY)
-    namespaces.unshare(namespaces.NEWNET)
-    try:
-        namespaces.bring_up("lo")
-        network = posix.open("/proc/self/ns/net", posix.O_RDONLY)
-    finally:
-        namespaces.setns(host, namespaces.NEWNET)
-        posix.close(host)
+        raise already_there(state.name)
+    network = unshared()
     publish(state, network)
     return network
 
 
-def opened(state):
-    """A descriptor of the network namespace that make() made.  Raises Failure if it is not there any more."""
-    path = f"{DIRECTORY}/{state.name}"
+def unshared() -> Fd:
+    """Return a descriptor of a new network namespace, with lo up."""
+    with files.opened("/proc/self/ns/net", posix.O_RDONLY) as host:
+        namespaces.unshare(namespaces.NEWNET)
+        try:
+            namespaces.bring_up("lo")
+            return files.opened("/proc/self/ns/net", posix.O_RDONLY)
+        finally:
+            namespaces.setns(host, namespaces.NEWNET)
+
+
+def reopened(state: State) -> Fd:
+    """Return a descriptor of the network namespace that make() made.  Raises Failure if it is not there any more."""
+    path = path_of(state.name)
     try:
-        network = posix.open(path, posix.O_RDONLY)
+        network = files.opened(path, posix.O_RDONLY)
     except OSError as error:
         raise Failure(f"its network namespace {path}: {error.strerror}") from None
-    if posix.fstat(network).st_ino != int(state.records()["netns"].split()[1]):
+    inodes = state.record().netns
+    if not inodes or posix.fstat(network).st_ino != inodes[1]:
         posix.close(network)
         raise Failure(f"its network namespace {path} is another one by now")
     return network
 
 
-def publish(state, network):
+def publish(state: State, network: int) -> None:
     """Mount the namespace on a file of its name, that nobody else has.
 
     The file has no name until its inode is on record, so that a file of that
     name is known for ours or not, whenever we are killed.
     """
-    path = f"{DIRECTORY}/{state.name}"
-    directory = locked_directory()
-    try:
-        file = posix.open(DIRECTORY, posix.O_TMPFILE | posix.O_RDWR, 0o444)
-        try:
-            state.record("netns", f"{posix.fstat(file).st_ino} {posix.fstat(network).st_ino}")
+    with locked_directory() as directory:
+        with files.opened(NETNS, posix.O_TMPFILE | posix.O_RDWR, 0o444) as file:
+            state.note("netns", (posix.fstat(file).st_ino, posix.fstat(network).st_ino))
             try:
                 # src_dir_fd serves to have linkat(2) called, which can follow
-                posix.link(f"/proc/self/fd/{file}", path, src_dir_fd=directory, follow_symlinks=True)
+                posix.link(paths.of_descriptor(file), path_of(state.name), src_dir_fd=directory, follow_symlinks=True)
             except FileExistsError:
-                raise Failure(f"a network namespace {path} is there already, and is not ours") from None
-        finally:
-            posix.close(file)
+                raise already_there(state.name) from None
         mount_name(state.name, network)
-    finally:
-        posix.close(directory)
 
 
-def mount_name(name, network):
+def mount_name(name: str, network: int) -> None:
     """Mount the network namespace on its name, in the mount namespace of the caller."""
-    namespaces.mount(f"/proc/self/fd/{network}", f"{DIRECTORY}/{name}", None, namespaces.BIND)
+    namespaces.mount(paths.of_descriptor(network), path_of(name), None, namespaces.BIND)
 
 
-def locked_directory():
-    """DIRECTORY, locked and mounted on itself as ip-netns(8) does it; it is unlocked by close.
+def locked_directory() -> Fd:
+    """Return a descriptor of NETNS, locked and mounted on itself as ip-netns(8) does it.  To close it unlocks it.
 
     Shared, so that a namespace that is unmounted here goes from the copies of
     the mount in other mount namespaces as well.
     """
     made = False
     while True:
-        if not files.kind(DIRECTORY):
-            note_making(True)
+        if not files.kind(NETNS):
+            note_making(directory=True)
             made = True
         try:
-            posix.mkdir(DIRECTORY, 0o755)
+            posix.mkdir(NETNS, 0o755)
         except FileExistsError:
             pass
-        directory = posix.open(DIRECTORY, posix.O_RDONLY | posix.O_DIRECTORY)
+        directory = files.opened(NETNS, files.READ_DIRECTORY)
         fcntl.flock(directory, fcntl.LOCK_EX)
         if posix.fstat(directory).st_nlink:
             break
         posix.close(directory)          # another command has just removed it
     try:
-        share_mount(made)
+        share_mount(made=made)
     except BaseException:
         posix.close(directory)
         raise
     return directory
 
 
-def share_mount(made):
-    """Mount DIRECTORY on itself, if it is no mount yet, and make it shared."""
+def share_mount(*, made: bool) -> None:
+    """Mount NETNS on itself, if it is no mount yet, and make it shared.  made tells whether the directory is ours."""
     try:
-        namespaces.mount(None, DIRECTORY, None, namespaces.SHARED | namespaces.REC)
+        namespaces.mount(None, NETNS, None, namespaces.SHARED | namespaces.REC)
     except OSError as error:
         if error.errno != EINVAL:       # no mount yet
             raise
-        note_making(made)
-        namespaces.mount(DIRECTORY, DIRECTORY, None, namespaces.BIND | namespaces.REC)
-        namespaces.mount(None, DIRECTORY, None, namespaces.SHARED | namespaces.REC)
+        note_making(directory=made)
+        namespaces.mount(NETNS, NETNS, None, namespaces.BIND | namespaces.REC)
+        namespaces.mount(None, NETNS, None, namespaces.SHARED | namespaces.REC)
 
 
-def note_making(directory):
-    """Note that the mount of DIRECTORY is ours, and with directory, that itself is."""
-    fd = posix.open(MADE, posix.O_CREAT | posix.O_WRONLY | posix.O_CLOEXEC, 0o600)
-    try:
+def note_making(*, directory: bool) -> None:
+    """Note that the mount of NETNS is ours, and with directory, that itself is."""
+    with files.opened(NOTE, posix.O_CREAT | posix.O_WRONLY, 0o600) as fd:
         if directory:
             posix.write(fd, b"directory\n")
-    finally:
-        posix.close(fd)
 
 
 @doing("remove the network namespace")
-def remove(name, record):
+def remove(name: str, inodes: tuple[int, int]) -> None:
     """Remove what make() made, as far as it got, and nothing that is of somebody else."""
-    path = f"{DIRECTORY}/{name}"
-    file_inode, network_inode = map(int, record.split())
-    if is_ours(path, network_inode):
+    path = path_of(name)
+    of_file, of_namespace = inodes
+    if is_ours(path, of_namespace):
         namespaces.umount2(path, namespaces.DETACH)
-    if is_ours(path, file_inode):
+    if is_ours(path, of_file):
         posix.unlink(path)
 
 
-def is_ours(path, inode):
+def is_ours(path: str, inode: int) -> bool:
     try:
         return posix.lstat(path).st_ino == inode
     except FileNotFoundError:
@@ -144,34 +169,32 @@ def is_ours(path, inode):
 
 
 @doing("take back the mount of /run/netns")
-def tidy():
+def tidy() -> None:
     """Take back what locked_directory() made, if nobody uses it any more."""
-    if not files.kind(MADE):
+    if not files.kind(NOTE):
         return
     try:
-        directory = posix.open(DIRECTORY, posix.O_RDONLY | posix.O_DIRECTORY)
+        directory = files.opened(NETNS, files.READ_DIRECTORY)
     except FileNotFoundError:
-        unnote_making()
+        forget_making()
         return
-    try:
+    with directory:
         fcntl.flock(directory, fcntl.LOCK_EX)
         # Another command may have taken it back meanwhile, and a boot may have made a new one.
-        if not files.kind(MADE) or not posix.fstat(directory).st_nlink or posix.listdir(DIRECTORY):
+        if not files.kind(NOTE) or not posix.fstat(directory).st_nlink or posix.listdir(NETNS):
             return
         try:
-            namespaces.umount2(DIRECTORY, namespaces.DETACH)
+            namespaces.umount2(NETNS, namespaces.DETACH)
         except OSError as error:
             if error.errno != EINVAL:       # killed before it was mounted
                 raise
-        if posix.stat(MADE).st_size:
-            posix.rmdir(DIRECTORY)
-        unnote_making()
-    finally:
-        posix.close(directory)
+        if posix.stat(NOTE).st_size:
+            posix.rmdir(NETNS)
+        forget_making()
 
 
-def unnote_making():
+def forget_making() -> None:
     try:
-        posix.unlink(MADE)
+        posix.unlink(NOTE)
     except FileNotFoundError:
         pass

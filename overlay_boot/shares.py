@@ -10,23 +10,22 @@ for single system calls: what Python imports in there would be the subhost's.
 """
 import posix
 
-from . import files, namespaces, paths, proc, rootfs, state
+from . import files, namespaces, paths, proc, record, rootfs, state
 from .errors import Failure
 
 # In the state file: this, the mount's id, and MAJOR:MINOR DEVICE INODE OUTSIDE:INSIDE, or nothing once it is undone.
 RECORD = "share:"
 
 
-class Share:
+class Mounted:
     """A share that is on record, and mounted."""
 
     __slots__ = ("device", "id", "inode", "inside", "outside", "place", "read_only")
 
-    def __init__(self, number, record, mount):
+    def __init__(self, number, noted, mount):
         self.id = number
-        _, device, inode, both = record.split(" ", 3)
-        self.device, self.inode = int(device), int(inode)
-        self.outside, _, self.inside = both.partition(":")
+        self.device, self.inode = noted.device, noted.inode
+        self.outside, self.inside = noted.outside, noted.inside
         self.place = mount.place
         self.read_only = "ro" in mount.options
 
@@ -36,15 +35,15 @@ def find(name):
     try:
         return state.running(name)
     except state.NotRunning:
-        from . import shellversion
-        if shellversion.find(name):
+        from . import subhosts
+        if any(one.name == name for one in subhosts.inherited()):
             raise Failure(f"{name} was booted by the shell version: boot it again to share with it") from None
         raise
 
 
-def mount_all(config, noted, root):
+def mount_all(wanted, noted, root):
     """At a boot: mount every SHARE, in order, below the descriptor root."""
-    for outside, inside in config.share:
+    for outside, inside in wanted:
         try:
             mount(noted, root, outside, inside)
         except OSError as error:
@@ -80,17 +79,17 @@ def mount(noted, root, outside, inside, *, read_only=False, attach=namespaces.mo
     """Note the mount in a state file, and have it attached where it belongs.  Raises OSError if there is no outside."""
     mounted = namespaces.open_tree(outside)
     target = -1
-    key = RECORD + str(namespaces.mount_of(mounted)[0])
+    key = str(namespaces.mount_of(mounted)[0])
     try:
         # Private: what either side mounts below it is not for the other one.
         namespaces.mount_setattr(mounted, namespaces.RDONLY if read_only else 0, namespaces.PRIVATE)
         target = mount_point(root, inside, files.kind_of(mounted) == files.DIRECTORY)
         status = posix.fstat(mounted)
-        noted.record(key, f"{device_of(outside)} {status.st_dev} {status.st_ino} {outside}:{paths.normal(inside)}")
+        noted.note("shares", record.Share(device_of(outside), status.st_dev, status.st_ino, outside, paths.normal(inside)), key)
         try:
             attach(mounted, target)
         except BaseException:
-            noted.record(key, "")
+            noted.note("shares", None, key)
             raise
     except OSError as error:
         raise Failure(f"cannot mount it on {inside} in the subhost: {error.strerror}") from None
@@ -113,7 +112,7 @@ def device_of(path):
 
 def refuse_twice(noted, target, inside):
     number, is_root = namespaces.mount_of(target)
-    if is_root and noted.records().get(RECORD + str(number)):
+    if is_root and str(number) in noted.record().shares:
         raise Failure(f"something is shared as {inside} already")
 
 
@@ -125,7 +124,7 @@ def mount_point(root, path, is_directory):
     parts = paths.normal(path).split("/")[1:]
     if parts == [""]:
         raise Failure(f"{path} is no place in a subhost to mount on")
-    at = posix.open(".", rootfs.DIRECTORY, dir_fd=root)
+    at = posix.open(".", files.PLACE, dir_fd=root)
     try:
         for number, part in enumerate(parts, 1):
             so_far = "/".join(parts[:number])
@@ -148,13 +147,12 @@ def mount_point(root, path, is_directory):
 
 def shares(subhost):
     """What is shared at the moment with a subhost that runs or hibernates, in the order in which it was mounted."""
-    noted = {int(key.removeprefix(RECORD)): record for key, record in subhost.state.records().items()
-             if key.startswith(RECORD) and record}
+    noted = {int(number): one for number, one in subhost.state.record().shares.items()}
     if not noted:
         return []
     mounted = subhost.mounts()
-    return [Share(number, record, mounted[number]) for number, record in noted.items()
-            if number in mounted and record.split(" ", 1)[0] in (mounted[number].device, "-")]
+    return [Mounted(number, one, mounted[number]) for number, one in noted.items()
+            if number in mounted and one.file_system in (mounted[number].device, "-")]
 
 
 def undo(running, outside, inside):
@@ -168,7 +166,7 @@ def undo(running, outside, inside):
         unmount(running, one)
     except OSError as error:
         raise Failure(f"cannot undo the share of {outside}: {error.strerror}") from None
-    running.state.record(RECORD + str(one.id), "")
+    running.state.note("shares", None, str(one.id))
 
 
 def unmount(running, one):
@@ -182,7 +180,7 @@ def unmount(running, one):
     host = rootfs.View()
     parent = -1
     try:
-        parent = namespaces.openat2(root, directory, rootfs.DIRECTORY, namespaces.IN_ROOT)
+        parent = namespaces.openat2(root, directory, files.PLACE, namespaces.IN_ROOT)
         if not is_there(one, parent, name):
             raise Failure(f"cannot undo the share of {one.outside}: the subhost has mounted something else upon it")
         try:
@@ -209,7 +207,7 @@ def is_there(one, directory, name):
 
 def root_of(running):
     """A descriptor of the root of a subhost's PID 1."""
-    root = posix.open(f"/proc/{running.init}/root", rootfs.DIRECTORY)
+    root = posix.open(f"/proc/{running.init}/root", files.PLACE)
     if state.has_ended(running.init_fd):      # the number may be another process's by now
         posix.close(root)
         raise Failure(f"{running.state.name} is not running")

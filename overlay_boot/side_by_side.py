@@ -5,11 +5,11 @@ import select
 import sys
 from errno import EBUSY
 
-from . import cgroup, environment, interruption, namespaces, paths, processes, shellversion
+from . import cgroup, environment, interruption, namespaces, paths, processes, subhosts
 from .errors import Failure, complain
 from .subhosts_conf import LIST, listed, real
-from .namespaces import locked_by
-from .state import STOP, names, noted, running
+from .namespaces import STOP, locked_by
+from .state import names, noted, running
 
 PER_PROCESSOR = 2       # a boot or a stop waits now and then: for the disk, a hook, a service
 
@@ -65,7 +65,7 @@ def configs_running():
         except Failure:
             continue
         if not locked_by(one.state.fd, STOP):
-            found.add(one.records["config"])
+            found.add(one.record.config)
         one.close()
         one.state.close()
     return found
@@ -74,17 +74,17 @@ def configs_running():
 def configs():
     """The configuration files of all that is running or has a state file, the last boot first."""
     found = inherited()
-    for _, records in noted():
-        if "config" in records:         # else nothing was made yet
-            found[records["config"]] = float(records.get("since", "inf"))
+    for _, record in noted():
+        if record.config:               # else nothing was made yet
+            found[record.config] = record.since or float("inf")
     return sorted(found, key=found.get, reverse=True)
 
 
 def inherited():
     """{configuration file: since when} of what the shell version has booted."""
     found = {}
-    for one in shellversion.find_others():
-        found[one.records["config"]] = float(one.records["since"])
+    for one in subhosts.inherited():
+        found[one.record.config] = one.record.since
         one.close()
     return found
 

@@ -1,130 +1,152 @@
 """What is running, as the kernel knows it.
 
-Every subhost that is being booted, is running or is being stopped has a file
-/run/overlay-boot/NAME.  Three of its bytes are locked, each by the process that
-the kernel names when asked for it: no process name, command line or bare PID
-has to be believed.
+Every subhost that is being booted, is running, hibernates or is being stopped has a directory below /run/overlay-boot:
+
+    NAME/state      the state file
+    NAME/upper      the mount point of an UPPER that is on a tmpfs
+    NAME/mounts     the mounts of a subhost that hibernates, or can: hibernation.py
+
+Three bytes of the state file are locked, each by the process that the kernel names when asked for it: no process name,
+command line or bare PID has to be believed.
 
     COMMAND  the boot or stop at work
     KEEPER   the keeper: the subhost is running
     STOP     a stop, from its beginning to its end
 
-In the file stands what has to be removed from the host in the end, each line
-written before the thing is made.  It is cleared by whoever holds COMMAND.
+In the file stands what has to be removed from the host in the end, each line written before the thing is made: record.py.
+It is cleared by whoever holds COMMAND.
 
-A process loses its locks when it closes any descriptor of the file: it is
-opened once.
+A process loses its locks when it closes any descriptor of the file: it is opened once.
 """
-import _signal
 import posix
 import select
 import time
 
-from . import paths, proc
+from . import files, paths, proc, record
 from .errors import Failure, doing
-from .namespaces import lock, locked_by
+from .namespaces import COMMAND, KEEPER, STOP, lock, locked_by
+from .record import GONE, Record
 
-DIRECTORY = "/run/overlay-boot"
-COMMAND, KEEPER, STOP = 0, 1, 2     # _native/keeper.pyx has them too
-GONE = "0"                          # in the place of PID 1's process id: the subhost is being cleared
-LOWER = "lower:"                    # what keys of the directories in LOWER begin with
-MOUNT_POINT = "mount-point."        # what no NAME begins with that is as long as this
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+STATES = "/run/overlay-boot"
+NETNS_NOTE = ".netns-is-ours"       # beside the subhosts: network.py's
 PATIENCE = 5                        # seconds, for what takes milliseconds
 MOMENT = 0.05                       # seconds, for a process that may be ending already
-PF_EXITING = 4                      # linux/sched.h, in proc(5)'s flags
+
+
+def directory_of(name: str) -> str:
+    """Return the path of the directory of a subhost, or of the state file that 2.0.0 had in its place."""
+    return f"{STATES}/{name}"
 
 
 class State:
     """The state file of one subhost, opened."""
 
-    __slots__ = ("fd", "name")
+    __slots__ = ("fd", "name", "path")
 
-    def __init__(self, name, *, create=False):
+    def __init__(self, name: str, *, create: bool = False) -> None:
+        """Raises FileNotFoundError if there is none and it is not to be created."""
         self.name = name
-        self.fd = posix.open(f"{DIRECTORY}/{name}", posix.O_RDWR | posix.O_APPEND | posix.O_NOFOLLOW | posix.O_CLOEXEC
-                          | (posix.O_CREAT if create else 0), 0o600)
+        self.path = f"{directory_of(name)}/state"
+        flags = posix.O_RDWR | posix.O_APPEND | posix.O_NOFOLLOW | posix.O_CLOEXEC
+        try:
+            self.fd = posix.open(self.path, flags | (posix.O_CREAT if create else 0), 0o600)
+        except NotADirectoryError:
+            # Until Debian 15: a subhost that 2.0.0 has booted, and that has outlived the upgrade.
+            self.path = directory_of(name)
+            self.fd = posix.open(self.path, flags)
 
-    def close(self):
+    def close(self) -> None:
         """Close the file, and so leave all locks of it."""
         posix.close(self.fd)
 
-    def is_current(self):
-        """Whether the file still is the one of that name: not cleared and made anew meanwhile."""
+    def __enter__(self) -> "State":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def is_current(self) -> bool:
+        """Tell whether the file still is the one of that name: not cleared and made anew meanwhile."""
         return posix.fstat(self.fd).st_nlink > 0
 
+    @property
+    def is_of_2_0_0(self) -> bool:
+        """Whether 2.0.0 has made it, and it stands in the place of the directory."""
+        return self.path == directory_of(self.name)
+
+    def is_empty(self) -> bool:
+        """Tell whether nothing is on record."""
+        return posix.fstat(self.fd).st_size == 0
+
     @doing("write the state file")
-    def record(self, key, value):
-        """Note a thing that is about to be made, or a fact for other commands."""
-        posix.write(self.fd, paths.encode(f"{key} {value}\n"))
+    def note(self, attribute: str, value: "Any", name: str = "") -> None:
+        """Note what is about to be made, or a fact for other commands: an attribute of Record, or one of its names."""
+        posix.write(self.fd, paths.encode(record.line(attribute, value, name)))
 
-    def records(self):
-        """What was noted: {key: value}."""
+    def begin(self, config: str) -> None:
+        """Note what is noted first, of a boot from that configuration file."""
+        self.note("format", record.FORMAT)
+        self.note("config", config)
+
+    def record(self) -> Record:
+        """Return what is on record.  Raises Failure if it is damaged, or another version's."""
         size = posix.fstat(self.fd).st_size
-        lines = paths.decode(posix.pread(self.fd, size, 0)).split("\n")
-        return {key: value for key, _, value in (line.partition(" ") for line in lines)}
+        return Record(paths.decode(posix.pread(self.fd, size, 0)), self.name)
 
-    def keeper(self):
-        """The process id of the keeper, 0 if the subhost is not running."""
+    def keeper(self) -> int:
+        """Return the process id of the keeper, 0 if the subhost is not running."""
         return locked_by(self.fd, KEEPER)
 
-    @doing("make a mount point")
-    def make_mount_point(self):
-        """A directory of this subhost's, to be mounted on in its own mount namespace."""
-        path = f"{DIRECTORY}/{MOUNT_POINT}{self.name}"
-        self.record("mount-point", path)
-        posix.mkdir(path, 0o700)
-        return path
+    def is_hibernating(self) -> bool:
+        """Tell whether its mounts are kept, as hibernation.py has it, after a PID 1 was executed and has ended."""
+        found = self.record()
+        return bool(found.mounts and found.init and not self.keeper())
 
-    def remove_mount_point(self):
-        """Remove it, if it was made."""
-        try:
-            posix.rmdir(f"{DIRECTORY}/{MOUNT_POINT}{self.name}")
-        except FileNotFoundError:
-            pass
-
-    def is_hibernating(self):
-        """Whether its mounts are kept, as hibernation.py has it, after a PID 1 was executed and has ended."""
-        records = self.records()
-        return "mounts" in records and records.get("init", GONE) != GONE and not self.keeper()
-
-    def forget(self):
+    def forget(self) -> None:
         """Empty the file: all that it noted is removed."""
         posix.ftruncate(self.fd, 0)
 
-    def remove(self):
-        """The last thing to be cleared; the directory too, if it was the last one."""
-        posix.unlink(f"{DIRECTORY}/{self.name}")
-        tidy()
+    def remove(self) -> None:
+        """Remove the file and the directory of the subhost, the last thing to be cleared."""
+        posix.unlink(self.path)
+        tidy(self.name)
         self.close()
 
 
-def tidy():
-    """Remove the directory of the state files, if that was the last one."""
-    try:
-        posix.rmdir(DIRECTORY)
-    except OSError:
-        pass
-
-
-def made(name):
-    """The state file, which is made if there is none."""
-    while True:
+def tidy(name: str = "") -> None:
+    """Remove the directory of a subhost and that of all of them, if nothing is in them."""
+    for directory in ([directory_of(name)] if name else []) + [STATES]:
         try:
-            posix.mkdir(DIRECTORY, 0o700)
-        except FileExistsError:
+            posix.rmdir(directory)
+        except OSError:
             pass
+
+
+def made(name: str) -> State:
+    """Open the state file of a subhost.  It is made if there is none."""
+    while True:
+        for directory in (STATES, directory_of(name)):
+            try:
+                posix.mkdir(directory, 0o700)
+            except (FileExistsError, FileNotFoundError):        # the second: as below
+                pass
         try:
             return State(name, create=True)
-        except FileNotFoundError:       # another command has just removed the directory
+        except FileNotFoundError:       # another command has just removed a directory
             continue
         except OSError:
-            tidy()
+            tidy(name)
             raise
 
 
 @doing("take the name")
-def claim(name):
-    """The state file for a boot, with COMMAND locked.
+def claim(name: str) -> State:
+    """Open the state file for a boot, with COMMAND locked.
 
     Waits for a stop to end.  Raises Failure if the subhost is running, or is
     being booted by another process.
@@ -146,48 +168,35 @@ def claim(name):
             if not keeper:
                 return state
             if not is_ending(state, keeper):
-                raise Failure(f"{name} is running already, from {state.records().get('config')}")
+                raise Failure(f"{name} is running already, from {state.record().config}")
             state.close()
             wait_for(keeper)
             continue
         state.close()
 
 
-def is_ending(state, keeper):
-    """Whether the keeper was killed; or PID 1 is gone, and the keeper about to clear up."""
-    if is_killed(keeper):
+def is_ending(state: State, keeper: int) -> bool:
+    """Tell whether the keeper was killed; or PID 1 is gone, and the keeper about to clear up."""
+    if proc.is_killed(keeper):
         return wait_for(keeper)
-    init = state.records().get("init")
+    init = state.record().init
     if init == GONE:
         return wait_for(keeper)
-    return init is not None and wait_for(int(init), PATIENCE if is_killed(int(init)) else MOMENT)
+    return init is not None and wait_for(init, PATIENCE if proc.is_killed(init) else MOMENT)
 
 
-def is_killed(process):
-    """Whether a process is gone, or about to: on a busy machine a SIGKILL takes its time."""
-    try:
-        with open(f"/proc/{process}/stat", "rb", buffering=0) as file:
-            fields = file.read(1024).rpartition(b")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-    flags, pending = int(fields[6]), int(fields[28])        # proc(5): (9) flags, (31) signal
-    return bool(flags & PF_EXITING or pending & 1 << _signal.SIGKILL - 1)
-
-
-def wait_for(process, seconds=PATIENCE):
+def wait_for(process: int, seconds: float = PATIENCE) -> bool:
     """Wait for the end of a process that is not our child; False if it goes on."""
     try:
         pidfd = posix.pidfd_open(process)
     except ProcessLookupError:
         return True
-    try:
+    with files.Fd(pidfd):
         return has_ended(pidfd, seconds)
-    finally:
-        posix.close(pidfd)
 
 
-def has_ended(pidfd, seconds=0):
-    """Whether the process of a descriptor ends within the time."""
+def has_ended(pidfd: int, seconds: float = 0) -> bool:
+    """Tell whether the process of a descriptor ends within the time."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(max(0, seconds) * 1000))
@@ -196,67 +205,55 @@ def has_ended(pidfd, seconds=0):
 class Running:
     """A running subhost: descriptors of its keeper and of its PID 1."""
 
-    __slots__ = ("init", "init_fd", "keeper", "keeper_fd", "name", "records", "state")
+    __slots__ = ("init", "init_fd", "keeper", "keeper_fd", "name", "record", "state")
 
     @doing("find the processes of the subhost")
-    def __init__(self, state):
+    def __init__(self, state: State) -> None:
         """Raises ProcessLookupError if it is not running (any more)."""
         self.state, self.name = state, state.name
         self.keeper = state.keeper()
         if not self.keeper:
             raise ProcessLookupError
         self.keeper_fd = posix.pidfd_open(self.keeper)
-        self.records = state.records()
-        self.init = int(self.records["init"]) if "init" in self.records else 0
-        if not self.init:
+        self.record = state.record()
+        self.init = self.record.init or GONE
+        if self.init == GONE:
             raise ProcessLookupError
         self.init_fd = posix.pidfd_open(self.init)
         # The kernel vouches for the keeper, and the keeper has but one child.
-        if parent(self.init) != self.keeper or state.keeper() != self.keeper:
+        if proc.parent(self.init) != self.keeper or state.keeper() != self.keeper:
             raise ProcessLookupError
 
-    def close(self):
+    def close(self) -> None:
         posix.close(self.keeper_fd)
         posix.close(self.init_fd)
 
     @property
-    def network(self):
+    def network(self) -> str:
         """The path of its network namespace."""
         return f"/proc/{self.init}/ns/net"
 
-    def mounts(self):
-        """{id: Mount} of all that its PID 1 can see."""
+    def mounts(self) -> dict[int, proc.Mount]:
+        """Return {id: Mount} of all that its PID 1 can see."""
         return proc.mounts(self.init)
 
-    def members(self):
-        """The process ids of all that is in its control group; none once another command has cleared that."""
+    def members(self) -> list[int]:
+        """Return the process ids of all that is in its control group, none once another command has cleared that."""
         from . import cgroup
         try:
-            group = cgroup.opened(self.records["cgroup"])
+            with cgroup.group(self.record.cgroup or "") as group:
+                return cgroup.members(group)
         except FileNotFoundError:
             return []
-        try:
-            return cgroup.members(group)
-        finally:
-            posix.close(group)
-
-
-def parent(process):
-    """The parent's process id, proc(5)."""
-    try:
-        with open(f"/proc/{process}/stat", "rb", buffering=0) as file:
-            return int(file.read(1024).rpartition(b")")[2].split()[1])
-    except (OSError, IndexError):
-        return 0
 
 
 class NotRunning(Failure):
-    def __init__(self, name):
+    def __init__(self, name: str) -> None:
         super().__init__(f"{name} is not running")
 
 
-def running(name):
-    """The running subhost NAME.  Raises NotRunning, or if it hibernates, the Failure that says what to do."""
+def running(name: str) -> Running:
+    """Return the running subhost NAME.  Raises NotRunning, or if it hibernates, the Failure that says what to do."""
     try:
         if name not in names():         # no path, however it is written
             raise FileNotFoundError
@@ -266,54 +263,64 @@ def running(name):
     try:
         return Running(state)
     except ProcessLookupError:
-        try:
+        with state:
             refuse_hibernating(state)
-        finally:
-            state.close()
         raise NotRunning(name) from None
 
 
-def refuse_hibernating(state):
+def refuse_hibernating(state: State) -> None:
     """Raises Failure if it hibernates and nobody is at work with it."""
     if state.is_hibernating() and not locked_by(state.fd, COMMAND):
-        config = state.records()["config"]
+        config = state.record().config
         raise Failure(f"{state.name} is hibernating: overlay-boot {config} takes it up, with --shell for a shell "
                       f"in it, and overlay-stop {config} ends it")
 
 
-def names():
-    """The names that have a state file, oldest first."""
+def names() -> list[str]:
+    """Return the names that have a state file, oldest first."""
+    found = []
+    for name in posix.listdir(STATES) if files.kind(STATES) else ():
+        try:
+            found.append((changed(name), name))
+        except OSError:                 # it has just gone, or is something else
+            pass
+    return [name for _, name in sorted(found)]
+
+
+def changed(name: str) -> int:
+    """Return when the state file of a subhost was changed last, in nanoseconds.  Raises OSError if there is none."""
     try:
-        found = [entry for entry in posix.scandir(DIRECTORY) if len(entry.name) <= 12]
-        found.sort(key=lambda entry: (entry.stat().st_ctime_ns, entry.name))
-    except FileNotFoundError:
-        return []
-    return [entry.name for entry in found]
+        return posix.stat(f"{directory_of(name)}/state").st_ctime_ns
+    except NotADirectoryError:
+        if name == NETNS_NOTE:
+            raise
+        return posix.stat(directory_of(name)).st_ctime_ns       # 2.0.0's, as in State
 
 
-def noted():
-    """(name, records) of all that have a state file, oldest first."""
+def noted() -> "Iterator[tuple[str, Record]]":
+    """Yield (name, what is on record) of all that have a state file, oldest first."""
     for name in names():
         try:
             state = State(name)
         except FileNotFoundError:       # it has just gone
             continue
-        records = state.records()
-        state.close()
-        yield name, records
+        with state:
+            found = state.record()
+        yield name, found
 
 
-def all_running():
-    """Every running subhost, in the order of their boots."""
+def all_running() -> list[Running]:
+    """Return every running subhost, in the order of their boots."""
     found = []
     for name in names():
         try:
             found.append(running(name))
         except Failure:
             pass
-    found.sort(key=lambda one: float(one.records.get("since", 0)))
+    found.sort(key=lambda one: one.record.since)
     return found
 
 
-def now():
-    return f"{time.time():.3f}"
+def now() -> float:
+    """Return the time, in seconds of the epoch and milliseconds."""
+    return round(time.time(), 3)

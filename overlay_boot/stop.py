@@ -3,38 +3,42 @@ import _signal
 import posix
 import time
 
-from . import REAPER_MARK, environment, namespaces, paths
+from . import environment, namespaces, proc, subhosts
+from .config import Config
 from .errors import Failure, complain, doing, reason
-from .namespaces import lock, locked_by
-from .state import COMMAND, PATIENCE, STOP, Running, State, has_ended, is_killed, made, wait_for
+from .files import Fd
+from .namespaces import COMMAND, STOP, lock, locked_by
+from .state import PATIENCE, NotRunning, State, has_ended, made, wait_for
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .subhosts import Subhost
 
 # What a full init system, known by its program's name, takes for a request to shut down: systemd(1), init(8).
 SHUT_DOWN = {"systemd": _signal.SIGRTMIN + 3, "init": _signal.SIGPWR}
 HANG_UP_AFTER = 1       # seconds: what has a terminal may heed SIGTERM first
+LONGEST_PROGRAM = 1 << 17
 
 
-def stop(config):
+def stop(config: Config) -> None:
     """Stop the subhost, or the boot of it that is under way.
 
     Raises Failure if it is not running; left-overs of it are cleared then too.
     """
-    state = opened(config.name)
+    state = claim(config.name)
     lock(state.fd, STOP, wait=True)
     refuse_others(config, state)
     interrupted = interrupt_boot(state)
     if not state.is_current():
         if interrupted:
             return
-        raise Failure(f"{config.name} is not running")
-    running = find(config, state)
+        raise NotRunning(config.name)
+    running = subhosts.to_be_stopped(config, state)
     if not running:
-        from .clearing import clear
-        kill_keeper(state)
-        hibernated = state.is_hibernating()
-        clear(state)
-        if interrupted or hibernated:
-            return
-        raise Failure(f"{config.name} is not running")
+        clear_dead(state, may_be_gone=interrupted)
+        return
     try:
         stop_services(running)
         terminate(running)
@@ -45,44 +49,46 @@ def stop(config):
         forget(state)
 
 
-def opened(name):
-    """The state file.  One is made where a network namespace of the name is: the shell version may have booted that.
+def claim(name: str) -> State:
+    """Open the state file.  One is made where a network namespace of the name is: the shell version may have booted that.
 
     Raises Failure if there is neither.
     """
     try:
         return State(name)
     except FileNotFoundError:
-        from . import clearing, network
+        from . import clearing, network, state
         if network.is_there(name):
             return made(name)
+        state.tidy(name)
         clearing.tidy()
-        raise Failure(f"{name} is not running") from None
+        raise NotRunning(name) from None
 
 
-def find(config, state):
-    """The running subhost, or one that the shell version has booted; None if there is none."""
-    try:
-        return Running(state)
-    except ProcessLookupError:
-        from . import shellversion
-        return shellversion.take_over(config, state)
+def clear_dead(state: State, *, may_be_gone: bool) -> None:
+    """Clear what has no PID 1.  Raises Failure if that was neither hibernating nor, with may_be_gone, a boot."""
+    from .clearing import clear
+    kill_keeper(state)
+    hibernated = state.is_hibernating()
+    clear(state)
+    if not (may_be_gone or hibernated):
+        raise NotRunning(state.name)
 
 
-def refuse_others(config, state):
-    """A subhost of the same name from another file is not ours to stop."""
-    other = state.records().get("config", config.path)
-    keeper = state.keeper()
+def refuse_others(config: Config, state: State) -> None:
+    """Raises Failure for a subhost of the same name from another file, which is not ours to stop."""
+    other = state.record().config or config.path
     if other == config.path:
         return
-    if keeper and not is_killed(keeper) or locked_by(state.fd, COMMAND):
+    keeper = state.keeper()
+    if keeper and not proc.is_killed(keeper) or locked_by(state.fd, COMMAND):
         raise Failure(f"{config.name} is running from {other}, not from {config.path}")
     if state.is_hibernating():
         raise Failure(f"{config.name} is hibernating, and was booted from {other}, not from {config.path}")
 
 
-def interrupt_boot(state):
-    """Lock COMMAND, for which a boot that is under way is told to give up; whether there was one."""
+def interrupt_boot(state: State) -> bool:
+    """Lock COMMAND, for which a boot that is under way is told to give up.  Return whether there was one."""
     interrupted = False
     while not lock(state.fd, COMMAND):
         process = locked_by(state.fd, COMMAND)
@@ -95,18 +101,18 @@ def interrupt_boot(state):
             continue
         if pidfd < 0:
             continue
-        if locked_by(state.fd, COMMAND) == process:
-            interrupted = True
-            send(pidfd, _signal.SIGTERM)
-            if not has_ended(pidfd, PATIENCE):
-                send(pidfd, _signal.SIGKILL)
-                has_ended(pidfd, PATIENCE)
-        posix.close(pidfd)
+        with Fd(pidfd):
+            if locked_by(state.fd, COMMAND) == process:
+                interrupted = True
+                send(pidfd, _signal.SIGTERM)
+                if not has_ended(pidfd, PATIENCE):
+                    send(pidfd, _signal.SIGKILL)
+                    has_ended(pidfd, PATIENCE)
     return interrupted
 
 
 @doing("signal a process of the subhost")
-def send(pidfd, number):
+def send(pidfd: int, number: int) -> None:
     """pidfd_send_signal(2), to a process that may have ended by now."""
     try:
         _signal.pidfd_send_signal(pidfd, number)
@@ -114,50 +120,53 @@ def send(pidfd, number):
         pass
 
 
-def stop_services(running):
-    """Stop what START has started, in reverse order; each may take as long as STOP_TIMEOUT."""
-    words = running.records.get("start", "").split()
-    if not words:
+def stop_services(running: "Subhost") -> None:
+    """Stop what START has started, in reverse order.  Each may take as long as STOP_TIMEOUT."""
+    record = running.record
+    if not record.start:
         return
-    from . import cgroup, log, processes
-    seconds = float(running.records["timeout"])
-    group = cgroup.opened(running.records["cgroup"])
-    own = posix.open("/proc/self/ns/pid", posix.O_RDONLY)
-    try:
-        namespaces.setns(running.init_fd, namespaces.NEWPID)    # for children
-        if takes_requests(running.init):
-            send(running.init_fd, _signal.SIGUSR1)      # to stay, though the last service has ended
-        for word in reversed(words):
-            command = [word, "stop"] if word[0] == "/" else ["service", word, "stop"]
-            try:
-                said = processes.run_inside(running.init_fd, command, environment.inside(), group, seconds)
-                log.append(running.records["log"], (running.records["upper"],), said)
-            except (Failure, OSError) as failure:
-                if has_ended(running.init_fd, 1):       # with the last service PID 1 ends
+    from . import cgroup
+    with cgroup.group(record.cgroup or "") as group, Fd(posix.open("/proc/self/ns/pid", posix.O_RDONLY)) as own:
+        try:
+            namespaces.setns(running.init_fd, namespaces.NEWPID)    # for children
+            if takes_requests(running.init):
+                send(running.init_fd, _signal.SIGUSR1)      # to stay, though the last service has ended
+            for word in reversed(record.start):
+                stop_service(running, word, group)
+                if has_ended(running.init_fd):              # with the last service
                     break
-                complain(f"stop {word}: {reason(failure)}")
-        namespaces.setns(own, namespaces.NEWPID)
-    except ProcessLookupError:          # it has just ended
-        pass
-    finally:
-        posix.close(own)
-        posix.close(group)
+            namespaces.setns(own, namespaces.NEWPID)
+        except ProcessLookupError:          # it has just ended
+            pass
 
 
-def terminate(running):
+def stop_service(running: "Subhost", word: str, group: int) -> None:
+    """Stop one, and have in LOG what it prints."""
+    from . import log, processes
+    command = [word, "stop"] if word[0] == "/" else ["service", word, "stop"]
+    record = running.record
+    try:
+        said = processes.run_inside(running.init_fd, command, environment.inside(), group, record.timeout)
+        log.append(record.log, (record.upper,), said)
+    except (Failure, OSError) as failure:
+        if not has_ended(running.init_fd, 1):       # with the last service PID 1 ends
+            complain(f"stop {word}: {reason(failure)}")
+
+
+def terminate(running: "Subhost") -> None:
     """SIGTERM to what is left, then after STOP_TIMEOUT SIGKILL to everything."""
-    seconds = running.records["timeout"]
-    if not ends(running, float(seconds)):
+    seconds = running.record.timeout
+    if not ends(running, seconds):
         killed = described(remaining(running) or [running.init])
-        complain(f"{running.name}: killed after {seconds} s: {', '.join(killed)}")
+        complain(f"{running.name}: killed after {seconds:g} s: {', '.join(killed)}")
         send(running.init_fd, _signal.SIGKILL)
         has_ended(running.init_fd, PATIENCE)
 
 
-def ends(running, seconds):
+def ends(running: "Subhost", seconds: float) -> bool:
     """Ask everything to end; whether it does within the time."""
     end = time.monotonic() + seconds
-    shut_down = SHUT_DOWN.get(program(running.init))
+    shut_down = SHUT_DOWN.get(proc.program(running.init))
     if shut_down:
         send(running.init_fd, shut_down)
         return has_ended(running.init_fd, seconds)
@@ -183,23 +192,23 @@ def ends(running, seconds):
     return True
 
 
-def end_keeper(running):
+def end_keeper(running: "Subhost") -> None:
     """It ends after PID 1, when the mounts are gone, unless somebody has stopped it."""
     if not has_ended(running.keeper_fd, PATIENCE):
         send(running.keeper_fd, _signal.SIGKILL)
         has_ended(running.keeper_fd, PATIENCE)
 
 
-def ask_each_to_end(running):
+def ask_each_to_end(running: "Subhost") -> None:
     send_each(running, [*remaining(running), running.init], _signal.SIGTERM)
 
 
-def hang_up(running):
+def hang_up(running: "Subhost") -> None:
     """What the end of a terminal does: an interactive shell takes no notice of SIGTERM."""
-    send_each(running, [process for process in remaining(running) if has_terminal(process)], _signal.SIGHUP)
+    send_each(running, [process for process in remaining(running) if proc.leads_terminal(process)], _signal.SIGHUP)
 
 
-def send_each(running, members, number):
+def send_each(running: "Subhost", members: list[int], number: int) -> None:
     """Send a signal to processes of the subhost."""
     pidfds = {}
     for process in members:
@@ -214,52 +223,31 @@ def send_each(running, members, number):
         posix.close(pidfd)
 
 
-def has_terminal(process):
-    """Whether it is the leader of a session that has a controlling terminal, proc(5)."""
+def takes_requests(process: int) -> bool:
+    """Tell whether it is our reaper, and so far as to have its signals blocked: before that, one would be lost."""
     try:
-        with open(f"/proc/{process}/stat", "rb", buffering=0) as file:
-            fields = file.read(1024).rpartition(b")")[2].split()
-    except OSError:
-        return False
-    return int(fields[3]) == process and fields[4] != b"0"
-
-
-def program(process):
-    """The name of the program that a process executes."""
-    try:
-        return paths.name(posix.readlink(f"/proc/{process}/exe")).removesuffix(" (deleted)")
-    except OSError:
-        return ""
-
-
-def takes_requests(process):
-    """Whether it is our reaper, and so far as to have its signals blocked: before that, one would be lost."""
-    try:
-        with open(f"/proc/{process}/exe", "rb", buffering=0) as program:
-            if REAPER_MARK not in program.read(1 << 17):
+        with Fd(posix.open(f"/proc/{process}/exe", posix.O_RDONLY)) as program:
+            if namespaces.MARK_OF_REAPER not in posix.read(program, LONGEST_PROGRAM):
                 return False
-        with open(f"/proc/{process}/status", "rb", buffering=0) as status:
-            blocked = status.read(1 << 13).partition(b"\nSigBlk:")[2].split(b"\n")[0]
+        return proc.blocks(process, _signal.SIGTERM)
     except OSError:
         return False
-    return bool(int(blocked or b"0", 16) & 1 << _signal.SIGTERM - 1)
 
 
-def remaining(running):
-    """The processes of the subhost but PID 1."""
+def remaining(running: "Subhost") -> list[int]:
+    """Return the processes of the subhost but PID 1."""
     return [process for process in running.members() if process != running.init]
 
 
-def described(members):
+def described(members: list[int]) -> "Iterator[str]":
     for process in members:
         try:
-            with open(f"/proc/{process}/comm", encoding="ascii", errors="replace") as file:
-                yield f"{file.read().strip()} ({process})"
+            yield f"{proc.name(process)} ({process})"
         except OSError:
             pass
 
 
-def kill_keeper(state):
+def kill_keeper(state: State) -> None:
     """A keeper without a PID 1, whose boot was killed: it is about to end."""
     process = state.keeper()
     if not process:
@@ -268,7 +256,7 @@ def kill_keeper(state):
         pidfd = posix.pidfd_open(process)
     except ProcessLookupError:
         return
-    if state.keeper() == process:
-        send(pidfd, _signal.SIGKILL)
-        has_ended(pidfd, PATIENCE)
-    posix.close(pidfd)
+    with Fd(pidfd):
+        if state.keeper() == process:
+            send(pidfd, _signal.SIGKILL)
+            has_ended(pidfd, PATIENCE)

@@ -8,7 +8,7 @@ import stat
 
 from . import files, namespaces, paths
 from .errors import Failure
-from .rootfs import DIRECTORY
+from .files import PLACE as DIRECTORY
 
 OPAQUE = "trusted.overlay.opaque"
 

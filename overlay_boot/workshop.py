@@ -8,7 +8,7 @@ from . import BASELINE_MARK, namespaces, paths
 from .config import read
 from .errors import Failure
 from .subhosts_conf import listed
-from .state import LOWER, noted
+from .state import noted
 
 
 def place(directory):
@@ -97,7 +97,7 @@ def discard(path):
 
 def configurations():
     """(the directory of its file, what it assigns) of each subhost that has a state or is listed."""
-    found = {*listed(), *(records.get("config", "") for _, records in noted())}
+    found = {*listed(), *(record.config for _, record in noted())}
     for path in filter(None, found):
         try:
             yield paths.parent(paths.real(path)), read(path)
@@ -113,5 +113,4 @@ def base_of(here, assigned):
 
 def is_used(directory):
     """Whether a subhost that was booted has the directory as a layer."""
-    return any(key.startswith(LOWER) and os.path.realpath(path) == directory
-               for _, records in noted() for key, path in records.items())
+    return any(os.path.realpath(path) == directory for _, record in noted() for path in record.lower.values())

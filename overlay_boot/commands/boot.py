@@ -9,14 +9,17 @@ def command(arguments):
     if len(arguments) == 1 and not arguments[0].startswith("-"):
         require_root()
         return boot(Config(arguments[0], "overlay-boot"))
-    options = parse_one_or_all(parser(), arguments)
+    made = parser()
+    options = parse_one_or_all(made, arguments)
+    if options.verbose and not options.check:
+        made.error("--verbose goes with --check")
     require_root()
     if options.all:
         from ..side_by_side import boot_all
         return DONE if boot_all() else FAILED
     if options.check:
-        from ..check import report
-        return report(options.conf)
+        from ..plan import report
+        return report(options.conf, verbose=options.verbose)
     if options.shell:
         from ..shell import shell
         return shell(Config(options.conf, "overlay-boot"))
@@ -38,6 +41,8 @@ def parser():
                       help="only read and validate the configuration, and print every effective value")
     kind.add_argument("--all", action="store_true",
                       help="boot every subhost of /etc/subhosts.conf that is not running, side by side")
+    parser.add_argument("-v", "--verbose", action="store_true",
+                        help="with --check: print the steps of the boot, too")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("conf", metavar="CONF", nargs="?", help="the configuration file, overlay-boot.conf(5)")
     return parser

@@ -11,7 +11,7 @@ def command(arguments):
         user, arguments = options.user, [options.name, *options.command] if options.name else []
     require_root()
     if not arguments:
-        from ..shellversion import all_running
+        from ..subhosts import all_running
         for one in all_running():
             files.write_all(1, f"{one.name}\n")
         return None

@@ -1,13 +1,13 @@
 """overlay-ls(8): list the subhosts."""
 from .. import files
-from ..listing import subhosts, text
+from ..listing import rows as all_rows, text
 from . import require_root, run
 
 
 def command(arguments):
     options = parser().parse_args(arguments) if arguments else None
     require_root()
-    rows = subhosts()
+    rows = all_rows()
     if options and options.json:
         import json
         files.write_all(1, json.dumps(rows, indent=2) + "\n")

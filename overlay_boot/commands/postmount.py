@@ -1,10 +1,8 @@
 """overlay-postmount(8): the default POSTMOUNT hook."""
-import posix
-
-from .. import rootfs
+from .. import files, rootfs
 from ..config import of_environment
 from ..hooks import postmount
-from ..network import DIRECTORY
+from ..network import path_of
 from . import run
 
 
@@ -12,9 +10,8 @@ def command(arguments):
     if arguments in (["-h"], ["--help"]):
         parser().parse_args(arguments)
     config = of_environment("overlay-postmount")
-    root = rootfs.directory(config.live, "LIVE")
-    network = posix.open(f"{DIRECTORY}/{config.name}", posix.O_RDONLY)
-    postmount(config, root, network)
+    with rootfs.directory(config.live, "LIVE") as root, files.opened(path_of(config.name)) as network:
+        postmount(config, root, network)
 
 
 def parser():

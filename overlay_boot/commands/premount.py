@@ -1,13 +1,15 @@
 """overlay-premount(8): the default PREMOUNT hook."""
 from ..config import of_environment
 from ..hooks import premount
+from ..rootfs import Sources
 from . import run
 
 
 def command(arguments):
     if arguments in (["-h"], ["--help"]):
         parser().parse_args(arguments)
-    premount(of_environment("overlay-premount"))
+    config = of_environment("overlay-premount")
+    premount(config, Sources(config))
 
 
 def parser():

@@ -1,0 +1,47 @@
+# What overlay-boot, its keeper and its reaper agree on, defined once: namespaces.pyx tells the Python side.
+
+cdef extern from *:
+    """
+    #include <sys/types.h>
+
+    /* The bytes of a state file that are locked, fcntl(2): overlay-boot(7), WHAT IS RUNNING. */
+    enum { COMMAND_BYTE, KEEPER_BYTE, STOP_BYTE };
+
+    /* The key of a state file that the keeper writes: the process id of PID 1. */
+    #define INIT_KEY "init"
+
+    /* Where PID 1 finds the reaper, and the words by which a file is known for one of ours, of whatever version. */
+    #define REAPER "/.reaper"
+    #define REAPER_MARK "overlay-boot reaper"
+
+    /* What a boot hands over to the keeper, as the keeper's standard input.  Descriptors stay open under their numbers.
+       Behind it stand texts, a NUL after each: NOTIFY, CLEAR, HOSTNAME, and the words of the command of PID 1. */
+    typedef struct {
+        pid_t boot;         /* the boot that waits for REPORT; 0 if the keeper is that process itself (--foreground) */
+        int bound;          /* whether the keeper lives and dies with the boot, and not only until PID 1 was executed */
+        int words;          /* of the command of PID 1 */
+        int state;          /* the state file */
+        int mounts;         /* the mount namespace of the subhost */
+        int network;        /* its network namespace */
+        int group;          /* its control group */
+        int root;           /* its root directory; -1 if the mount namespace has it as its root already */
+        int log;            /* what the subhost prints goes there */
+        int report;         /* "+" once PID 1 has been executed, else the reason why not */
+    } handover_t;
+    enum { HANDOVER_TEXTS = 3, MOST_WORDS = 8, LONGEST_HANDOVER = 1 << 18 };
+    """
+    enum: COMMAND_BYTE, KEEPER_BYTE, STOP_BYTE, HANDOVER_TEXTS, MOST_WORDS, LONGEST_HANDOVER
+    const char *INIT_KEY
+    const char *REAPER
+    const char *REAPER_MARK
+    ctypedef struct handover_t:
+        int boot
+        int bound
+        int words
+        int state
+        int mounts
+        int network
+        int group
+        int root
+        int log
+        int report

@@ -1,0 +1,102 @@
+"""The keeper, the parent of PID 1: how a boot starts it and hands over to it.  See _native/keeper.pyx."""
+import _signal
+import posix
+
+from . import PROGRAMS, environment, files, interruption, namespaces
+from .errors import Failure, doing
+from .files import Fd
+
+PROGRAM = f"{PROGRAMS}/keeper"
+CLEAR = f"{PROGRAMS}/clear"
+STANDARD_OUTPUT, STANDARD_ERROR = 1, 2
+NONE = -1               # in the place of a descriptor
+DONE = b"+"             # what the keeper says once PID 1 was executed
+
+
+class Handover:
+    """What the keeper has to know of a boot."""
+
+    __slots__ = ("bound", "command", "group", "hostname", "log", "mounts", "name", "network", "root", "state")
+
+    name: str
+    hostname: str
+    command: list[str]      # what PID 1 executes
+    bound: bool             # whether the subhost lives and dies with this process
+    # Descriptors:
+    state: int
+    mounts: int
+    network: int
+    group: int
+    root: int               # NONE if the mount namespace has it already
+    log: int
+
+
+class Keeper:
+    """The keeper of a boot that does not become it itself."""
+
+    __slots__ = ("process", "said")
+
+    @doing("start the keeper")
+    def __init__(self, handover: Handover) -> None:
+        self.said, report = map(Fd, posix.pipe())
+        with report, pack(handover, boot=posix.getpid(), report=report) as record:
+            give_in_to_signals()
+            self.process = posix.posix_spawn(PROGRAM, ["keeper", handover.name], environment.inside(), setsid=True,
+                                             file_actions=[(posix.POSIX_SPAWN_DUP2, record, 0)])
+
+    @doing("wait for the keeper")
+    def wait(self) -> None:
+        """Wait until it has PID 1 executed.  Raises Failure, with both of them killed, if that fails."""
+        said = b""
+        try:
+            with self.said, interruption.Wait():
+                said = read_report(self.said)
+        finally:
+            if said != DONE:
+                posix.kill(self.process, _signal.SIGKILL)
+                posix.waitpid(self.process, 0)
+        if said != DONE:
+            raise Failure(said.decode() or "the keeper was killed")
+
+
+@doing("start the keeper")
+def become(handover: Handover) -> None:
+    """Have this process become the keeper, with the console of the subhost as its standard output."""
+    handover.log = STANDARD_OUTPUT
+    with pack(handover, boot=0, report=STANDARD_ERROR, notify=environment.variable("NOTIFY_SOCKET") or "") as record:
+        give_in_to_signals()
+        posix.dup2(record, 0)
+        posix.execve(PROGRAM, ["keeper", handover.name], environment.inside())
+
+
+def pack(handover: Handover, *, boot: int, report: int, notify: str = "") -> Fd:
+    """Return a file with what the keeper reads, and have it inherit the descriptors."""
+    descriptors = {"state": handover.state, "mounts": handover.mounts, "network": handover.network,
+                   "group": handover.group, "root": handover.root, "log": handover.log, "report": report}
+    for fd in descriptors.values():
+        if fd != NONE:
+            posix.set_inheritable(fd, True)
+    try:
+        text = namespaces.handover(boot=boot, bound=handover.bound, notify=notify, clear=CLEAR,
+                                   hostname=handover.hostname, command=handover.command, **descriptors)
+    except ValueError as error:
+        raise Failure(str(error)) from None
+    record = Fd(posix.memfd_create("handover"))
+    files.write_all(record, text)
+    posix.lseek(record, 0, 0)
+    return record
+
+
+def give_in_to_signals() -> None:
+    """Let those in that were held back: it is the last moment for them."""
+    with interruption.Wait():
+        pass
+
+
+def read_report(source: int) -> bytes:
+    """Return what is written to a pipe until PID 1 has been executed or cannot be."""
+    said = chunk = posix.read(source, 4096)
+    while chunk and said != DONE:
+        chunk = posix.read(source, 4096)
+        said += chunk
+    return said

@@ -1,0 +1,164 @@
+"""What is on record of a subhost: the schema of its state file.
+
+A line is a key, a blank and a value.  Of a key the last line counts.  A key that ends with a colon has a name of
+something behind it, and stands for many; an empty value takes one of those, or a fact, back.
+
+overlay-boot(7), WHAT IS RUNNING, describes every key.
+"""
+from . import namespaces
+from .errors import Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+# Of the file as a whole.  That of 2.0.0 has no such line, the same keys, and another place: state.py.
+FORMAT = "2"
+GONE = 0                # in the place of PID 1's process id: the subhost is being cleared
+
+
+class Share:
+    """A path of the host that is mounted in the subhost; see shares.py."""
+
+    __slots__ = ("device", "file_system", "inode", "inside", "outside")
+
+    def __init__(self, file_system: str, device: int, inode: int, outside: str, inside: str) -> None:
+        self.file_system = file_system      # its device as mountinfo has it, MAJOR:MINOR
+        self.device = device                # that of the inode, which is another one in some file systems
+        self.inode = inode
+        self.outside = outside
+        self.inside = inside
+
+
+def words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+def share(text: str) -> Share:
+    file_system, device, inode, both = text.split(" ", 3)
+    outside, _, inside = both.partition(":")
+    return Share(file_system, int(device), int(inode), outside, inside)
+
+
+def share_text(one: Share) -> str:
+    return f"{one.file_system} {one.device} {one.inode} {one.outside}:{one.inside}"
+
+
+def inodes(text: str) -> tuple[int, int]:
+    of_file, of_namespace = text.split(" ")
+    return int(of_file), int(of_namespace)
+
+
+def inodes_text(pair: tuple[int, int]) -> str:
+    return f"{pair[0]} {pair[1]}"
+
+
+class Field:
+    """A key: the attribute of Record that it makes, how its value is read and written, and who clears what it notes."""
+
+    __slots__ = ("attribute", "cleared_by", "empty", "key", "read", "write")
+
+    def __init__(self, key: str, attribute: str, read: "Callable[[str], Any]" = str,
+                 write: "Callable[[Any], str]" = str, *, empty: object = None, cleared_by: str = "") -> None:
+        self.key = key
+        self.attribute = attribute
+        self.read = read
+        self.write = write
+        self.empty = empty              # the attribute where nothing is on record
+        self.cleared_by = cleared_by
+
+    @property
+    def is_many(self) -> bool:
+        return self.key.endswith(":")
+
+
+# What has to be removed from the host comes first, in the order of its removal; clearing.py has the functions.
+SCHEMA = (
+    Field("shell", "shell", words, " ".join, empty=(), cleared_by="shellversion.end"),
+    Field("cgroup", "cgroup", cleared_by="cgroup.remove"),
+    Field("cable:", "cables", int, cleared_by="cables.remove"),
+    Field("vlan:", "vlans", int, cleared_by="cables.remove"),
+    Field("netns", "netns", inodes, inodes_text, cleared_by="network.remove"),
+    Field("mounts", "mounts", cleared_by="hibernation.release"),
+    Field("mount-point", "mount_point", cleared_by="rootfs.remove_mount_point"),
+    # Facts, which go with the file.
+    Field("format", "format"),
+    Field("config", "config"),
+    Field("start", "start", words, " ".join, empty=()),
+    Field("timeout", "timeout", float, empty=0.0),
+    Field("log", "log", empty=""),
+    Field("upper", "upper", empty=""),
+    Field("lower:", "lower"),
+    Field("layer:", "layers"),
+    Field("share:", "shares", share, share_text),
+    Field("since", "since", float, empty=0.0),
+    Field(namespaces.INIT, "init", int),
+    Field("value:", "values", empty=""),
+    Field("host-name", "host_name", empty=""),
+)
+BY_ATTRIBUTE = {field.attribute: field for field in SCHEMA}
+SINGLE = {field.key: field for field in SCHEMA if not field.is_many}
+MANY = {field.key: field for field in SCHEMA if field.is_many}
+
+
+class Record:
+    """What a state file says.  What is not on record is None, or empty."""
+
+    __slots__ = tuple(BY_ATTRIBUTE)
+
+    shell: tuple[str, ...]          # of a subhost that 1.6.4 booted: PROCESS:START of those to be ended
+    cgroup: str | None              # the path of the control group; None while it hibernates
+    cables: dict[str, int]          # {interface: index}
+    vlans: dict[str, int]           # {interface: index}
+    netns: tuple[int, int] | None   # the inodes of /run/netns/NAME, as a file and as a namespace
+    mounts: str | None              # the directory in which the mount namespace is kept
+    mount_point: str | None         # the directory on which UPPER's tmpfs is mounted
+    format: str | None
+    config: str | None              # the path of the configuration file; None as long as nothing was made
+    start: tuple[str, ...]          # the services that have to be stopped
+    timeout: float                  # STOP_TIMEOUT, in seconds
+    log: str                        # LOG
+    upper: str                      # UPPER
+    lower: dict[str, str]           # {number: directory} of what is beneath it, the topmost first
+    layers: dict[str, str]          # {digest: archive}
+    shares: dict[str, Share]        # {id of the mount: share}
+    since: float                    # seconds of the epoch
+    init: int | None                # the process id of PID 1, GONE while a subhost that could hibernate is cleared
+    values: dict[str, str]          # {variable: value} that a subhost which hibernates was made with
+    host_name: str                  # likewise
+
+    def __init__(self, text: str = "", whose: str = "") -> None:
+        """Raises Failure for what is not of this schema."""
+        for field in SCHEMA:
+            setattr(self, field.attribute, {} if field.is_many else field.empty)
+        for line in text.split("\n"):
+            if line and not self.take(line):
+                raise Failure(f"the state file of {whose} is damaged, or of another version of overlay-boot: {line}")
+
+    def take(self, line: str) -> bool:
+        """Take a line; False if it is none of ours."""
+        key, blank, value = line.partition(" ")
+        one, colon, name = key.partition(":")
+        field = MANY.get(one + colon) if colon else SINGLE.get(key)
+        if not field or not blank:
+            return False
+        try:
+            found = field.read(value) if value else field.empty
+        except ValueError:
+            return False
+        if field.attribute == "format" and found != FORMAT:
+            return False
+        if not field.is_many:
+            setattr(self, field.attribute, found)
+        elif found is None:
+            getattr(self, field.attribute).pop(name, None)
+        else:
+            getattr(self, field.attribute)[name] = found
+        return True
+
+
+def line(attribute: str, value: "Any", name: str = "") -> str:
+    """Return the line that notes an attribute of Record, or what it has of a name; the value None takes it back."""
+    field = BY_ATTRIBUTE[attribute]
+    return f"{field.key}{name} {'' if value is None else field.write(value)}\n"

@@ -1,0 +1,71 @@
+"""Which subhosts run, whoever has booted them: the one door to what the shell version, 1.6.4, has booted.
+
+Until Debian 15: nobody can then have upgraded from 1.6.4 to the version at hand.  This module and shellversion.py go, and
+state.py serves in the place of this one.
+"""
+import posix
+
+from . import network, state
+from .config import Config
+from .errors import Failure
+from .state import NotRunning, Running, State
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from . import shellversion
+    Subhost = Running | shellversion.Inherited
+
+
+def running(name: str) -> "Subhost":
+    """Return the running subhost NAME.  Raises Failure if it is not running."""
+    try:
+        return state.running(name)
+    except NotRunning:
+        found = next((one for one in inherited() if one.name == name), None)
+        if not found:
+            raise
+        return found
+
+
+def all_running() -> "list[Subhost]":
+    """Return every running subhost, in the order of their boots."""
+    return sorted([*state.all_running(), *inherited()], key=lambda one: one.record.since)
+
+
+def inherited() -> "list[shellversion.Inherited]":
+    """Return those that 1.6.4 has booted.  They have a network namespace, and no state file."""
+    try:
+        names = set(posix.listdir(network.NETNS)).difference(state.names())
+    except FileNotFoundError:
+        return []
+    if not names:
+        return []
+    from . import shellversion
+    return shellversion.find(names)
+
+
+def refuse_inherited(name: str) -> None:
+    """Raises Failure if 1.6.4 has booted one of that name, and it is running."""
+    from . import shellversion
+    for found in shellversion.find({name}):
+        raise Failure(f"{name} is running already, from {found.record.config}")
+
+
+def to_be_stopped(config: Config, noted: State) -> "Subhost | None":
+    """Return the running subhost of a configuration, with what has to be removed in its state file; None if it is not.
+
+    Raises Failure if 1.6.4 has booted it from another file.
+    """
+    try:
+        return Running(noted)
+    except ProcessLookupError:
+        if not network.is_there(noted.name):
+            return None
+        from . import shellversion
+        return shellversion.take_over(config, noted)
+
+
+def end_inherited(name: str, processes: tuple[str, ...]) -> None:
+    """End what is left of the processes on record of one that 1.6.4 has booted."""
+    from . import shellversion
+    shellversion.end(name, processes)
