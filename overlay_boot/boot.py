@@ -409,10 +409,10 @@ class PidOneAgain(PidOne):
         start_keeper(boot)
 
 
-BEGINNING = (ReadConf(), TakeTheName())
-MAKING = (Sweep(), ControlGroup(), MountNamespace(), Resolve(), Layers(), UpperOnTmpfs(), Log(), Network(), Premount(),
+BEGINNING: tuple[Step, ...] = (ReadConf(), TakeTheName())
+MAKING: tuple[Step, ...] = (Sweep(), ControlGroup(), MountNamespace(), Resolve(), Layers(), UpperOnTmpfs(), Log(), Network(), Premount(),
           RootOnLive(), Postmount(), Share(), Init(), Cables(), PidOne(), HandOver())
-TAKING_UP = (SweepHibernating(), ControlGroup(), MountsTakenUp(), ResolveAgain(), Log(), InitAgain(), PidOneAgain(),
+TAKING_UP: tuple[Step, ...] = (SweepHibernating(), ControlGroup(), MountsTakenUp(), ResolveAgain(), Log(), InitAgain(), PidOneAgain(),
              HandOver())
 
 

@@ -226,7 +226,7 @@ def why_not(error: OSError, sources: Sources) -> str:
         errno.ESTALE: f"UPPER={sources.upper} was made with another LOWER",
         errno.EROFS: f"the file system of UPPER={sources.upper} is read-only",
     }
-    return meanings.get(error.errno or 0, error.strerror)
+    return meanings.get(error.errno or 0) or str(error.strerror)
 
 
 def mount_bind(source: str, target: int, *, recursive: bool = False) -> None:

@@ -4,13 +4,14 @@ import posix
 
 from . import interruption
 from .boot import boot
+from .config import Config
 from .entry import enter
 from .state import PATIENCE, has_ended, running
 from .stop import terminate
 
 
-def shell(config):
-    """Boot the subhost with a shell in the place of its services; the exit status of that.
+def shell(config: Config) -> int:
+    """Boot the subhost with a shell in the place of its services.  Return the exit status of that.
 
     Then all its processes are ended, and it hibernates.  If this process is
     killed they are killed, and it hibernates as well.
@@ -28,7 +29,7 @@ def shell(config):
         has_ended(subhost.keeper_fd, PATIENCE)
 
 
-def reap_for_good():
+def reap_for_good() -> None:
     """Leave no zombie: to PID 1, the shell would seem to be there still."""
     _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
     try:

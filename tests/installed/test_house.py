@@ -25,12 +25,14 @@ LAYERS = [
     ["__init__", "namespaces", "paths"],
     ["files", "environment"],
     ["errors", "interruption", "columns", "proc", "beneath"],
-    ["config", "processes", "rootfs", "network", "cables", "cgroup", "state", "log", "hooks", "subhosts_conf", "shellversion",
-     "shares", "diskfile", "archives", "unpacking", "layers"],
+    ["record", "state"],
+    ["config", "processes", "rootfs", "network", "cables", "cgroup", "log", "hooks", "subhosts_conf", "shellversion", "subhosts",
+     "shares", "diskfile", "archives", "unpacking", "layers", "keeper"],
     ["packages", "tree"],
     ["accounts", "shipped", "records", "maintainer"],
     ["hibernation"],
     ["check", "clearing", "listing", "inventory", "entry", "stop", "boot", "side_by_side"],
+    ["plan"],
     ["shell"],
     ["workshop"],
     ["baseline"],
@@ -206,6 +208,29 @@ def test_every_variable_in_the_manual_is_one():
     text = read(f"{TREE}/man/overlay-boot.conf.5.adoc")
     variables = text.partition("\n== VARIABLES\n")[2].partition("\n== ")[0]
     assert sorted(re.findall(r"^\*([A-Z_]+)\*::", variables, re.MULTILINE)) == sorted([*config.DEFAULTS, *config.REPEATABLE])
+
+
+def test_every_key_of_the_state_file_stands_in_the_manual():
+    """overlay-boot(7) and record.SCHEMA have the same keys."""
+    from overlay_boot.record import SCHEMA
+    text = read(f"{TREE}/man/overlay-boot.7.adoc")
+    section = text.partition("\n== RUNNING SUBHOSTS\n")[2].partition("\n=== ")[0]
+    keys = re.findall(r"^\*+([a-z-]+:?)\*+(?:__[A-Z]+__)?::", section, re.MULTILINE)
+    assert sorted(keys) == sorted(field.key for field in SCHEMA)
+
+
+def test_every_key_that_has_to_be_removed_has_its_remover():
+    from overlay_boot.clearing import REMOVERS
+    from overlay_boot.record import SCHEMA
+    assert {field.cleared_by for field in SCHEMA if field.cleared_by} == set(REMOVERS)
+
+
+def test_the_steps_of_a_boot_are_those_of_the_manual():
+    """Of the same titles, and in the same order."""
+    from overlay_boot.boot import BEGINNING, MAKING
+    text = read(f"{TREE}/man/overlay-boot.8.adoc")
+    section = text.partition("\n== THE BOOT, STEP BY STEP\n")[2].partition("\n== ")[0]
+    assert [step.title for step in (*BEGINNING, *MAKING)] == re.findall(r"^\. \*(.+)\.\*$", section, re.MULTILINE)
 
 
 def test_every_command_has_its_page_and_is_tested_here():
