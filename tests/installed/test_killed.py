@@ -22,26 +22,26 @@ BOOTS = [name for name in injection.SCENARIOS if name.startswith("boot")]
 
 
 @pytest.fixture(scope="module")
-def machines():
+def sandboxes():
     missing = [command for command in ("strace", "unshare", "overlay-boot") if not shutil.which(command)]
     if missing or os.geteuid():
         cannot_run(f"needs {', '.join(missing) or 'root'}")
-    made = injection.Machines(os.cpu_count() or 1)
+    made = injection.Sandboxes(os.cpu_count() or 1)
     made.done = set()       # (injection, site), of all scenarios so far
     yield made
     made.end()
 
 
-def inject(machines, scenario, injections):
+def inject(sandboxes, scenario, injections):
     """Inject in a scenario: what was wrong, and where an injection was to be but never happened."""
     told, hits, due = [], set(), None
     for _ in range(ROUNDS):
-        aims = machines("aims", scenario, injections)[0]
+        aims = sandboxes("aims", scenario, injections)[0]
         assert aims
-        works = [(scenario, aim, recovery) for number, aim in enumerate(chosen(aims, machines.done))
+        works = [(scenario, aim, recovery) for number, aim in enumerate(chosen(aims, sandboxes.done))
                  if due is None or aim["where"] in due
                  for recovery in (RECOVERIES if EVERYTHING else [RECOVERIES[number % 2]])]
-        for (_, aim, recovery), (site, wrong) in zip(works, machines.map("inject", works)):
+        for (_, aim, recovery), (site, wrong) in zip(works, sandboxes.map("inject", works)):
             hits.add((aim["injection"], site))
             if wrong:
                 told.append(f"{scenario}, {aim['injection']} {aim['where']} ({aim['call']} no. {aim['count']}), then "
@@ -50,7 +50,7 @@ def inject(machines, scenario, injections):
         if told or not due:
             break
     if not told:
-        machines.done.update((injection, site) for injection, site in hits if injection != "SIGKILL")
+        sandboxes.done.update((injection, site) for injection, site in hits if injection != "SIGKILL")
     return told + [f"{scenario}: nothing was injected {where}" for where in sorted(due)]
 
 
@@ -74,51 +74,51 @@ def check(told):
 
 
 @pytest.mark.parametrize("scenario", injection.SCENARIOS)
-def test_a_command_that_is_killed(machines, scenario):
-    check(inject(machines, scenario, ["SIGKILL"]))
+def test_a_command_that_is_killed(sandboxes, scenario):
+    check(inject(sandboxes, scenario, ["SIGKILL"]))
 
 
 @pytest.mark.parametrize("scenario", BOOTS)
-def test_a_boot_that_is_interrupted(machines, scenario):
-    check(inject(machines, scenario, ["SIGTERM"]))
+def test_a_boot_that_is_interrupted(sandboxes, scenario):
+    check(inject(sandboxes, scenario, ["SIGTERM"]))
 
 
 @pytest.mark.parametrize("scenario", injection.SCENARIOS)
-def test_a_system_call_that_fails(machines, scenario):
-    check(inject(machines, scenario, ["ENOSPC", "ENOMEM", "EPERM", "EBUSY", "ENOLCK", "EIO"]))
+def test_a_system_call_that_fails(sandboxes, scenario):
+    check(inject(sandboxes, scenario, ["ENOSPC", "ENOMEM", "EPERM", "EBUSY", "ENOLCK", "EIO"]))
 
 
 @pytest.mark.parametrize("recovery", RECOVERIES)
 @pytest.mark.parametrize("victims", ["keeper", "init", "both", "all"])
 @pytest.mark.parametrize("conf", ["MINIMAL", "WHOLE"])
-def test_a_running_subhost_that_is_killed(machines, conf, victims, recovery):
-    check(machines("kill_running", getattr(injection, conf), victims, recovery)[-1])
+def test_a_running_subhost_that_is_killed(sandboxes, conf, victims, recovery):
+    check(sandboxes("kill_running", getattr(injection, conf), victims, recovery)[-1])
 
 
 @pytest.mark.parametrize("conf", ["MINIMAL", "WHOLE"])
-def test_a_subhost_whose_init_is_killed_clears_up_by_itself(machines, conf):
-    check(machines("kill_running", getattr(injection, conf), "init", "none")[-1])
+def test_a_subhost_whose_init_is_killed_clears_up_by_itself(sandboxes, conf):
+    check(sandboxes("kill_running", getattr(injection, conf), "init", "none")[-1])
 
 
 @pytest.mark.parametrize("conf", ["MINIMAL", "WHOLE"])
-def test_everything_killed_at_once_during_a_boot(machines, conf):
+def test_everything_killed_at_once_during_a_boot(sandboxes, conf):
     number = 200 if EVERYTHING else 20
     works = [(getattr(injection, conf), at * 0.08 / number, RECOVERIES[at % 2]) for at in range(number)]
     check([f"after {delay:.4f} s, then {recovery}: {wrong}" for (_, delay, recovery), (wrong,) in zip(
-        works, machines.map("kill_everything", works)) if wrong])
+        works, sandboxes.map("kill_everything", works)) if wrong])
 
 
 @pytest.mark.parametrize("terminal", [False, True], ids=["pipe", "terminal"])
-def test_an_overlay_go_that_is_killed_while_its_command_runs(machines, terminal):
-    check(machines("kill_going", terminal)[-1])
+def test_an_overlay_go_that_is_killed_while_its_command_runs(sandboxes, terminal):
+    check(sandboxes("kill_going", terminal)[-1])
 
 
 @pytest.mark.parametrize("variable", ["BASE", "PREMOUNT", "POSTMOUNT", "INIT"])
-def test_a_hook_that_is_killed(machines, variable):
-    check(machines("kill_hook", variable)[-1])
+def test_a_hook_that_is_killed(sandboxes, variable):
+    check(sandboxes("kill_hook", variable)[-1])
 
 
 @pytest.mark.parametrize("recovery", RECOVERIES)
 @pytest.mark.parametrize("variable", ["BASE", "PREMOUNT", "POSTMOUNT", "INIT"])
-def test_a_boot_that_is_killed_while_a_hook_runs(machines, variable, recovery):
-    check(machines("kill_in_hook", variable, recovery)[-1])
+def test_a_boot_that_is_killed_while_a_hook_runs(sandboxes, variable, recovery):
+    check(sandboxes("kill_in_hook", variable, recovery)[-1])

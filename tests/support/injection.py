@@ -1,10 +1,10 @@
-"""A machine of one's own, and strace(1) to kill a process, or to fail a system call, anywhere in a command.
+"""Sandboxes, and strace(1) to kill a process, or to fail a system call, anywhere in a command.
 
-test_killed.py starts Machines: each is this file as a program, in namespaces of its own of every kind but user, with a
-/run, a /var/log, a /var/cache, a control group and a cgroup2 hierarchy of its own.  So nothing of what else runs at the same time, of
-other tests or of somebody's containers, is to be seen there: everything can be compared, the first subhost of a machine
-is the first one, and what a test may leave behind ends with the machine.  The mounts of it are shared with a bystander
-in another mount namespace, as systemd has it.
+test_killed.py starts Sandboxes: each is this file as a program, in namespaces of its own of every kind but user, with a
+/run, a /var/log, a /var/cache, a control group and a cgroup2 hierarchy of its own.  So nothing of what else runs at the
+same time, of other tests or of somebody's containers, is to be seen there: everything can be compared, the first subhost
+of a sandbox is the first one, and what a test may leave behind ends with the sandbox.  The mounts of it are shared with
+a bystander in another mount namespace, as systemd has it.
 """
 import concurrent.futures
 import glob
@@ -30,8 +30,8 @@ KEEPER = f"{PROGRAMS}/keeper"
 
 # From outside
 
-class Machine:
-    """A machine, and the calls of Inside's methods in it."""
+class Sandbox:
+    """A sandbox, and the calls of Inside's methods in it."""
 
     def __init__(self):
         self.directory = tempfile.mkdtemp(prefix="kx", dir="/var/tmp")
@@ -45,7 +45,7 @@ class Machine:
             self.process.stdin.flush()
             answer = json.loads(self.process.stdout.readline())
         except (OSError, ValueError) as error:
-            raise RuntimeError(f"the machine is gone ({error}), at {method}{arguments}") from None
+            raise RuntimeError(f"the sandbox is gone ({error}), at {method}{arguments}") from None
         if "raised" in answer:
             raise RuntimeError(answer["raised"])
         return answer["returned"]
@@ -57,11 +57,11 @@ class Machine:
         self.process.stdout.close()
         os.rmdir(self.directory)
         if status:
-            raise RuntimeError(f"the machine ended with exit status {status}")
+            raise RuntimeError(f"the sandbox ended with exit status {status}")
 
 
-class Machines:
-    """Some machines, among which work is divided; one in which something went wrong is not used again."""
+class Sandboxes:
+    """Some sandboxes, among which work is divided; one in which something went wrong is not used again."""
 
     def __init__(self, number):
         self.idle = queue.SimpleQueue()
@@ -71,19 +71,19 @@ class Machines:
 
     def __call__(self, method, *arguments):
         """Call a method of Inside's that returns what is wrong, if anything, as the last thing."""
-        machine = self.idle.get()
+        sandbox = self.idle.get()
         try:
-            machine = machine or Machine()
-            answer = machine(method, *arguments)
+            sandbox = sandbox or Sandbox()
+            answer = sandbox(method, *arguments)
         except BaseException:
             self.idle.put(None)
-            if machine:
-                machine.end()
+            if sandbox:
+                sandbox.end()
             raise
         wrong = answer[-1]
         if wrong:
-            machine.end()
-        self.idle.put(None if wrong else machine)
+            sandbox.end()
+        self.idle.put(None if wrong else sandbox)
         return answer
 
     def map(self, method, works):
@@ -93,13 +93,13 @@ class Machines:
     def end(self):
         self.workers.shutdown()
         while not self.idle.empty():
-            machine = self.idle.get()
-            if machine:
-                machine.end()
+            sandbox = self.idle.get()
+            if sandbox:
+                sandbox.end()
 
 
 def make(directory):
-    """Make the machine around directory, have it served from inside, and take it away; in a mount namespace of our own."""
+    """Make the sandbox around directory, have it served from inside, take it away; in a mount namespace of our own."""
     group = f"{cgroup2()}/{os.path.basename(directory)}"
 
     def enter():
@@ -117,7 +117,7 @@ def make(directory):
              "--kill-child", "--mount-proc", sys.executable, "-I", shutil.copy(__file__, directory), "serve", directory],
             preexec_fn=enter)
     finally:
-        wait_until(lambda: remove_groups(group), "the machine's control groups cannot be removed")
+        wait_until(lambda: remove_groups(group), "the sandbox's control groups cannot be removed")
 
 
 def foreign_mounts():
@@ -167,7 +167,10 @@ def wait_until(condition, otherwise):
 
 
 def serve(directory):
-    """Process 1 of the machine: it reaps, and ends when the one child ends that answers the calls."""
+    """Process 1 of the sandbox: it reaps, and ends when the one child ends that answers the calls."""
+    # mount(2) refuses to mount a file system over itself, whatever control group each shows as the root.
+    if cgroup2() == GROUPS:
+        subprocess.run(["umount", "--lazy", GROUPS], check=True)
     mount("-t", "cgroup2", "none", GROUPS)
     os.mkdir(f"{GROUPS}/run")
     with open(f"{GROUPS}/run/cgroup.procs", "w") as file:
@@ -199,11 +202,12 @@ def answer(inside):
 
 # What is compared
 
-def machine(directory):
-    """All that a subhost could leave, as lines of text."""
+def snapshot(directory):
+    """All that a subhost could leave in the sandbox, as lines of text."""
     while True:
         try:
-            return {*processes(), *mounts(), *interfaces(), *control_groups(), *loop_devices(directory), *files("/run")}
+            return {*process_lines(), *mount_lines(), *interface_lines(), *control_group_lines(),
+                    *loop_device_lines(directory), *file_lines("/run")}
         except OSError:
             pass                # something has just gone
 
@@ -220,7 +224,7 @@ def alive():
             yield int(process), rest
 
 
-def processes():
+def process_lines():
     for process, stat in alive():
         yield f"process {process} {stat.rpartition(')')[0]})"
 
@@ -233,27 +237,27 @@ def by_namespace(kind):
     return found.items()
 
 
-def mounts():
+def mount_lines():
     for namespace, process in by_namespace("mnt"):
         with open(f"/proc/{process}/mountinfo") as file:
             for line in file:
                 yield f"mount in {namespace}: {line.strip()}"
 
 
-def interfaces():
+def interface_lines():
     for namespace, process in by_namespace("net"):
         with open(f"/proc/{process}/net/dev") as file:
             for line in file.readlines()[2:]:
                 yield f"interface in {namespace}: {line.partition(':')[0].strip()}"
 
 
-def control_groups():
+def control_group_lines():
     for path, _, _ in os.walk(GROUPS):
         yield f"control group {path}"
 
 
-def loop_devices(directory):
-    """Those of the machine's own files: there are no namespaces of loop devices.
+def loop_device_lines(directory):
+    """Those of the sandbox's own files: there are no namespaces of loop devices.
 
     By the file system that the file is on; where that is mounted by now, or was, is no matter.
     """
@@ -267,7 +271,7 @@ def loop_devices(directory):
             yield f"loop device {line.split()[1]}"
 
 
-def files(top):
+def file_lines(top):
     for path, directories, names in os.walk(top):
         for name in (*directories, *names):
             found = os.lstat(f"{path}/{name}")
@@ -276,7 +280,7 @@ def files(top):
 
 # System calls
 
-# What changes nothing but the process itself, or nothing at all.  All others are taken to change the machine.
+# What changes nothing but the process itself, or nothing at all.  All others are taken to change the sandbox.
 PURE = set("""
 access arch_prctl brk chdir clock_gettime clock_nanosleep close close_range dup dup2 dup3 epoll_create1 epoll_ctl epoll_wait exit
 fgetxattr getxattr
@@ -427,7 +431,7 @@ MINIMAL = "BASE=.\nSTART=none\n"
 BIND = MINIMAL + "LOWER=root\n"
 IN_PLACE = BIND + "LIVE=root\n"
 IMAGE = MINIMAL + "IMAGE= kx.img\n"
-DISKFILE = MINIMAL + "UPPER= !overlay-diskfile mnt/root kx.img\nWORK= mnt/work\n"
+BY_DISKFILE = MINIMAL + "UPPER= !overlay-diskfile mnt/root kx.img\nWORK= mnt/work\n"
 SHARING = MINIMAL + "SHARE= shared:/data\n"
 WHOLE = """\
 NAME= !./printed kx
@@ -484,29 +488,31 @@ class Scenario:
 
 
 TYPED = b"exit\n"       # on a terminal, for a shell
-BOOT, SHELL, STOP = "overlay-boot kx.conf", "overlay-boot --shell kx.conf", "overlay-stop kx.conf"
+BOOT_COMMAND = "overlay-boot kx.conf"
+SHELL_COMMAND = "overlay-boot --shell kx.conf"
+STOP_COMMAND = "overlay-stop kx.conf"
 SCENARIOS = {
-    "boot": Scenario(BOOT, MINIMAL),
-    "boot-second": Scenario(BOOT, MINIMAL, neighbour=True),
-    "boot-whole": Scenario(BOOT, WHOLE, neighbour=True),
-    "boot-bind": Scenario(BOOT, BIND, neighbour=True),
-    "boot-in-place": Scenario(BOOT, IN_PLACE, neighbour=True),
-    "boot-layers": Scenario(BOOT, LAYERED),
-    "boot-after-crash": Scenario(BOOT, MINIMAL, before=DYING, neighbour=True),
-    "keeper": Scenario(BOOT, MINIMAL, keeper=True),
+    "boot": Scenario(BOOT_COMMAND, MINIMAL),
+    "boot-second": Scenario(BOOT_COMMAND, MINIMAL, neighbour=True),
+    "boot-whole": Scenario(BOOT_COMMAND, WHOLE, neighbour=True),
+    "boot-bind": Scenario(BOOT_COMMAND, BIND, neighbour=True),
+    "boot-in-place": Scenario(BOOT_COMMAND, IN_PLACE, neighbour=True),
+    "boot-layers": Scenario(BOOT_COMMAND, LAYERED),
+    "boot-after-crash": Scenario(BOOT_COMMAND, MINIMAL, before=DYING, neighbour=True),
+    "keeper": Scenario(BOOT_COMMAND, MINIMAL, keeper=True),
     "foreground": Scenario("overlay-boot --foreground kx.conf", ENDING, execs=True),
-    "stop": Scenario(STOP, MINIMAL, before=MINIMAL),
-    "stop-whole": Scenario(STOP, WHOLE, before=WHOLE, neighbour=True),
-    "stop-after-crash": Scenario(STOP, MINIMAL, before=DYING),
-    "stop-while-booting": Scenario(STOP, MINIMAL, before=WAITING),
-    "boot-image": Scenario(BOOT, IMAGE),
-    "diskfile": Scenario(BOOT, DISKFILE),
-    "boot-shell": Scenario(SHELL, MINIMAL, neighbour=True),
-    "shell-terminal": Scenario(SHELL, MINIMAL, neighbour=True, terminal=True),
-    "boot-hibernating": Scenario(BOOT, WHOLE, before=WHOLE, hibernates=True),
-    "boot-shell-hibernating": Scenario(SHELL, LAYERED, before=LAYERED, hibernates=True),
+    "stop": Scenario(STOP_COMMAND, MINIMAL, before=MINIMAL),
+    "stop-whole": Scenario(STOP_COMMAND, WHOLE, before=WHOLE, neighbour=True),
+    "stop-after-crash": Scenario(STOP_COMMAND, MINIMAL, before=DYING),
+    "stop-while-booting": Scenario(STOP_COMMAND, MINIMAL, before=WAITING),
+    "boot-image": Scenario(BOOT_COMMAND, IMAGE),
+    "diskfile": Scenario(BOOT_COMMAND, BY_DISKFILE),
+    "boot-shell": Scenario(SHELL_COMMAND, MINIMAL, neighbour=True),
+    "shell-terminal": Scenario(SHELL_COMMAND, MINIMAL, neighbour=True, terminal=True),
+    "boot-hibernating": Scenario(BOOT_COMMAND, WHOLE, before=WHOLE, hibernates=True),
+    "boot-shell-hibernating": Scenario(SHELL_COMMAND, LAYERED, before=LAYERED, hibernates=True),
     "foreground-hibernating": Scenario("overlay-boot --foreground kx.conf", ENDING, before=ENDING, hibernates=True, execs=True),
-    "stop-hibernating": Scenario(STOP, WHOLE, before=WHOLE, hibernates=True, neighbour=True),
+    "stop-hibernating": Scenario(STOP_COMMAND, WHOLE, before=WHOLE, hibernates=True, neighbour=True),
     "share": Scenario("overlay-share shared:/data kx", MINIMAL, before=MINIMAL, neighbour=True),
     "share-undo": Scenario("overlay-share --undo shared:/data kx", SHARING, before=SHARING, neighbour=True),
     "go": Scenario("overlay-go kx true", MINIMAL, before=MINIMAL, neighbour=True),
@@ -539,7 +545,7 @@ class Ended:
 
 
 class Inside:
-    """In the machine.  The methods without underscore are called from outside."""
+    """What runs in the sandbox.  The methods without underscore are called from outside."""
 
     def __init__(self, directory):
         self.directory = directory
@@ -553,7 +559,7 @@ class Inside:
         self.bystander = subprocess.Popen(["unshare", "--mount", "--propagation", "slave", "sleep", "infinity"])
         os.environ.update(PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", LANG="C.UTF-8")
         wait_until(lambda: os.readlink(f"/proc/{self.bystander.pid}/exe").endswith("/sleep"), "no bystander")
-        self.at_first = self.at_rest = machine(directory)
+        self.at_first = self.at_rest = snapshot(directory)
 
     # Called by tests
 
@@ -592,7 +598,7 @@ class Inside:
 
     def kill_running(self, conf, victims, recovery):
         """Kill processes of a running subhost: [what is wrong]."""
-        self._arrange(Scenario(STOP, conf, before=conf))
+        self._arrange(Scenario(STOP_COMMAND, conf, before=conf))
         init = json.loads(subprocess.check_output(["overlay-ls", "--json"]))[0]["pid"]
         with open(f"/proc/{init}/stat") as file:
             keeper = int(file.read().rpartition(")")[2].split()[1])
@@ -600,16 +606,16 @@ class Inside:
         for process in chosen[victims]:
             os.kill(process, signal.SIGKILL)
         if recovery == "none":
-            if not patiently(lambda: machine(self.directory) == self.at_rest):
-                return [[f"it has not cleared up by itself: {difference(self.at_rest, machine(self.directory))}"]]
+            if not patiently(lambda: snapshot(self.directory) == self.at_rest):
+                return [[f"it has not cleared up by itself: {difference(self.at_rest, snapshot(self.directory))}"]]
             recovery = "stop"
         return [self._recovered(recovery, False)]
 
     def kill_everything(self, conf, delay, recovery):
         """Kill everything at once, so many seconds after a boot was begun: [what is wrong]."""
-        self._arrange(Scenario(BOOT, conf))
+        self._arrange(Scenario(BOOT_COMMAND, conf))
         before = {process for process, _ in alive()}
-        boot = self._begun(*BOOT.split())
+        boot = self._begun(*BOOT_COMMAND.split())
         time.sleep(delay)
         for process, _ in alive():
             if process not in before:
@@ -632,16 +638,16 @@ class Inside:
 
     def kill_hook(self, variable):
         """Have a hook killed: [what is wrong]."""
-        self._arrange(Scenario(BOOT, hooked(variable, "killed")))
-        ended = self._run(*BOOT.split())
+        self._arrange(Scenario(BOOT_COMMAND, hooked(variable, "killed")))
+        ended = self._run(*BOOT_COMMAND.split())
         wrong = [] if ended.is_failure() and variable in ended.said else [str(ended)]
         left = self._left()
         return [wrong + ([f"the failed boot left: {left}"] if left else [])]
 
     def kill_in_hook(self, variable, recovery):
         """Kill a boot while a hook runs: [what is wrong]."""
-        self._arrange(Scenario(BOOT, hooked(variable, "wait")))
-        boot = self._begun(*BOOT.split())
+        self._arrange(Scenario(BOOT_COMMAND, hooked(variable, "wait")))
+        boot = self._begun(*BOOT_COMMAND.split())
         wait_until(lambda: os.path.exists(f"{self.base}/waits"), "the boot has not come to its hook")
         boot.kill()
         boot.wait()
@@ -680,7 +686,7 @@ class Inside:
             self._write_layer()
         if scenario.before:
             self._write(f"{NAME}.conf", scenario.before)
-            self._boot_before(scenario.before, SHELL if scenario.hibernates else BOOT)
+            self._boot_before(scenario.before, SHELL_COMMAND if scenario.hibernates else BOOT_COMMAND)
         self._write(f"{NAME}.conf", scenario.conf)
 
     def _image(self, path):
@@ -700,7 +706,7 @@ class Inside:
 
     def _boot_before(self, conf, command):
         if conf == WAITING:
-            self.booting = self._begun(*BOOT.split())
+            self.booting = self._begun(*BOOT_COMMAND.split())
             wait_until(lambda: os.path.exists(f"{self.base}/waits"), "the boot has not come to its hook")
             return
         ended = self._run(*command.split())
@@ -719,7 +725,7 @@ class Inside:
             self._boot_or_stop_neighbour()
         if self.wrapped != scenario.keeper:
             self._wrap_or_unwrap_keeper()
-        self.at_rest = machine(self.directory)
+        self.at_rest = snapshot(self.directory)
         if not self.neighbour and not self.wrapped and self.at_rest != self.at_first:
             raise RuntimeError(difference(self.at_first, self.at_rest))
 
@@ -817,14 +823,15 @@ class Inside:
         """Whether the subhost has to be running after that."""
         if self.scenario.keeper and aim["children"] and aim["executed"]:
             return False        # PID 1 itself was hit
-        return self.scenario.enters or self.scenario.boots and ended.status == 0 and not aim["injection"].startswith("SIG")
+        booted = self.scenario.boots and ended.status == 0
+        return self.scenario.enters or booted and not aim["injection"].startswith("SIG")
 
     def _recovered(self, recovery, must_run):
         """What is wrong after an overlay-stop, or an overlay-boot and an overlay-stop."""
         wrong = []
         if recovery == "boot":
             wrong += self._booted_again()
-        ended = self._run(*STOP.split())
+        ended = self._run(*STOP_COMMAND.split())
         may_not_run = self.scenario.conf == ENDING or recovery == "stop" and not must_run
         if (ended.status or ended.said) and not (may_not_run and ended.is_not_running()):
             wrong.append(f"then {ended}")
@@ -839,20 +846,20 @@ class Inside:
         return wrong
 
     def _left(self):
-        """What is different from the machine at rest.
+        """What is different from the sandbox at rest.
 
         A keeper that was about to clear up after PID 1 may still be there to
         see that there is nothing to clear up any more.
         """
         def only_clears():
-            return all(line.endswith(" (clear)") for line in machine(self.directory) ^ self.at_rest)
+            return all(line.endswith(" (clear)") for line in snapshot(self.directory) ^ self.at_rest)
 
         if only_clears():
-            patiently(lambda: machine(self.directory) == self.at_rest)
-        return difference(self.at_rest, machine(self.directory))
+            patiently(lambda: snapshot(self.directory) == self.at_rest)
+        return difference(self.at_rest, snapshot(self.directory))
 
     def _booted_again(self):
-        ended = self._run(*BOOT.split())
+        ended = self._run(*BOOT_COMMAND.split())
         if self.booting and ended.status == 1 and "is being booted already" in ended.said:
             return []
         if ended.status and not ended.is_running_already():
@@ -881,7 +888,7 @@ def select_one(fd):
 
 
 def difference(before, after):
-    """What is in one machine and not in the other."""
+    """What is in one snapshot and not in the other."""
     return "; ".join([*(f"{line} is gone" for line in sorted(before - after)), *sorted(after - before)])
 
 

@@ -6,7 +6,7 @@ import shutil
 from machine import TREE, run
 
 VERSION = "1.6.4-1"
-CACHE = f"{TREE}/build/shellversion"
+DOWNLOADS = f"{TREE}/build/shellversion"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
@@ -24,7 +24,7 @@ def unpacked(directory):
 
 def package():
     """The .deb, which is downloaded once."""
-    pattern = f"{CACHE}/overlay-boot_{VERSION}_*.deb"
+    pattern = f"{DOWNLOADS}/overlay-boot_{VERSION}_*.deb"
     if not glob.glob(pattern):
         download()
     return glob.glob(pattern)[0]
@@ -33,19 +33,20 @@ def package():
 def download():
     """By apt with package lists of its own: the machine's are not touched."""
     source = unstable()
-    os.makedirs(f"{CACHE}/lists/partial", exist_ok=True)
-    with open(f"{CACHE}/unstable.list", "w") as file:
+    os.makedirs(f"{DOWNLOADS}/lists/partial", exist_ok=True)
+    with open(f"{DOWNLOADS}/unstable.list", "w") as file:
         file.write(source)
-    options = ["-q", "-o", f"Dir::Etc::SourceList={CACHE}/unstable.list", "-o", "Dir::Etc::SourceParts=/dev/null",
-               "-o", f"Dir::State::Lists={CACHE}/lists", "-o", f"Dir::Cache={CACHE}/cache", "-o", "APT::Sandbox::User=root"]
+    options = ["-q", "-o", f"Dir::Etc::SourceList={DOWNLOADS}/unstable.list", "-o", "Dir::Etc::SourceParts=/dev/null",
+               "-o", f"Dir::State::Lists={DOWNLOADS}/lists", "-o", f"Dir::Cache={DOWNLOADS}/cache",
+               "-o", "APT::Sandbox::User=root"]
     try:
         for words in (["update"], ["download", f"overlay-boot={VERSION}"]):
-            done = run("apt-get", *options, *words, cwd=CACHE, seconds=200)
+            done = run("apt-get", *options, *words, cwd=DOWNLOADS, seconds=200)
             if done.returncode or not words[1:] and "Err:" in done.stdout:
                 raise Unavailable(f"apt-get {words[0]}: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
     finally:
         for made in ("lists", "cache"):
-            shutil.rmtree(f"{CACHE}/{made}", ignore_errors=True)
+            shutil.rmtree(f"{DOWNLOADS}/{made}", ignore_errors=True)
 
 
 def unstable():
