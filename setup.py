@@ -21,13 +21,14 @@ COMMANDS = {
 # As in debian/control.
 LONG_DESCRIPTION = """\
 A subhost is a directory with a configuration file and the few files in
-which it differs from its host. overlay-boot lays those over the host's own
-root file system and boots the result with a host name, mounts, processes
-and a network of its own. There is nothing to install in it or to keep up to
-date: what the host has, the subhost has.
+which it differs from its host. overlay-boot lays these files over the host's
+own root file system, and boots the result with its own host name, mounts,
+processes and network. There is nothing to install in a subhost or to keep up
+to date: what the host has, the subhost has.
 
 overlay-go enters a running subhost, overlay-stop stops it and leaves nothing
-behind, overlay-ls lists what runs. Virtual cables lead to the host's bridges."""
+behind, and overlay-ls lists the subhosts. Virtual cables connect subhosts to
+the host's bridges."""
 
 
 def module(command):

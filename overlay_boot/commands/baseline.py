@@ -18,10 +18,10 @@ def parser():
     from .. import __version__
     parser = argparse.ArgumentParser(
         prog="overlay-baseline",
-        description="Make, or make anew, a layer that shows the system as its packages shipped it.")
+        description="Make or replace a layer that shows the system as its packages shipped it.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    parser.add_argument("--offline", action="store_true", help="fetch no packages: use what this machine has of them")
-    parser.add_argument("--root", metavar="ROOT", default="/", help="of the system in this directory; default: /")
+    parser.add_argument("--offline", action="store_true", help="fetch no packages: use only what is on this machine")
+    parser.add_argument("--root", metavar="ROOT", default="/", help="the root directory of the system; default: /")
     parser.add_argument("dir", metavar="DIR", help="the directory of the layer")
     return parser
 

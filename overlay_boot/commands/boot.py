@@ -34,17 +34,17 @@ def parser():
         prog="overlay-boot", description="Boot the subhost that a configuration file describes.")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--foreground", action="store_true",
-                      help="stay until the subhost ends, with its console here")
+                      help="stay until the subhost ends, and print what it prints")
     kind.add_argument("--shell", action="store_true",
-                      help="boot, or wake, with a shell on this terminal for the services; it hibernates after that")
+                      help="boot or wake it with a shell on this terminal instead of services; then it hibernates")
     kind.add_argument("--check", action="store_true",
-                      help="only read and validate the configuration, and print every effective value")
+                      help="only read and validate the configuration, and print the effective values")
     kind.add_argument("--all", action="store_true",
-                      help="boot every subhost of /etc/subhosts.conf that is not running, side by side")
+                      help="boot every subhost in /etc/subhosts.conf that is not running, several at a time")
     parser.add_argument("-v", "--verbose", action="store_true",
-                        help="with --check: print the steps of the boot, too")
+                        help="with --check: also print the steps of the boot")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    parser.add_argument("conf", metavar="CONF", nargs="?", help="the configuration file, overlay-boot.conf(5)")
+    parser.add_argument("conf", metavar="CONF", nargs="?", help="the configuration file; see overlay-boot.conf(5)")
     return parser
 
 

@@ -27,15 +27,15 @@ def parser():
     from .. import __version__
     parser = argparse.ArgumentParser(
         prog="overlay-diskfile",
-        description="Print MOUNT/PATH, and for a boot mount a disk image on MOUNT. With --create, make a disk image.")
+        description="Print MOUNT/PATH and, in a boot, mount a disk image on MOUNT. With --create, create a disk image.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    parser.add_argument("--read-only", action="store_true", help="mount it read-only")
+    parser.add_argument("--read-only", action="store_true", help="mount the image read-only")
     parser.add_argument("--create", nargs=2, metavar=("SIZE", "FILE"),
-                        help="make FILE with a file system, and in that the directories root and work")
-    parser.add_argument("--fs", choices=["ext4", "xfs", "btrfs"], help="the type of the new file system; default: ext4")
-    parser.add_argument("path", metavar="MOUNT/PATH", nargs="?", help="a path in the image, as it will be mounted")
-    parser.add_argument("diskfile", metavar="DISKFILE", nargs="?", help="the image")
-    parser.add_argument("index", metavar="INDEX", nargs="?", help="the number of a partition of the image")
+                        help="create FILE with a file system that contains the directories root and work")
+    parser.add_argument("--fs", choices=["ext4", "xfs", "btrfs"], help="the file system to create; default: ext4")
+    parser.add_argument("path", metavar="MOUNT/PATH", nargs="?", help="a path below the mount point of the image")
+    parser.add_argument("diskfile", metavar="DISKFILE", nargs="?", help="the disk image")
+    parser.add_argument("index", metavar="INDEX", nargs="?", help="the number of a partition in the image")
     return parser
 
 

@@ -24,12 +24,12 @@ def parser():
 
     from .. import __version__
     parser = argparse.ArgumentParser(
-        prog="overlay-go", description="Enter a running subhost: run a command, or a shell, inside.")
+        prog="overlay-go", description="Enter a running subhost: run a command or a shell in it.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    parser.add_argument("-u", "--user", metavar="USER", help="run it as this user of the subhost")
-    parser.add_argument("name", metavar="NAME", nargs="?", help="the subhost; without it, those running are listed")
+    parser.add_argument("-u", "--user", metavar="USER", help="run it as this user of the subhost; default: root")
+    parser.add_argument("name", metavar="NAME", nargs="?", help="the subhost; if omitted, list the running subhosts")
     parser.add_argument("command", metavar="COMMAND", nargs=argparse.REMAINDER,
-                        help="what to run instead of a shell")
+                        help="the command to run instead of a shell")
     return parser
 
 

@@ -14,8 +14,8 @@ def command(arguments):
 def parser():
     import argparse
     return argparse.ArgumentParser(prog="overlay-init", description=(
-        "The default INIT hook of overlay-boot: prints the shell commands that PID 1 of the subhost runs. "
-        "CONFIG in the environment names the configuration file."))
+        "The default INIT hook of overlay-boot. It prints the shell commands that PID 1 of the subhost runs. "
+        "The environment variable CONFIG names the configuration file."))
 
 
 def main():

@@ -37,14 +37,14 @@ def parser():
 
     from .. import __version__
     parser = argparse.ArgumentParser(
-        prog="overlay-layers", description="List the layers that were unpacked from archives; check or remove them.")
+        prog="overlay-layers", description="List, check or remove the layers that were unpacked from archives.")
     kind = parser.add_mutually_exclusive_group()
-    kind.add_argument("--check", action="store_true", help="compare every layer with its archive, unpacked anew")
+    kind.add_argument("--check", action="store_true", help="compare every layer with its archive, unpacked again")
     kind.add_argument("--remove-unused", action="store_true",
-                      help="remove those that no running subhost and nothing in /etc/subhosts.conf uses, and list them")
+                      help="remove and list the layers that no running subhost and nothing in /etc/subhosts.conf uses")
     kind.add_argument("--remove", metavar="DIGEST", nargs="+",
-                      help="remove these, by the beginnings of their digests, unless a running subhost uses them")
-    parser.add_argument("--json", action="store_true", help="list as JSON, for programs")
+                      help="remove the layers whose digests begin like this, unless a running subhost uses them")
+    parser.add_argument("--json", action="store_true", help="print the list as JSON, for use by programs")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
 

@@ -20,9 +20,9 @@ def parser():
 
     from .. import __version__
     parser = argparse.ArgumentParser(
-        prog="overlay-ls", description="List the subhosts: running, and listed in /etc/subhosts.conf but not running.")
+        prog="overlay-ls", description="List the subhosts that are running, and the others in /etc/subhosts.conf.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    parser.add_argument("--json", action="store_true", help="as JSON, for programs")
+    parser.add_argument("--json", action="store_true", help="print JSON, for use by programs")
     return parser
 
 

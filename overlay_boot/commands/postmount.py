@@ -17,10 +17,10 @@ def command(arguments):
 def parser():
     import argparse
     parser = argparse.ArgumentParser(prog="overlay-postmount", description=(
-        "The default POSTMOUNT hook of overlay-boot: mounts /dev, /sys and /run on LIVE, and puts the reaper there. "
-        "CONFIG in the environment names the configuration file."))
-    parser.add_argument("live", metavar="LIVE", nargs="?", help="ignored: the configuration tells")
-    parser.add_argument("upper", metavar="UPPER", nargs="?", help="ignored: the configuration tells")
+        "The default POSTMOUNT hook of overlay-boot. It mounts /dev, /sys and /run in LIVE, and adds the reaper. "
+        "The environment variable CONFIG names the configuration file."))
+    parser.add_argument("live", metavar="LIVE", nargs="?", help="ignored: the path is in the configuration")
+    parser.add_argument("upper", metavar="UPPER", nargs="?", help="ignored: the path is in the configuration")
     return parser
 
 

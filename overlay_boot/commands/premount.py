@@ -15,9 +15,9 @@ def command(arguments):
 def parser():
     import argparse
     parser = argparse.ArgumentParser(prog="overlay-premount", description=(
-        "The default PREMOUNT hook of overlay-boot: gives UPPER a host name and a network set-up of its own. "
-        "CONFIG in the environment names the configuration file."))
-    parser.add_argument("upper", metavar="UPPER", nargs="?", help="ignored: the configuration tells")
+        "The default PREMOUNT hook of overlay-boot. It gives a subhost a host name and a network configuration. "
+        "The environment variable CONFIG names the configuration file."))
+    parser.add_argument("upper", metavar="UPPER", nargs="?", help="ignored: the path is in the configuration")
     return parser
 
 

@@ -33,10 +33,10 @@ def parser():
         prog="overlay-share", description="Share a directory or a file of the host with a running subhost.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     kind = parser.add_mutually_exclusive_group()
-    kind.add_argument("--read-only", action="store_true", help="the subhost shall not write there")
-    kind.add_argument("--undo", action="store_true", help="unmount what was shared like this")
-    parser.add_argument("path", metavar="PATH", help="the path on the host, or OUTSIDE:INSIDE for another one inside")
-    parser.add_argument("name", metavar="NAME", nargs="?", help="the subhost; without it, those running are listed")
+    kind.add_argument("--read-only", action="store_true", help="make the share read-only in the subhost")
+    kind.add_argument("--undo", action="store_true", help="unmount what was shared under the same PATH")
+    parser.add_argument("path", metavar="PATH", help="the path, or OUTSIDE:INSIDE if it is another one in the subhost")
+    parser.add_argument("name", metavar="NAME", nargs="?", help="the subhost; if omitted, list the running subhosts")
     return parser
 
 

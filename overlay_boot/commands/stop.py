@@ -22,11 +22,11 @@ def parser():
 
     from .. import __version__
     parser = argparse.ArgumentParser(
-        prog="overlay-stop", description="Stop the subhost that a configuration file describes.")
+        prog="overlay-stop", description="Stop the subhost that was booted from a configuration file.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("--all", action="store_true",
-                        help="stop every subhost that is running, side by side, the last one booted first")
-    parser.add_argument("conf", metavar="CONF", nargs="?", help="the configuration file that it was booted from")
+                        help="stop all running subhosts, several at a time, the last one booted first")
+    parser.add_argument("conf", metavar="CONF", nargs="?", help="the configuration file from which it was booted")
     return parser
 
 

@@ -308,8 +308,8 @@ sys.stdin.read()
 def test_a_lock_of_somebody_else(subhost, fails, machine, byte):
     """COMMAND: it is being booted or stopped; KEEPER: it is running."""
     one = subhost()
-    os.makedirs(STATES, 0o700, exist_ok=True)
-    holder = start("/usr/bin/python3", "-IS", "-c", LOCKER, f"{STATES}/{one.name}", str(byte), stdin=subprocess.PIPE)
+    os.makedirs(os.path.dirname(one.state), 0o700, exist_ok=True)
+    holder = start("/usr/bin/python3", "-IS", "-c", LOCKER, one.state, str(byte), stdin=subprocess.PIPE)
     try:
         assert holder.stdout.readline() == b"locked\n"
         machine.look()
@@ -323,14 +323,15 @@ def test_a_lock_of_somebody_else(subhost, fails, machine, byte):
 @pytest.mark.parametrize("made", ["directory", "link"])
 def test_a_state_file_that_is_none(subhost, machine, made):
     one = subhost()
-    os.makedirs(STATES, 0o700, exist_ok=True)
-    path = f"{STATES}/{one.name}"
+    path = one.state
+    os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
     {"directory": os.mkdir, "link": lambda path: os.symlink(one.conf, path)}[made](path)
     try:
         assert path in one_line(one.boot(seconds=20)) and path in one_line(one.stop(seconds=20))
         assert os.path.lexists(path) and "BASE=" in read(one.conf)
     finally:
         (os.rmdir if made == "directory" else os.unlink)(path)
+        os.rmdir(os.path.dirname(path))
         try:
             os.rmdir(STATES)
         except OSError:

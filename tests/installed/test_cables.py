@@ -420,7 +420,7 @@ def test_killed_at_any_time(subhost, machine):
     for step in range(40):
         boot = start(BOOT, one.conf)
         try:
-            wait_for(lambda step=step: read(f"{STATES}/{one.name}").count("cable:") >= step % 11, 2)
+            wait_for(lambda step=step: read(one.state).count("cable:") >= step % 11, 2)
         except AssertionError:
             pass                # it had ended before we looked
         kill(boot.pid, signal.SIGKILL)

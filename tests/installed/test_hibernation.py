@@ -276,7 +276,7 @@ def test_its_mount_namespace_is_gone(subhost, shell, host):
     """All others are listed, still."""
     one = subhost(SHARE=host.network)
     shell(one).check_returncode()
-    place = f"{STATES}/hibernation.{one.name}/mnt"
+    place = f"{STATES}/{one.name}/mounts/mnt"
     done("umount", place)
     assert (one.row()["state"], one.row()["shares"]) == ("hibernating", None)
     assert f"its mount namespace {place} is not there any more" in one_line(one.boot())
@@ -307,7 +307,7 @@ def test_not_while_it_runs(running):
 
 def test_what_is_kept_is_not_in_sight_of_the_host(hibernating):
     found = [line.split()[4] for line in read("/proc/self/mountinfo").splitlines() if hibernating.name in line]
-    place = f"{STATES}/hibernation.{hibernating.name}"
+    place = f"{STATES}/{hibernating.name}/mounts"
     assert sorted(found) == sorted([place, f"{place}/mnt", f"{NETNS}/{hibernating.name}"])
 
 

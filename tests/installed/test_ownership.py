@@ -349,10 +349,10 @@ def test_an_impostor_as_the_noted_pid_1(subhost, impostors):
     one = subhost()
     found = impostors(one)
     os.makedirs(STATES, 0o700, exist_ok=True)
-    write(f"{STATES}/{one.name}", f"config {one.conf}\nstart \ntimeout 1\nlog {one.log}\nsince 1\ninit {found[0].pid}\n")
+    write(one.state, f"config {one.conf}\nstart \ntimeout 1\nlog {one.log}\nsince 1\ninit {found[0].pid}\n")
     assert one.row()["state"] == "dead" and one.go("true").returncode == 1
     assert one_line(one.stop()).endswith("is not running") and one.is_gone()
-    write(f"{STATES}/{one.name}", f"config {one.conf}\ninit {found[0].pid}\n")
+    write(one.state, f"config {one.conf}\ninit {found[0].pid}\n")
     one.booted().stopped()
     assert all(process.poll() is None for process in found)
 
@@ -361,7 +361,7 @@ def test_a_parent_of_the_wrong_pid_1(subhost, impostors):
     """The keeper's own word for who PID 1 is counts only for a child of it."""
     one = subhost().booted()
     found = impostors(one)
-    with open(f"{STATES}/{one.name}", "a") as file:
+    with open(one.state, "a") as file:
         file.write(f"init {found[0].pid}\n")
     one.go("true")
     one.stop()
@@ -385,15 +385,14 @@ def test_a_name_like_a_command(subhost):
 
 
 def test_the_state_is_for_root_only(running):
-    assert os.stat(STATES).st_mode & 0o777 == 0o700 and os.stat(f"{STATES}/{running.name}").st_mode & 0o777 == 0o600
+    assert os.stat(STATES).st_mode & 0o777 == 0o700 and os.stat(running.state).st_mode & 0o777 == 0o600
 
 
 def test_a_lock_that_is_held_is_all_that_counts(running):
     """Without its state file a subhost is not known; what has it open still holds it."""
     assert is_alive(running.keeper)
-    path = f"{STATES}/{running.name}"
-    os.rename(path, f"{path}.x"[:len(STATES) + 13])
-    hidden = f"{path}.x"[:len(STATES) + 13]
+    path, hidden = running.state, f"{running.state}.x"
+    os.rename(path, hidden)
     try:
         assert running.go("true").returncode == 1
     finally:

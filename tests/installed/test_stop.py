@@ -384,7 +384,7 @@ def test_leftovers_of_a_killed_subhost(running):
     init = running.init
     kill(running.keeper, signal.SIGKILL)
     wait_for(lambda: not is_alive(init))
-    assert os.path.exists(f"{STATES}/{running.name}")
+    assert os.path.exists(running.state)
     done = running.stop()
     assert done.returncode == 1 and one_line(done) == f"overlay-stop: {running.name} is not running"
     assert running.is_gone()

@@ -44,15 +44,15 @@ def test_empty_files_have_a_limit_too(ephemeral):
 
 def test_the_host_does_not_see_it(ephemeral):
     one = ephemeral().booted()
-    assert not [line for line in mounts() if "mount-point" in line]
-    assert os.listdir(f"{STATES}/mount-point.{one.name}") == []
+    assert not [line for line in mounts() if f"{one.name}/upper" in line]
+    assert os.listdir(f"{STATES}/{one.name}/upper") == []
     one.stopped()
-    assert not os.path.exists(f"{STATES}/mount-point.{one.name}")
+    assert not os.path.exists(f"{STATES}/{one.name}/upper")
 
 
 def test_inside_only_the_overlay_is_seen(ephemeral):
     one = ephemeral().booted()
-    assert not [line for line in mounts(one.init) if "mount-point" in line]
+    assert not [line for line in mounts(one.init) if f"{one.name}/upper" in line]
 
 
 def test_hooks_get_upper_as_a_path(ephemeral):
@@ -61,7 +61,7 @@ def test_hooks_get_upper_as_a_path(ephemeral):
     post = one.script("post", 'overlay-postmount && cat "$2/pre" >"$1/post"')
     one.configure(UPPER="tmpfs:8M", PREMOUNT=pre, POSTMOUNT=post)
     one.booted()
-    assert one.inside("cat", "/pre", "/post") == "\n".join([f"pre {STATES}/mount-point.{one.name}/root"] * 2)
+    assert one.inside("cat", "/pre", "/post") == "\n".join([f"pre {STATES}/{one.name}/upper/root"] * 2)
     assert one.inside("hostname") == one.name == one.inside("cat", "/etc/hostname")
 
 
@@ -100,15 +100,15 @@ def test_a_boot_that_is_killed(ephemeral):
     one.configure(UPPER="tmpfs:8M", POSTMOUNT=hook)
     boot = start(BOOT, one.conf)
     wait_for(lambda: os.path.exists(f"{one.base}/here"))
-    assert os.path.exists(f"{STATES}/mount-point.{one.name}")
+    assert os.path.exists(f"{STATES}/{one.name}/upper")
     kill(boot.pid, 9)
     boot.communicate()
     assert run("overlay-stop", one.conf).returncode == 1
-    assert not os.path.exists(f"{STATES}/mount-point.{one.name}")
+    assert not os.path.exists(f"{STATES}/{one.name}/upper")
 
 
 def test_pid_1_ends(ephemeral):
     one = ephemeral().booted()
     kill(one.init, 9)
     wait_for(one.is_gone)
-    assert not os.path.exists(f"{STATES}/mount-point.{one.name}") and read(one.conf)
+    assert not os.path.exists(f"{STATES}/{one.name}/upper") and read(one.conf)

@@ -297,7 +297,7 @@ def test_killed_while_vlans_are_made(host, subhost, machine):
     for step in range(9):
         boot = start(BOOT, one.conf)
         with contextlib.suppress(AssertionError):       # it had ended before we looked
-            wait_for(lambda step=step: read(f"{STATES}/{one.name}").count(f"{one.name}0") > step % 6, 5)
+            wait_for(lambda step=step: read(one.state).count(f"{one.name}0") > step % 6, 5)
         kill(boot.pid, signal.SIGKILL)
         boot.communicate()
         stopped = run(STOP, one.conf)

@@ -283,7 +283,12 @@ class Subhost:
         return processes()[self.init][0]
 
     def records(self):
-        return dict(line.split(" ", 1) for line in read(f"{STATES}/{self.name}").splitlines())
+        return dict(line.split(" ", 1) for line in read(self.state).splitlines())
+
+    @property
+    def state(self):
+        """The state file."""
+        return f"{STATES}/{self.name}/state"
 
     def said(self):
         """What stands in its log."""
