@@ -1,7 +1,18 @@
 """The story of a boot, step for step as in overlay-boot(8)."""
 import posix
 
-from . import beneath, cgroup, hooks, interruption, keeper, log, namespaces, network, rootfs, state
+from . import (
+    beneath,
+    cgroup,
+    hooks,
+    interruption,
+    keeper,
+    log,
+    namespaces,
+    network,
+    rootfs,
+    state,
+)
 from .check import check
 from .clearing import clear, clear_leftovers, hibernate
 from .config import Config

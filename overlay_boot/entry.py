@@ -3,7 +3,7 @@ import _signal
 import posix
 import select
 
-from . import beneath, cgroup, environment, files, namespaces, paths, processes, state
+from . import beneath, cgroup, environment, files, namespaces, paths, processes
 from .errors import Failure
 from .state import has_ended
 
@@ -17,11 +17,8 @@ LONGEST_FILE = 1 << 20
 
 def find(name):
     """The running subhost NAME, which may be one that the shell version has booted.  Raises Failure if it is not."""
-    try:
-        return state.running(name)
-    except state.NotRunning:
-        from . import subhosts
-        return subhosts.running(name)
+    from . import subhosts
+    return subhosts.find(name)
 
 
 def enter(running, command, user=None):

@@ -17,7 +17,8 @@ from .config import Config
 from .errors import Failure, doing
 from .files import Fd
 from .record import Record
-from .rootfs import View, unshare_mounts as unshare_lost_mounts
+from .rootfs import View
+from .rootfs import unshare_mounts as unshare_lost_mounts
 from .state import State, directory_of
 
 STOCK = 4096            # ids of namespaces that Linux 6.18 gives a processor at a time

@@ -3,6 +3,7 @@ import fcntl
 import os
 
 from . import files, paths, unpacking
+from .columns import columns
 from .config import read
 from .errors import Failure, reason
 from .layers import (
@@ -19,9 +20,8 @@ from .layers import (
     sum_of,
     sweep,
 )
-from .subhosts_conf import listed
 from .state import noted
-from .columns import columns
+from .subhosts_conf import listed
 
 NO_LIMIT = 1 << 62, 1 << 62
 COLUMNS = ("digest", "size", "used by", "archives")

@@ -6,7 +6,8 @@ from .columns import columns
 from .config import read
 from .errors import Failure
 from .namespaces import COMMAND, STOP, locked_by
-from .state import Running, State, names
+from .running import Running
+from .state import State, names
 from .subhosts_conf import listed, real
 
 TYPE_CHECKING = False

@@ -152,6 +152,6 @@ def mounts(process: "Process" = "self") -> dict[int, Mount]:
 def mounts_in(mountinfo: int) -> dict[int, Mount]:
     """Return {id: Mount} of a mountinfo that is open.  The descriptor is closed."""
     with files.Fd(mountinfo) as fd:
-        lines = paths.decode(files.read_all(fd)).splitlines()
+        lines = paths.decode(files.read_all(fd)).split("\n")[:-1]      # a path may have other ends of lines
     split = (line.split(" ") for line in lines)
     return {int(words[0]): Mount(words) for words in split}

@@ -12,6 +12,8 @@ import posix
 
 from . import files, namespaces, paths, proc, record, rootfs, state
 from .errors import Failure
+from .running import NotRunning
+from .running import find as find_running
 
 # In the state file: this, the mount's id, and MAJOR:MINOR DEVICE INODE OUTSIDE:INSIDE, or nothing once it is undone.
 RECORD = "share:"
@@ -33,8 +35,8 @@ class Mounted:
 def find(name):
     """The running subhost NAME.  Raises Failure if it is not, or has no state file in which a share can be noted."""
     try:
-        return state.running(name)
-    except state.NotRunning:
+        return find_running(name)
+    except NotRunning:
         from . import subhosts
         if any(one.name == name for one in subhosts.inherited()):
             raise Failure(f"{name} was booted by the shell version: boot it again to share with it") from None

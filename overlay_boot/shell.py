@@ -6,7 +6,8 @@ from . import interruption
 from .boot import boot
 from .config import Config
 from .entry import enter
-from .state import PATIENCE, has_ended, running
+from .running import find
+from .state import PATIENCE, has_ended
 from .stop import terminate
 
 
@@ -18,7 +19,7 @@ def shell(config: Config) -> int:
     """
     boot(config, shell=True)
     posix.closerange(3, posix.sysconf("SC_OPEN_MAX"))       # with COMMAND, and what only PID 1 shall have
-    subhost = running(config.name)
+    subhost = find(config.name)
     try:
         interruption.let_in()
         return enter(subhost, [])

@@ -7,9 +7,10 @@ from errno import EBUSY
 
 from . import cgroup, environment, interruption, namespaces, paths, processes, subhosts
 from .errors import Failure, complain
-from .subhosts_conf import LIST, listed, real
 from .namespaces import STOP, locked_by
-from .state import names, noted, running
+from .running import find
+from .state import names, noted
+from .subhosts_conf import LIST, listed, real
 
 PER_PROCESSOR = 2       # a boot or a stop waits now and then: for the disk, a hook, a service
 
@@ -61,7 +62,7 @@ def configs_running():
     found = {*inherited()}
     for name in names():
         try:
-            one = running(name)
+            one = find(name)
         except Failure:
             continue
         if not locked_by(one.state.fd, STOP):

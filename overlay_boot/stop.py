@@ -8,7 +8,8 @@ from .config import Config
 from .errors import Failure, complain, doing, reason
 from .files import Fd
 from .namespaces import COMMAND, STOP, lock, locked_by
-from .state import PATIENCE, NotRunning, State, has_ended, made, wait_for
+from .running import NotRunning
+from .state import PATIENCE, State, has_ended, made, wait_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

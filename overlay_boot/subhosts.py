@@ -6,9 +6,11 @@ state.py serves in the place of this one.
 import posix
 
 from . import network, state
+from . import running as ours
 from .config import Config
 from .errors import Failure
-from .state import NotRunning, Running, State
+from .running import NotRunning, Running
+from .state import State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,10 +18,10 @@ if TYPE_CHECKING:
     Subhost = Running | shellversion.Inherited
 
 
-def running(name: str) -> "Subhost":
+def find(name: str) -> "Subhost":
     """Return the running subhost NAME.  Raises Failure if it is not running."""
     try:
-        return state.running(name)
+        return ours.find(name)
     except NotRunning:
         found = next((one for one in inherited() if one.name == name), None)
         if not found:
@@ -29,7 +31,7 @@ def running(name: str) -> "Subhost":
 
 def all_running() -> "list[Subhost]":
     """Return every running subhost, in the order of their boots."""
-    return sorted([*state.all_running(), *inherited()], key=lambda one: one.record.since)
+    return sorted([*ours.all_running(), *inherited()], key=lambda one: one.record.since)
 
 
 def inherited() -> "list[shellversion.Inherited]":

@@ -7,8 +7,8 @@ import stat
 from . import BASELINE_MARK, namespaces, paths
 from .config import read
 from .errors import Failure
-from .subhosts_conf import listed
 from .state import noted
+from .subhosts_conf import listed
 
 
 def place(directory):

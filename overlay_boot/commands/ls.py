@@ -1,6 +1,7 @@
 """overlay-ls(8): list the subhosts."""
 from .. import files
-from ..listing import rows as all_rows, text
+from ..listing import rows as all_rows
+from ..listing import text
 from . import require_root, run
 
 

@@ -4,7 +4,7 @@ import posix
 from .. import files, shares
 from ..config import share_of
 from ..errors import Failure
-from ..state import all_running
+from ..running import all_running
 from . import require_root, run
 
 

@@ -6,7 +6,7 @@ import re
 import signal
 
 import pytest
-from machine import (BOOT, GO, LOGS, LS, NETNS, PATIENCE, STATES, STOP, TREE, control_group, is_alive, kill, namespaces, new_name,
+from machine import (BOOT, GO, LOGS, LS, NETNS, PATIENCE, STOP, TREE, control_group, is_alive, kill, namespaces, new_name,
                      one_line, ours, processes, read, run, start, wait_for, write)
 from network import Monitor, addresses, bridges, can_make_vlans, done, files_of, is_up, links, pings, static, within
 

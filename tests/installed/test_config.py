@@ -433,3 +433,37 @@ WORD = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["C
 def test_any_words_reach_a_command_as_they_are(place, words):
     found = effective(place(b"BASE=.\nSTART=none\nLOG=!printf /%s " + " ".join(words).encode() + b"\n"))
     assert found is not None and os.fsencode(found["LOG"]) == b"".join(b"/" + word.encode() for word in words)
+
+
+# The plan of a boot
+
+def plan(one):
+    """{title: what it does} of the steps, in their order."""
+    done = run(BOOT, "--check", "--verbose", one.conf)
+    assert done.returncode == 0 and done.stderr == ""
+    return dict(line.split(": ", 1) for line in done.stdout.partition("\n\n")[2].splitlines())
+
+
+def test_the_plan_of_a_boot(subhost, directory, machine):
+    one = subhost(START="none", SHARE="/srv:/data")
+    machine.look()
+    steps = plan(one)
+    assert [*steps] == ["Read CONF", "Take the name", "Sweep", "Control group", "Mount namespace", "Resolve", "Log", "Network", "PREMOUNT",
+                        "The root on LIVE", "POSTMOUNT", "SHARE", "INIT", "PID 1", "Hand over"]
+    assert one.upper in steps["The root on LIVE"] and one.live in steps["The root on LIVE"]
+    assert "/srv on /data" in steps["SHARE"] and one.log in steps["Log"] and "reaper at once" in steps["INIT"]
+    machine.is_as_before()
+    assert run(BOOT, "--check", one.conf).stdout + "\n" == run(BOOT, "--check", "--verbose", one.conf).stdout.partition("\n\n")[0] + "\n\n"
+
+
+def test_the_plan_follows_the_configuration(subhost, directory):
+    one = subhost(UPPER="tmpfs:5M", LAYER=directory, CABLES="=", START="cron", INIT="echo exec /bin/x", POSTMOUNT="./post it")
+    steps = plan(one)
+    assert [title for title in ("Layers", "UPPER on a tmpfs", "Cables") if title not in steps] == []
+    assert directory in steps["Layers"] and "5M" in steps["UPPER on a tmpfs"] and steps["INIT"].startswith("run echo exec /bin/x")
+    assert steps["POSTMOUNT"].startswith("run ./post it ")
+
+
+def test_verbose_is_for_check_only(subhost):
+    done = run(BOOT, "--verbose", subhost().conf)
+    assert done.returncode == 2 and "--verbose goes with --check" in done.stderr

@@ -6,7 +6,7 @@ import time
 
 import pytest
 from conftest import cannot_run
-from machine import GO, NETNS, STATES, STOP, descendants, is_alive, kill, one_line, read, run, start, wait_for, write
+from machine import GO, NETNS, STOP, descendants, is_alive, kill, one_line, read, run, start, wait_for, write
 
 SERVICE = """#!/bin/sh
 echo "${0##*/} $1" >>/order

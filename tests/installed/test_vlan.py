@@ -14,7 +14,7 @@ import socket
 import struct
 
 import pytest
-from machine import BOOT, LS, PATIENCE, STATES, STOP, TREE, is_alive, kill, new_name, one_line, read, run, start, wait_for
+from machine import BOOT, LS, PATIENCE, STOP, TREE, is_alive, kill, new_name, one_line, read, run, start, wait_for
 from network import Host, Monitor, addresses, can_make_vlans, done, is_up, links, pings
 
 VM = os.environ.get("OVERLAY_BOOT_VM")
