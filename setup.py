@@ -149,7 +149,7 @@ def native(kind, name):
 
 setup(
     name="overlay-boot",
-    version="2.0.0",
+    version="2.1.0",
     description="subhosts: a host's own system booted again, in namespaces",
     long_description=LONG_DESCRIPTION,
     url="UNKNOWN",              # which is distutils' word for none; stdeb writes all others into the package
