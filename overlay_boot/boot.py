@@ -185,7 +185,7 @@ class MountNamespace(Step):
     def execute(self, boot: Boot) -> None:
         if boot.shell:
             from . import hibernation
-            boot.host, boot.own = hibernation.unshare_mounts(boot.state)
+            boot.host, boot.own = hibernation.unshare_kept_mounts(boot.state)
             boot.own.enter()
         else:
             boot.host, boot.own = rootfs.unshare_mounts()

@@ -1,10 +1,9 @@
 """The clearing that every subhost ends with, and every boot that fails, at once or by the next command."""
 from . import cgroup, network, rootfs
-from . import state as states
 from .errors import doing
 from .namespaces import COMMAND, lock
 from .record import GONE, SCHEMA, Record
-from .state import State
+from .state import State, now, tidy_directories
 
 
 def clear(state: State) -> None:
@@ -27,7 +26,7 @@ def tidy() -> None:
     """Remove what all subhosts have in common, if there are none any more."""
     cgroup.tidy()
     network.tidy()
-    states.tidy()
+    tidy_directories()
 
 
 @doing("clear up")
@@ -76,7 +75,7 @@ def hibernate(state: State) -> None:
         cgroup.remove(group)
         state.note("cgroup", None)      # one of that name may be somebody else's from now on
     cgroup.tidy()
-    state.note("since", states.now())
+    state.note("since", now())
 
 
 def clear_ended(name: str) -> None:

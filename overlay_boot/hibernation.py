@@ -17,8 +17,7 @@ from .config import Config
 from .errors import Failure, doing
 from .files import Fd
 from .record import Record
-from .rootfs import View
-from .rootfs import unshare_mounts as unshare_lost_mounts
+from .rootfs import View, unshare_mounts
 from .state import State, directory_of
 
 STOCK = 4096            # ids of namespaces that Linux 6.18 gives a processor at a time
@@ -28,7 +27,7 @@ ANEW = ("INIT", "LOG", "START", "STOP_TIMEOUT")
 
 
 @doing("keep the mounts")
-def unshare_mounts(state: State) -> tuple[View, View]:
+def unshare_kept_mounts(state: State) -> tuple[View, View]:
     """rootfs.unshare_mounts(), with the new mount namespace kept.  This process stays in the host's.
 
     No namespace can be kept in itself, or in one that was made later.  The kernel goes by their
@@ -56,8 +55,8 @@ def file_in(directory: str) -> str:
 
 
 def kept(path: str) -> tuple[View, View] | None:
-    """Return what unshare_lost_mounts() does, with the new namespace mounted on the file path; None if it cannot be."""
-    host, own = unshare_lost_mounts()
+    """Return what unshare_mounts() does, with the new namespace mounted on the file path; None if it cannot be."""
+    host, own = unshare_mounts()
     host.enter()
     if is_kept(own.mounts, path):
         return host, own
@@ -102,7 +101,7 @@ def note(state: State, values: dict[str, str], hostname: str) -> None:
 
 @doing("take down what hibernates")
 def release(directory: str) -> None:
-    """Remove what unshare_mounts() made, as far as it got."""
+    """Remove what unshare_kept_mounts() made, as far as it got."""
     file = file_in(directory)
     for remove, path in ((unmount, file), (posix.unlink, file), (unmount, directory), (posix.rmdir, directory)):
         try:

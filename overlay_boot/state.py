@@ -114,11 +114,11 @@ class State:
     def remove(self) -> None:
         """Remove the file and the directory of the subhost, the last thing to be cleared."""
         posix.unlink(self.path)
-        tidy(self.name)
+        tidy_directories(self.name)
         self.close()
 
 
-def tidy(name: str = "") -> None:
+def tidy_directories(name: str = "") -> None:
     """Remove the directory of a subhost and that of all of them, if nothing is in them."""
     for directory in ([directory_of(name)] if name else []) + [STATES]:
         try:
@@ -140,7 +140,7 @@ def made(name: str) -> State:
         except FileNotFoundError:       # another command has just removed a directory
             continue
         except OSError:
-            tidy(name)
+            tidy_directories(name)
             raise
 
 

@@ -9,7 +9,7 @@ from .errors import Failure, complain, doing, reason
 from .files import Fd
 from .namespaces import COMMAND, STOP, lock, locked_by
 from .running import NotRunning
-from .state import PATIENCE, State, has_ended, made, wait_for
+from .state import PATIENCE, State, has_ended, made, tidy_directories, wait_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,10 +58,10 @@ def claim(name: str) -> State:
     try:
         return State(name)
     except FileNotFoundError:
-        from . import clearing, network, state
+        from . import clearing, network
         if network.is_there(name):
             return made(name)
-        state.tidy(name)
+        tidy_directories(name)
         clearing.tidy()
         raise NotRunning(name) from None
 

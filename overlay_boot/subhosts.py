@@ -5,8 +5,7 @@ state.py serves in the place of this one.
 """
 import posix
 
-from . import network, state
-from . import running as ours
+from . import network, running, state
 from .config import Config
 from .errors import Failure
 from .running import NotRunning, Running
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 def find(name: str) -> "Subhost":
     """Return the running subhost NAME.  Raises Failure if it is not running."""
     try:
-        return ours.find(name)
+        return running.find(name)
     except NotRunning:
         found = next((one for one in inherited() if one.name == name), None)
         if not found:
@@ -31,7 +30,7 @@ def find(name: str) -> "Subhost":
 
 def all_running() -> "list[Subhost]":
     """Return every running subhost, in the order of their boots."""
-    return sorted([*ours.all_running(), *inherited()], key=lambda one: one.record.since)
+    return sorted([*running.all_running(), *inherited()], key=lambda one: one.record.since)
 
 
 def inherited() -> "list[shellversion.Inherited]":

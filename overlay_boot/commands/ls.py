@@ -1,19 +1,17 @@
 """overlay-ls(8): list the subhosts."""
-from .. import files
-from ..listing import rows as all_rows
-from ..listing import text
+from .. import files, listing
 from . import require_root, run
 
 
 def command(arguments):
     options = parser().parse_args(arguments) if arguments else None
     require_root()
-    rows = all_rows()
+    rows = listing.rows()
     if options and options.json:
         import json
         files.write_all(1, json.dumps(rows, indent=2) + "\n")
     else:
-        files.write_all(1, text(rows))
+        files.write_all(1, listing.text(rows))
 
 
 def parser():
