@@ -14,17 +14,18 @@ from . import (
     state,
 )
 from .check import check
-from .clearing import clear, clear_leftovers, hibernate
 from .config import Config
 from .errors import Failure, complain, doing, reason
 from .files import Fd
 from .hooks import Hooks
-from .keeper import Handover, Keeper
+from .keeper import Keeper
 from .rootfs import Sources, View
 from .state import State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .cables import Plugging
 
 LONGEST_HOSTNAME = 64       # HOST_NAME_MAX, gethostname(2)
@@ -82,8 +83,12 @@ class Boot:
             self.cables.give_up()
         if self.host:
             self.host.enter()
+        from .clearing import clear, hibernate
         try:
-            hibernate(self.state) if hibernates else clear(self.state)
+            if hibernates:
+                hibernate(self.state)
+            else:
+                clear(self.state)
         except (OSError, Failure) as error:
             complain(f"cannot undo all of the boot: {reason(error)}")
 
@@ -107,324 +112,256 @@ class Outside:
 
 
 class Step:
-    """A step of a boot."""
+    """A step of a boot: its title, as overlay-boot(8) has it, and what it does.
 
-    title: str                  # as in overlay-boot(8)
+    describe says that for a plan, where CONF is resolved and nothing made.
+    concerns tells whether there is anything to do for this configuration.
+    """
 
-    def concerns(self, boot: Boot) -> bool:
-        """Tell whether there is anything to do for this configuration."""
-        return True
+    __slots__ = ("concerns", "describe", "execute", "title")
 
-    def describe(self, boot: Boot) -> str:
-        """Return what it does, for a plan.  CONF is resolved, and nothing made."""
-        raise NotImplementedError
-
-    def execute(self, boot: Boot) -> None:
-        """Do it.  Raises Failure or OSError."""
-        raise NotImplementedError
-
-
-class ReadConf(Step):
-    title = "Read CONF"
-
-    def describe(self, boot: Boot) -> str:
-        return f"{boot.config.path} gives NAME={boot.config.name} and LOG={boot.config.log}"
-
-    def execute(self, boot: Boot) -> None:
-        boot.config.resolve_log()
+    def __init__(self, title: str, describe: "Callable[[Boot], str]", execute: "Callable[[Boot], None]",
+                 concerns: "Callable[[Boot], object]") -> None:
+        self.title = title
+        self.describe = describe
+        self.execute = execute
+        self.concerns = concerns
 
 
-class TakeTheName(Step):
-    title = "Take the name"
-
-    def describe(self, boot: Boot) -> str:
-        return f"lock the byte COMMAND of {state.directory_of(boot.config.name)}/state"
-
-    def execute(self, boot: Boot) -> None:
-        interruption.hold()
-        boot.state = state.claim(boot.config.name)
-        if boot.state.is_hibernating():
-            from . import hibernation
-            hibernation.refuse_others(boot.config, boot.state)
+BEGINNING: list[Step] = []          # until it is known whether the subhost hibernates
+MAKING: list[Step] = []             # of one that does not
+TAKING_UP: list[Step] = []          # of one that does
 
 
-class Sweep(Step):
-    title = "Sweep"
+def step(plan: list[Step], title: str, describe: "Callable[[Boot], str]",
+         concerns: "Callable[[Boot], object]" = lambda _: True) -> "Callable[[Callable[[Boot], None]], Step]":
+    """Decorate a function to be the next step of a plan."""
+    def decorate(execute: "Callable[[Boot], None]") -> Step:
+        made = Step(title, describe, execute, concerns)
+        plan.append(made)
+        return made
+    return decorate
 
-    def describe(self, boot: Boot) -> str:
-        return "remove what a killed predecessor of that name has left behind"
 
-    def execute(self, boot: Boot) -> None:
+@step(BEGINNING, "Read CONF",
+      lambda boot: f"{boot.config.path} gives NAME={boot.config.name} and LOG={boot.config.log}")
+def read_conf(boot: Boot) -> None:
+    boot.config.resolve_log()
+
+
+@step(BEGINNING, "Take the name", lambda boot: f"lock the byte COMMAND of {state.directory_of(boot.config.name)}/state")
+def take_the_name(boot: Boot) -> None:
+    interruption.hold()
+    boot.state = state.claim(boot.config.name)
+    if boot.state.is_hibernating():
+        from . import hibernation
+        hibernation.refuse_others(boot.config, boot.state)
+
+
+@step(MAKING, "Sweep", lambda _: "remove what a killed predecessor of that name has left behind")
+def sweep(boot: Boot) -> None:
+    if not boot.state.is_empty():
+        from .clearing import clear, clear_leftovers
         if boot.state.is_of_2_0_0:
             clear(boot.state)
             boot.state = state.claim(boot.config.name)
-        clear_leftovers(boot.state)
-        boot.state.forget()
-        if network.is_there(boot.config.name):
-            from . import subhosts
-            subhosts.refuse_inherited(boot.config.name)
-        boot.state.begin(boot.config.path)
-
-
-class ControlGroup(Step):
-    title = "Control group"
-
-    def describe(self, boot: Boot) -> str:
-        return f"make {cgroup.PARENT}/{boot.config.name}, or {boot.config.name} below the group of a delegated unit"
-
-    def execute(self, boot: Boot) -> None:
-        boot.group = cgroup.make(boot.state)
-
-
-class MountNamespace(Step):
-    title = "Mount namespace"
-
-    def describe(self, boot: Boot) -> str:
-        return "make a private copy of the host's"
-
-    def execute(self, boot: Boot) -> None:
-        if boot.shell:
-            from . import hibernation
-            boot.host, boot.own = hibernation.unshare_kept_mounts(boot.state)
-            boot.own.enter()
         else:
-            boot.host, boot.own = rootfs.unshare_mounts()
-        boot.mounts = boot.own.mounts
+            clear_leftovers(boot.state)
+            boot.state.forget()
+    if network.is_there(boot.config.name):
+        from . import subhosts
+        subhosts.refuse_inherited(boot.config.name)
+    boot.state.begin(boot.config.path)
 
 
-class Resolve(Step):
-    title = "Resolve"
-
-    def describe(self, boot: Boot) -> str:
-        image = f", mount IMAGE={boot.config.image[0]} on {boot.config.base}/mnt" if boot.config.image else ""
-        return f"find the values of all other variables{image}, and check the directories and the cables"
-
-    def execute(self, boot: Boot) -> None:
-        boot.config.resolve(boot.group)
-        if boot.shell:
-            boot.config = boot.config.left_to_shell()
-        if boot.config.image:
-            from . import diskfile
-            diskfile.mount_image(boot.config)
-        boot.sources = Sources(boot.config)
-        check(boot.config, boot.sources)
+@step(MAKING, "Control group", lambda boot: (
+    f"make {cgroup.PARENT}/{boot.config.name}, or {boot.config.name} below the group of a delegated unit"))
+def control_group(boot: Boot) -> None:
+    boot.group = cgroup.make(boot.state)
 
 
-class Layers(Step):
-    title = "Layers"
-
-    def concerns(self, boot: Boot) -> bool:
-        return bool(boot.sources.layers)
-
-    def describe(self, boot: Boot) -> str:
-        return f"unpack archives that are not in the cache yet; above LOWER lie {', '.join(boot.sources.layers)}"
-
-    def execute(self, boot: Boot) -> None:
-        from . import layers
-        boot.sources.put_layers(layers.provide(boot.sources.layers, boot.config.layer_limit, boot.state))
+@step(MAKING, "Mount namespace", lambda _: "make a private copy of the host's")
+def mount_namespace(boot: Boot) -> None:
+    if boot.shell:
+        from . import hibernation
+        boot.host, boot.own = hibernation.unshare_kept_mounts(boot.state)
+        boot.own.enter()
+    else:
+        boot.host, boot.own = rootfs.unshare_mounts()
+    boot.mounts = boot.own.mounts
 
 
-class UpperOnTmpfs(Step):
-    title = "UPPER on a tmpfs"
-
-    def concerns(self, boot: Boot) -> bool:
-        return bool(boot.sources.tmpfs)
-
-    def describe(self, boot: Boot) -> str:
-        point = f"{state.directory_of(boot.config.name)}/upper"
-        return f"mount one of the size {boot.sources.tmpfs} on {point}, and make UPPER and WORK in it"
-
-    def execute(self, boot: Boot) -> None:
-        rootfs.mount_upper(boot.sources, boot.state)
+def image_text(config: Config) -> str:
+    return f", mount IMAGE={config.image[0]} on {config.base}/mnt" if config.image else ""
 
 
-class Log(Step):
-    title = "Log"
-
-    def describe(self, boot: Boot) -> str:
-        return f"open {boot.config.log} for appending"
-
-    def execute(self, boot: Boot) -> None:
-        with boot.outside():
-            boot.log = log.make(boot.config.log, (boot.sources.upper, boot.sources.live))
-
-
-class Network(Step):
-    title = "Network"
-
-    def describe(self, boot: Boot) -> str:
-        begin = f"; begin the cables {' '.join(boot.config.cables)}" if boot.config.cables else ""
-        return f"make {network.path_of(boot.config.name)}, with lo up{begin}"
-
-    def execute(self, boot: Boot) -> None:
-        config = boot.config
-        with boot.outside():
-            boot.network = network.make(boot.state)
-            if config.cables:
-                from . import cables
-                boot.cables = cables.Plugging(config, boot.state, boot.network, boot.log)
-        boot.hooks = Hooks(config, boot.sources, boot.group, boot.log)
-        if not hooks.are_default(config):
-            # ip-netns(8) shall do in a hook: the cables are there, the name is in its mount namespace
-            if boot.cables:
-                boot.cables.wait()
-            network.mount_name(config.name, boot.network)
+@step(MAKING, "Resolve", lambda boot: (
+    f"find the values of all other variables{image_text(boot.config)}, and check the directories and the cables"))
+def resolve(boot: Boot) -> None:
+    boot.config.resolve(boot.group)
+    if boot.shell:
+        boot.config = boot.config.left_to_shell()
+    if boot.config.image:
+        from . import diskfile
+        diskfile.mount_image(boot.config)
+    boot.sources = Sources(boot.config)
+    check(boot.config, boot.sources)
 
 
-class Premount(Step):
-    title = "PREMOUNT"
-
-    def concerns(self, boot: Boot) -> bool:
-        return not boot.sources.is_premounted
-
-    def describe(self, boot: Boot) -> str:
-        return f"run {' '.join(boot.config.premount)} {boot.sources.upper}"
-
-    def execute(self, boot: Boot) -> None:
-        boot.hooks.premount()
+@step(MAKING, "Layers", lambda boot: (
+    f"unpack archives that are not in the cache yet; above LOWER lie {', '.join(boot.sources.layers)}"),
+      lambda boot: boot.sources.layers)
+def unpack_layers(boot: Boot) -> None:
+    from . import layers
+    boot.sources.put_layers(layers.provide(boot.sources.layers, boot.config.layer_limit, boot.state))
 
 
-class RootOnLive(Step):
-    title = "The root on LIVE"
-
-    def describe(self, boot: Boot) -> str:
-        sources = boot.sources
-        if sources.is_overlay:
-            return f"mount an overlay on {sources.live}: {sources.upper} above {', '.join(sources.lower)}"
-        if sources.is_premounted:
-            return f"{sources.live} serves as it is, with what is mounted below it"
-        return f"bind-mount {sources.upper} on {sources.live}"
-
-    def execute(self, boot: Boot) -> None:
-        for number, path in enumerate(boot.sources.lower):
-            boot.state.note("lower", path, str(number))
-        boot.root = rootfs.mount_root(boot.sources)
-        with rootfs.mount_place(boot.root, "proc"):     # for PID 1 to mount on
-            pass
+@step(MAKING, "UPPER on a tmpfs", lambda boot: (
+    f"mount one of the size {boot.sources.tmpfs} on {rootfs.mount_point_of(boot.config.name)}, "
+    f"and make UPPER and WORK in it"),
+      lambda boot: boot.sources.tmpfs)
+def upper_on_tmpfs(boot: Boot) -> None:
+    rootfs.mount_upper(boot.sources, boot.state)
 
 
-class Postmount(Step):
-    title = "POSTMOUNT"
-
-    def describe(self, boot: Boot) -> str:
-        return f"run {' '.join(boot.config.postmount)} {boot.sources.live} {boot.sources.upper}"
-
-    def execute(self, boot: Boot) -> None:
-        boot.hooks.postmount(boot.root, boot.network)
+@step(MAKING, "Log", lambda boot: f"open {boot.config.log} for appending")
+def open_log(boot: Boot) -> None:
+    with boot.outside():
+        boot.log = log.make(boot.config.log, (boot.sources.upper, boot.sources.live))
 
 
-class Share(Step):
-    title = "SHARE"
-
-    def concerns(self, boot: Boot) -> bool:
-        return bool(boot.config.share)
-
-    def describe(self, boot: Boot) -> str:
-        pairs = [outside if outside == inside else f"{outside} on {inside}" for outside, inside in boot.config.share]
-        return f"bind-mount {', '.join(pairs)}"
-
-    def execute(self, boot: Boot) -> None:
-        from . import shares
-        shares.mount_all(boot.config.share, boot.state, boot.root)
+def cables_text(config: Config) -> str:
+    return f"; begin the cables {' '.join(config.cables)}" if config.cables else ""
 
 
-class Init(Step):
-    title = "INIT"
-
-    def describe(self, boot: Boot) -> str:
-        if hooks.is_default(boot.config, "INIT") and not boot.config.start:
-            return "nothing is to be started: PID 1 is to be the reaper at once"
-        return f"run {' '.join(boot.config.init)}, which prints the shell commands of PID 1"
-
-    def execute(self, boot: Boot) -> None:
-        boot.command, boot.services = boot.hooks.init(boot.root)
-
-
-class Cables(Step):
-    title = "Cables"
-
-    def concerns(self, boot: Boot) -> bool:
-        return bool(boot.config.cables)
-
-    def describe(self, boot: Boot) -> str:
-        return "wait until the cables are there"
-
-    def execute(self, boot: Boot) -> None:
-        assert boot.cables
-        boot.cables.wait()
+@step(MAKING, "Network", lambda boot: (
+    f"make {network.path_of(boot.config.name)}, with lo up{cables_text(boot.config)}"))
+def make_network(boot: Boot) -> None:
+    config = boot.config
+    with boot.outside():
+        boot.network = network.make(boot.state)
+        if config.cables:
+            from . import cables
+            boot.cables = cables.Plugging(config, boot.state, boot.network, boot.log)
+    boot.hooks = Hooks(config, boot.sources, boot.group, boot.log)
+    if not hooks.are_default(config):
+        # ip-netns(8) shall do in a hook: the cables are there, the name is in its mount namespace
+        if boot.cables:
+            boot.cables.wait()
+        network.mount_name(config.name, boot.network)
 
 
-class PidOne(Step):
-    title = "PID 1"
-
-    def describe(self, boot: Boot) -> str:
-        return (f"start the keeper, which makes PID, IPC, UTS, time and cgroup namespaces and a process in them; "
-                f"that makes {boot.sources.live} its root, detaches the host's, and executes the commands of INIT")
-
-    def execute(self, boot: Boot) -> None:
-        note(boot)
-        boot.hostname = hostname(boot.config, boot.sources)
-        if boot.shell:
-            from . import hibernation
-            require_shell(boot.root)
-            hibernation.note(boot.state, hooks.values(boot.config, boot.sources), boot.hostname)
-        start_keeper(boot)
+@step(MAKING, "PREMOUNT", lambda boot: f"run {' '.join(boot.config.premount)} {boot.sources.upper}",
+      lambda boot: not boot.sources.is_premounted)
+def premount(boot: Boot) -> None:
+    boot.hooks.premount()
 
 
-class HandOver(Step):
-    title = "Hand over"
+@step(MAKING, "The root on LIVE", lambda boot: rootfs.description(boot.sources))
+def root_on_live(boot: Boot) -> None:
+    for number, path in enumerate(boot.sources.lower):
+        boot.state.note("lower", path, str(number))
+    boot.root = rootfs.mount_root(boot.sources)
+    with rootfs.mount_place(boot.root, "proc"):     # for PID 1 to mount on
+        pass
 
-    def describe(self, boot: Boot) -> str:
-        return "once PID 1 has been executed, the keeper notes its process id and releases COMMAND"
 
-    def execute(self, boot: Boot) -> None:
-        boot.keeper.wait()
+@step(MAKING, "POSTMOUNT", lambda boot: (
+    f"run {' '.join(boot.config.postmount)} {boot.sources.live} {boot.sources.upper}"))
+def postmount(boot: Boot) -> None:
+    boot.hooks.postmount(boot.root, boot.network)
+
+
+@step(MAKING, "SHARE", lambda boot: "bind-mount " + ", ".join(
+    outside if outside == inside else f"{outside} on {inside}" for outside, inside in boot.config.share),
+      lambda boot: boot.config.share)
+def share(boot: Boot) -> None:
+    from . import shares
+    shares.mount_all(boot.config.share, boot.state, boot.root)
+
+
+def init_text(config: Config) -> str:
+    if hooks.is_default(config, "INIT") and not config.start:
+        return "nothing is to be started: PID 1 is to be the reaper at once"
+    return f"run {' '.join(config.init)}, which prints the shell commands of PID 1"
+
+
+@step(MAKING, "INIT", lambda boot: init_text(boot.config))
+def init(boot: Boot) -> None:
+    boot.command, boot.services = boot.hooks.init(boot.root)
+
+
+@step(MAKING, "Cables", lambda _: "wait until the cables are there", lambda boot: boot.config.cables)
+def wait_for_cables(boot: Boot) -> None:
+    assert boot.cables
+    boot.cables.wait()
+
+
+@step(MAKING, "PID 1", lambda boot: (
+    f"start the keeper, which makes PID, IPC, UTS, time and cgroup namespaces and a process in them; "
+    f"that makes {boot.sources.live} its root, detaches the host's, and executes the commands of INIT"))
+def pid_1(boot: Boot) -> None:
+    note(boot)
+    boot.hostname = hostname(boot.config, boot.sources)
+    if boot.shell:
+        from . import hibernation
+        require_shell(boot.root)
+        hibernation.note(boot.state, hooks.values(boot.config, boot.sources), boot.hostname)
+    start_keeper(boot, root=boot.root)
+
+
+@step(MAKING, "Hand over", lambda _: (
+    "once PID 1 has been executed, the keeper notes its process id and releases COMMAND"))
+def hand_over(boot: Boot) -> None:
+    boot.keeper.wait()
 
 
 # A subhost that hibernates has its mounts and its network already.
 
-class SweepHibernating(Sweep):
-    def execute(self, boot: Boot) -> None:
-        hibernate(boot.state)
+@step(TAKING_UP, "Sweep", sweep.describe)
+def sweep_hibernating(boot: Boot) -> None:
+    from .clearing import hibernate
+    hibernate(boot.state)
 
 
-class MountsTakenUp(MountNamespace):
-    def execute(self, boot: Boot) -> None:
-        from . import hibernation
-        boot.network = network.reopened(boot.state)
-        boot.mounts = hibernation.reopened(boot.state.record())
-        boot.host, boot.own = rootfs.unshare_mounts()       # for what a `!` command or a hook mounts
-        boot.root = hibernation.root_of(boot.mounts)
+TAKING_UP.append(control_group)
 
 
-class ResolveAgain(Resolve):
-    def execute(self, boot: Boot) -> None:
-        boot.config.resolve(boot.group, boot.state.record().values)
-        if boot.shell:
-            boot.config = boot.config.left_to_shell()
-            require_shell(boot.root)
-        boot.sources = Sources(boot.config)
+@step(TAKING_UP, "Mount namespace", lambda _: "take up the mounts and the network as they are")
+def take_up_mounts(boot: Boot) -> None:
+    from . import hibernation
+    boot.network = network.reopened(boot.state)
+    boot.mounts = hibernation.reopened(boot.state.record())
+    boot.host, boot.own = rootfs.unshare_mounts()       # for what a `!` command or a hook mounts
+    boot.root = hibernation.root_of(boot.mounts)
 
 
-class InitAgain(Init):
-    def execute(self, boot: Boot) -> None:
-        boot.hooks = Hooks(boot.config, boot.sources, boot.group, boot.log)
-        super().execute(boot)
+@step(TAKING_UP, "Resolve", lambda _: "find the values of INIT, LOG, START and STOP_TIMEOUT")
+def resolve_again(boot: Boot) -> None:
+    boot.config.resolve(boot.group, boot.state.record().values)
+    if boot.shell:
+        boot.config = boot.config.left_to_shell()
+        require_shell(boot.root)
+    boot.sources = Sources(boot.config)
 
 
-class PidOneAgain(PidOne):
-    def execute(self, boot: Boot) -> None:
-        note(boot)
-        boot.hostname = boot.state.record().host_name
-        boot.root = Fd(keeper.NONE)
-        start_keeper(boot)
+TAKING_UP.append(open_log)
 
 
-BEGINNING: tuple[Step, ...] = (ReadConf(), TakeTheName())
-MAKING: tuple[Step, ...] = (Sweep(), ControlGroup(), MountNamespace(), Resolve(), Layers(), UpperOnTmpfs(), Log(), Network(), Premount(),
-          RootOnLive(), Postmount(), Share(), Init(), Cables(), PidOne(), HandOver())
-TAKING_UP: tuple[Step, ...] = (SweepHibernating(), ControlGroup(), MountsTakenUp(), ResolveAgain(), Log(), InitAgain(), PidOneAgain(),
-             HandOver())
+@step(TAKING_UP, "INIT", init.describe)
+def init_again(boot: Boot) -> None:
+    boot.hooks = Hooks(boot.config, boot.sources, boot.group, boot.log)
+    init.execute(boot)
+
+
+@step(TAKING_UP, "PID 1", pid_1.describe)
+def pid_1_again(boot: Boot) -> None:
+    note(boot)
+    boot.hostname = boot.state.record().host_name
+    start_keeper(boot, root=keeper.NONE)
+
+
+TAKING_UP.append(hand_over)
 
 
 def boot(config: Config, *, foreground: bool = False, shell: bool = False) -> None:
@@ -451,18 +388,15 @@ def note(boot: Boot) -> None:
 
 
 @doing("start the keeper")
-def start_keeper(boot: Boot) -> None:
-    """Start the keeper, or in the foreground become it."""
-    handover = Handover()
-    handover.name, handover.hostname, handover.command = boot.config.name, boot.hostname, boot.command
-    handover.state, handover.mounts, handover.network = boot.state.fd, boot.mounts, boot.network
-    handover.group, handover.root, handover.log = boot.group, boot.root, boot.log
-    handover.bound = boot.shell
+def start_keeper(boot: Boot, *, root: int) -> None:
+    """Start the keeper, or in the foreground become it.  root is keeper.NONE where the mounts have it already."""
     assert boot.host
     boot.host.enter()
+    descriptors = {"state": boot.state.fd, "mounts": boot.mounts, "network": boot.network, "group": boot.group,
+                   "root": root, "log": boot.log}
     if boot.foreground:
-        keeper.become(handover)
-    boot.keeper = Keeper(handover)
+        keeper.become(boot.config.name, boot.hostname, boot.command, descriptors)
+    boot.keeper = Keeper(boot.config.name, boot.hostname, boot.command, descriptors, bound=boot.shell)
 
 
 def require_shell(root: int) -> None:

@@ -3,7 +3,7 @@ import _signal
 import posix
 import select
 
-from . import beneath, cgroup, environment, files, namespaces, paths, processes
+from . import beneath, cgroup, environment, files, namespaces, paths, processes, running
 from .errors import Failure
 from .state import has_ended
 
@@ -17,8 +17,11 @@ LONGEST_FILE = 1 << 20
 
 def find(name):
     """The running subhost NAME, which may be one that the shell version has booted.  Raises Failure if it is not."""
-    from . import subhosts
-    return subhosts.find(name)
+    try:
+        return running.find(name)
+    except running.NotRunning:
+        from . import subhosts
+        return subhosts.find_inherited(name)
 
 
 def enter(running, command, user=None):

@@ -5,7 +5,7 @@ functions as a boot whose configuration names no other.
 """
 import posix
 
-from . import PROGRAMS, beneath, files, namespaces, network, paths, processes, rootfs
+from . import PROGRAMS, beneath, files, namespaces, network, paths, rootfs
 from .config import DEFAULTS, HANDED_DOWN, Config
 from .errors import Failure, doing
 from .rootfs import Sources
@@ -59,6 +59,7 @@ class Hooks:
 
     def run(self, variable: str, words: list[str], arguments: list[str], *, output: bool = False) -> bytes:
         """Run a hook that the configuration names.  What it prints goes to LOG, unless it is asked for."""
+        from . import processes
         try:
             return processes.run([*words, *arguments], environment_of(self.config, self.sources), self.config.base,
                                  cgroup=self.group, log=self.log, output=output)

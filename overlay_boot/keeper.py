@@ -13,35 +13,20 @@ NONE = -1               # in the place of a descriptor
 DONE = b"+"             # what the keeper says once PID 1 was executed
 
 
-class Handover:
-    """What the keeper has to know of a boot."""
-
-    __slots__ = ("bound", "command", "group", "hostname", "log", "mounts", "name", "network", "root", "state")
-
-    name: str
-    hostname: str
-    command: list[str]      # what PID 1 executes
-    bound: bool             # whether the subhost lives and dies with this process
-    # Descriptors:
-    state: int
-    mounts: int
-    network: int
-    group: int
-    root: int               # NONE if the mount namespace has it already
-    log: int
-
-
 class Keeper:
     """The keeper of a boot that does not become it itself."""
 
     __slots__ = ("process", "said")
 
     @doing("start the keeper")
-    def __init__(self, handover: Handover) -> None:
+    def __init__(self, name: str, hostname: str, command: list[str], descriptors: dict[str, int], *,
+                 bound: bool) -> None:
+        """Start it, to execute command as PID 1.  If it is bound, the subhost lives and dies with this process."""
         self.said, report = map(Fd, posix.pipe())
-        with report, pack(handover, boot=posix.getpid(), report=report) as record:
+        record = packed(hostname, command, {**descriptors, "report": report}, boot=posix.getpid(), bound=bound)
+        with report, record:
             give_in_to_signals()
-            self.process = posix.posix_spawn(PROGRAM, ["keeper", handover.name], environment.inside(), setsid=True,
+            self.process = posix.posix_spawn(PROGRAM, ["keeper", name], environment.inside(), setsid=True,
                                              file_actions=[(posix.POSIX_SPAWN_DUP2, record, 0)])
 
     @doing("wait for the keeper")
@@ -60,25 +45,25 @@ class Keeper:
 
 
 @doing("start the keeper")
-def become(handover: Handover) -> None:
+def become(name: str, hostname: str, command: list[str], descriptors: dict[str, int]) -> None:
     """Have this process become the keeper, with the console of the subhost as its standard output."""
-    handover.log = STANDARD_OUTPUT
-    with pack(handover, boot=0, report=STANDARD_ERROR, notify=environment.variable("NOTIFY_SOCKET") or "") as record:
+    descriptors = {**descriptors, "log": STANDARD_OUTPUT, "report": STANDARD_ERROR}
+    notify = environment.variable("NOTIFY_SOCKET") or ""
+    with packed(hostname, command, descriptors, boot=0, bound=False, notify=notify) as record:
         give_in_to_signals()
         posix.dup2(record, 0)
-        posix.execve(PROGRAM, ["keeper", handover.name], environment.inside())
+        posix.execve(PROGRAM, ["keeper", name], environment.inside())
 
 
-def pack(handover: Handover, *, boot: int, report: int, notify: str = "") -> Fd:
-    """Return a file with what the keeper reads, and have it inherit the descriptors."""
-    descriptors = {"state": handover.state, "mounts": handover.mounts, "network": handover.network,
-                   "group": handover.group, "root": handover.root, "log": handover.log, "report": report}
+def packed(hostname: str, command: list[str], descriptors: dict[str, int], *, boot: int, bound: bool,
+           notify: str = "") -> Fd:
+    """Return a file with what the keeper reads, and have it inherit the descriptors, named as in protocol.pxd."""
     for fd in descriptors.values():
         if fd != NONE:
             posix.set_inheritable(fd, True)
     try:
-        text = namespaces.handover(boot=boot, bound=handover.bound, notify=notify, clear=CLEAR,
-                                   hostname=handover.hostname, command=handover.command, **descriptors)
+        text = namespaces.handover(boot=boot, bound=bound, notify=notify, clear=CLEAR, hostname=hostname,
+                                   command=command, **descriptors)
     except ValueError as error:
         raise Failure(str(error)) from None
     record = Fd(posix.memfd_create("handover"))

@@ -134,6 +134,15 @@ def directory(path: str, variable: str) -> Fd:
         raise Failure(f"{variable}={path}: {error.strerror}") from None
 
 
+def description(sources: Sources) -> str:
+    """Return in which of the three ways the root file system is mounted."""
+    if sources.is_overlay:
+        return f"mount an overlay on {sources.live}: {sources.upper} above {', '.join(sources.lower)}"
+    if sources.is_premounted:
+        return f"{sources.live} serves as it is, with what is mounted below it"
+    return f"bind-mount {sources.upper} on {sources.live}"
+
+
 @doing("mount the root file system")
 def mount_root(sources: Sources) -> Fd:
     """Mount the root file system on LIVE, in one of the three ways, and return a descriptor of it."""
@@ -186,10 +195,15 @@ def set_apart(layer: int, live: str) -> int:
     return apart
 
 
+def mount_point_of(name: str) -> str:
+    """Return the path of the directory on which UPPER's tmpfs is mounted."""
+    return f"{directory_of(name)}/upper"
+
+
 @doing("mount a tmpfs for UPPER")
 def mount_upper(sources: Sources, state: State) -> None:
     """Make UPPER and WORK, on a tmpfs of their own that only this mount namespace has."""
-    point = f"{directory_of(state.name)}/upper"
+    point = mount_point_of(state.name)
     state.note("mount_point", point)
     posix.mkdir(point, 0o700)
     options = {"mode": "700", "size": sources.tmpfs}

@@ -1,7 +1,7 @@
 """Subhosts that are running, known by the locks of their state files."""
 import posix
 
-from . import cgroup, proc
+from . import proc
 from .errors import Failure, doing
 from .namespaces import COMMAND, locked_by
 from .record import GONE
@@ -45,6 +45,7 @@ class Running:
 
     def members(self) -> list[int]:
         """Return the process ids of all that is in its control group, none once another command has cleared that."""
+        from . import cgroup
         try:
             with cgroup.group(self.record.cgroup or "") as group:
                 return cgroup.members(group)

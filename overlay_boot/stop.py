@@ -3,12 +3,12 @@ import _signal
 import posix
 import time
 
-from . import environment, namespaces, proc, subhosts
+from . import environment, namespaces, proc
 from .config import Config
 from .errors import Failure, complain, doing, reason
 from .files import Fd
 from .namespaces import COMMAND, STOP, lock, locked_by
-from .running import NotRunning
+from .running import NotRunning, Running
 from .state import PATIENCE, State, has_ended, made, tidy_directories, wait_for
 
 TYPE_CHECKING = False
@@ -36,7 +36,7 @@ def stop(config: Config) -> None:
         if interrupted:
             return
         raise NotRunning(config.name)
-    running = subhosts.to_be_stopped(config, state)
+    running = find(config, state)
     if not running:
         clear_dead(state, may_be_gone=interrupted)
         return
@@ -64,6 +64,15 @@ def claim(name: str) -> State:
         tidy_directories(name)
         clearing.tidy()
         raise NotRunning(name) from None
+
+
+def find(config: Config, state: State) -> "Subhost | None":
+    """Return the running subhost, or one that the shell version has booted; None if there is none."""
+    try:
+        return Running(state)
+    except ProcessLookupError:
+        from . import subhosts
+        return subhosts.taken_over(config, state)
 
 
 def clear_dead(state: State, *, may_be_gone: bool) -> None:

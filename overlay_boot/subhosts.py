@@ -22,10 +22,15 @@ def find(name: str) -> "Subhost":
     try:
         return running.find(name)
     except NotRunning:
-        found = next((one for one in inherited() if one.name == name), None)
-        if not found:
-            raise
-        return found
+        return find_inherited(name)
+
+
+def find_inherited(name: str) -> "shellversion.Inherited":
+    """Return the running subhost NAME that 1.6.4 has booted.  Raises NotRunning if there is none."""
+    for one in inherited():
+        if one.name == name:
+            return one
+    raise NotRunning(name)
 
 
 def all_running() -> "list[Subhost]":
@@ -52,18 +57,15 @@ def refuse_inherited(name: str) -> None:
         raise Failure(f"{name} is running already, from {found.record.config}")
 
 
-def to_be_stopped(config: Config, noted: State) -> "Subhost | None":
-    """Return the running subhost of a configuration, with what has to be removed in its state file; None if it is not.
+def taken_over(config: Config, noted: State) -> "shellversion.Inherited | None":
+    """Return the running one of a configuration, with what has to be removed in its state file; None if it is not.
 
-    Raises Failure if 1.6.4 has booted it from another file.
+    Raises Failure if it was booted from another file.
     """
-    try:
-        return Running(noted)
-    except ProcessLookupError:
-        if not network.is_there(noted.name):
-            return None
-        from . import shellversion
-        return shellversion.take_over(config, noted)
+    if not network.is_there(noted.name):
+        return None
+    from . import shellversion
+    return shellversion.take_over(config, noted)
 
 
 def end_inherited(name: str, processes: tuple[str, ...]) -> None:
