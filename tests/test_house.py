@@ -27,7 +27,7 @@ LAYERS = [
     ["files", "environment"],
     ["errors", "interruption", "columns", "proc", "beneath"],
     ["config", "processes", "rootfs", "network", "cables", "cgroup", "state", "log", "hooks", "subhosts_conf", "shellversion",
-     "shares", "diskfile", "archives", "unpacking", "layers"],
+     "shares", "relay", "diskfile", "archives", "unpacking", "layers"],
     ["packages", "tree"],
     ["accounts", "shipped", "records", "maintainer"],
     ["hibernation"],
