@@ -458,7 +458,7 @@ cdef char **vector(list strings) except NULL:
     return made
 
 
-def spawn(paths, argv, env, *, standard=(0, 1, 2), directory=None, int cgroup=-1, bint bound=False,
+def spawn(paths, argv, env, *, standard, directory=None, int cgroup=-1, bint bound=False,
           int inside=-1, bint terminal=False, user=None):
     """clone3(2) and execve(2): a child process in a session of its own; (pid, pidfd).
 
@@ -509,6 +509,8 @@ def spawn(paths, argv, env, *, standard=(0, 1, 2), directory=None, int cgroup=-1
         close(ends[1])
         ends[1] = -1
         size = read(ends[0], &number, sizeof(number))
+        while size < 0 and errno == EINTR:
+            size = read(ends[0], &number, sizeof(number))
         if size > 0:
             waitpid(process, NULL, 0)
             close(pidfd)

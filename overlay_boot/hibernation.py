@@ -17,7 +17,7 @@ from .config import Config
 from .errors import Failure, doing
 from .files import Fd
 from .record import Record
-from .rootfs import View, unshare_mounts
+from .rootfs import Inside, View, unshare_mounts
 from .state import State, directory_of
 
 STOCK = 4096            # ids of namespaces that Linux 6.18 gives a processor at a time
@@ -134,23 +134,6 @@ def reopened(record: Record) -> Fd:
         posix.close(mounts)
         raise Failure(f"its mount namespace {path} is not there any more")
     return mounts
-
-
-class Inside:
-    """A context: this process is in the mount namespace of a descriptor, and has its root, for single system calls."""
-
-    __slots__ = ("mounts", "outside")
-
-    def __init__(self, mounts: int) -> None:
-        self.mounts = mounts
-        self.outside = View()
-
-    def __enter__(self) -> None:
-        namespaces.setns(self.mounts, namespaces.NEWNS)
-
-    def __exit__(self, *_: object) -> None:
-        self.outside.enter()
-        self.outside.close()
 
 
 def root_of(mounts: int) -> Fd:

@@ -1,27 +1,72 @@
 """Child processes: what the configuration names is run here, without a shell."""
+import _signal
 import posix
 import select
 import time
 
 from . import PATH, environment, files, interruption, namespaces, paths
 from .errors import Failure, doing
+from .files import Fd
 
 LIMIT = 1 << 20     # bytes of a command's output
+INTO_PIPE = -1      # in the place of a descriptor: what comes there is read by us
 
 
 class Unsuccessful(Failure):
     """A command was executed, and has ended with another exit status than 0."""
 
 
-def candidates(word, path=PATH):
-    """The paths that a command's first word may stand for, in their order."""
+class Child:
+    """A child process.  It is killed when this process ends, or if its with statement ends before it does.
+
+    Its standard input is empty.  What it writes to INTO_PIPE can be read from source.
+    """
+
+    __slots__ = ("pidfd", "process", "source")
+
+    def __init__(self, places: list[str], words: list[str], env: dict[str, str], output: int, log: int, directory: str,
+                 *, cgroup: int = -1, inside: int = -1) -> None:
+        """Execute the first of places that there is, as namespaces.spawn() has it, with output and log as 1 and 2.
+
+        Raises Failure if it cannot be executed.
+        """
+        self.source, sink = make_pipe()
+        with Fd(sink), files.opened("/dev/null", posix.O_RDONLY) as null:
+            standard = (null, *(sink if fd == INTO_PIPE else fd for fd in (output, log)))
+            try:
+                self.process, self.pidfd = namespaces.spawn(places, words, env, standard=standard, directory=directory,
+                                                            cgroup=cgroup, inside=inside, bound=True)
+            except OSError as error:
+                posix.close(self.source)
+                raise Failure(f"cannot execute {words[0]}: {error.strerror}") from None
+
+    def __enter__(self) -> "Child":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process:
+            posix.kill(self.process, _signal.SIGKILL)       # ours, and not yet waited for
+            posix.waitpid(self.process, 0)
+        posix.close(self.pidfd)
+        posix.close(self.source)
+
+    def wait(self) -> int:
+        """Wait for its end.  Returns the exit status, or the number of the signal that has killed it, negative."""
+        status = posix.waitpid(self.process, 0)[1]
+        self.process = 0
+        return posix.waitstatus_to_exitcode(status)
+
+
+def candidates(word: str, path: str = PATH) -> list[str]:
+    """Return the paths that a command's first word may stand for, in their order."""
     if "/" in word:
         return [word]
     return [f"{directory}/{word}" for directory in path.split(":") if directory]
 
 
-def run(words, values, directory, *, cgroup=-1, log=2, output=False):
-    """Run a command line to its end; what it printed, where output is asked for.
+def run(words: list[str], values: dict[str, str], directory: str, *,
+        cgroup: int = -1, log: int = 2, output: bool = False) -> bytes:
+    """Run a command line to its end.  Returns what it printed, where output is asked for.
 
     What it prints otherwise goes to the descriptor log.  values are added to its
     environment; it is killed when this process ends.  Raises Failure if it cannot
@@ -29,113 +74,78 @@ def run(words, values, directory, *, cgroup=-1, log=2, output=False):
     """
     env = environment.for_commands(values)
     places = [paths.join(directory, path) for path in candidates(words[0], env["PATH"])]
-    null = posix.open("/dev/null", posix.O_RDONLY)
-    source, sink = make_pipe() if output else (-1, log)
-    try:
-        try:
-            process, pidfd = namespaces.spawn(
-                places, words, env, standard=(null, sink, log), directory=directory, cgroup=cgroup, bound=True)
-        except OSError as error:
-            raise Failure(f"cannot execute {words[0]}: {error.strerror}") from None
-        try:
-            if output:
-                posix.close(sink)
-                sink = log
-            said = gather(source, pidfd)
-            ended = posix.waitstatus_to_exitcode(posix.waitpid(process, 0)[1])
-        except BaseException:
-            posix.kill(process, 9)         # ours, and not yet waited for
-            posix.waitpid(process, 0)
-            raise
-        finally:
-            posix.close(pidfd)
-    finally:
-        for fd in (null, source, sink):
-            if fd not in (-1, log):
-                posix.close(fd)
-    if ended:
-        how = f"was killed by signal {-ended}" if ended < 0 else f"failed with exit status {ended}"
+    with Child(places, words, env, INTO_PIPE if output else log, log, directory, cgroup=cgroup) as child:
+        said = gather(child.source, child.pidfd)
+        status = child.wait()
+    if status:
+        how = f"was killed by signal {-status}" if status < 0 else f"failed with exit status {status}"
         raise Unsuccessful(f"{words[0]} {how}")
     return said
 
 
-def run_telling(words, values, directory, **how):
-    """run(); of a command without success, the last line that it has said on standard error is part of the Failure."""
-    said = posix.memfd_create("said")
-    lines = []
-    try:
+def run_telling(words: list[str], values: dict[str, str], directory: str, *,
+                cgroup: int = -1, output: bool = False) -> bytes:
+    """run(), with its standard error passed on to ours.
+
+    Of a command without success, the last line of that is part of the Failure, and is not passed on.
+    """
+    with Fd(posix.memfd_create("said")) as said:
+        kept = 0
         try:
-            return run(words, values, directory, log=said, **how)
+            return run(words, values, directory, cgroup=cgroup, log=said, output=output)
+        except Unsuccessful as failure:
+            last = lines_of(said)[-1:]
+            kept = len(last)
+            raise Unsuccessful(": ".join([str(failure), *last])) from None
         finally:
             lines = lines_of(said)
-    except Unsuccessful as failure:
-        reason = f"{failure}: {lines.pop()}" if lines else str(failure)
-        raise Unsuccessful(reason) from None
-    finally:
-        files.write_all(2, "".join(line + "\n" for line in lines))
-        posix.close(said)
+            files.write_all(2, "".join(f"{line}\n" for line in lines[:len(lines) - kept]))
 
 
-def lines_of(fd):
-    """The lines in a file that are not blank."""
+def lines_of(fd: int) -> list[str]:
+    """Return the lines in a file that are not blank."""
     return [line for line in paths.decode(posix.pread(fd, LIMIT, 0)).split("\n") if line.strip()]
 
 
-def run_inside(inside, words, env, cgroup, seconds):
-    """Run a command in the namespaces of the process of the pidfd inside; what it printed.
+def run_inside(inside: int, words: list[str], env: dict[str, str], cgroup: int, seconds: float) -> bytes:
+    """Run a command in the namespaces of the process of the pidfd inside.  Returns what it printed.
 
     Its standard output and error are a pipe: no file of the host's is within
     reach of the subhost.  The caller has called setns(inside, NEWPID).  Raises
     Failure if it cannot be executed, or has not ended after so many seconds.
     """
-    null = posix.open("/dev/null", posix.O_RDONLY)
-    source, sink = make_pipe()
-    try:
-        process, pidfd = namespaces.spawn(candidates(words[0]), words, env, standard=(null, sink, sink),
-                                          directory="/", cgroup=cgroup, inside=inside, bound=True)
-    except OSError as error:
-        posix.close(source)
-        raise Failure(f"cannot execute {words[0]}: {error.strerror}") from None
-    finally:
-        posix.close(null)
-        posix.close(sink)
-    try:
-        said = gather(source, pidfd, seconds)
-        if said is None:
-            posix.kill(process, 9)
-    finally:
-        posix.close(source)
-        posix.close(pidfd)
-        posix.waitpid(process, 0)
-    if said is None:
-        raise Failure(f"{words[0]} has not ended after {seconds:g} s")
-    return said
+    with Child(candidates(words[0]), words, env, INTO_PIPE, INTO_PIPE, "/", cgroup=cgroup, inside=inside) as child:
+        try:
+            return gather(child.source, child.pidfd, seconds)
+        except TimeoutError:
+            raise Failure(f"{words[0]} has not ended after {seconds:g} s") from None
 
 
 @doing("make a pipe")
-def make_pipe():
+def make_pipe() -> tuple[int, int]:
+    """pipe(2): return both ends, the one to read from first."""
     return posix.pipe()
 
 
-def gather(source, pidfd, seconds=None):
-    """What comes from source (-1: nothing) until the process has ended; None if time runs out before.
+def gather(source: int, pidfd: int, seconds: float | None = None) -> bytes:
+    """Return what comes from source until the process of a pidfd has ended.
 
-    A daemon that the process leaves behind may hold the other end open.
+    A daemon that the process leaves behind may hold the other end open.  Raises
+    TimeoutError if the process has not ended after so many seconds, Failure if
+    more than LIMIT bytes come.
     """
+    posix.set_blocking(source, False)
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    if source >= 0:
-        posix.set_blocking(source, False)
-        poll.register(source, select.POLLIN)
+    poll.register(source, select.POLLIN)
     end = None if seconds is None else time.monotonic() + seconds
     said = b""
     while True:
         with interruption.Wait():
             ready = dict(poll.poll(None if end is None else max(0, end - time.monotonic()) * 1000))
         if not ready:
-            return None
-        if source >= 0:
-            said += available(source)
+            raise TimeoutError
+        said += available(source)
         if len(said) > LIMIT:
             raise Failure(f"more than {LIMIT} bytes of output")
         if pidfd in ready:
@@ -144,8 +154,8 @@ def gather(source, pidfd, seconds=None):
             poll.unregister(source)
 
 
-def available(source):
-    """What there is to be read now, or more than LIMIT bytes of it."""
+def available(source: int) -> bytes:
+    """Return what there is to be read now, or more than LIMIT bytes of it."""
     said = b""
     while len(said) <= LIMIT:
         try:

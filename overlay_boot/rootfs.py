@@ -86,6 +86,26 @@ class View:
         posix.close(self.root)
 
 
+class Inside:
+    """A context: this process is in another mount namespace, and has its root, for single system calls.
+
+    A descriptor stands for the namespace, or for a process that is in it, setns(2).
+    """
+
+    __slots__ = ("fd", "outside")
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.outside = View()
+
+    def __enter__(self) -> None:
+        namespaces.setns(self.fd, namespaces.NEWNS)
+
+    def __exit__(self, *_: object) -> None:
+        self.outside.enter()
+        self.outside.close()
+
+
 @doing("make a mount namespace")
 def unshare_mounts() -> tuple[View, View]:
     """Enter a copy of the host's mount namespace, that is ours.  Return the views of the host and of ours."""

@@ -10,13 +10,27 @@ for single system calls: what Python imports in there would be the subhost's.
 """
 import posix
 
-from . import files, namespaces, paths, proc, record, rootfs, state
+from . import beneath, files, namespaces, paths, proc, record
 from .errors import Failure
-from .running import NotRunning
+from .files import Fd
+from .rootfs import Inside
+from .running import NotRunning, Running
 from .running import find as find_running
+from .state import State, has_ended
 
-# In the state file: this, the mount's id, and MAJOR:MINOR DEVICE INODE OUTSIDE:INSIDE, or nothing once it is undone.
-RECORD = "share:"
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Subhost(Protocol):
+        """One that runs or hibernates."""
+
+        record: record.Record
+        state: State
+
+        def mounts(self) -> dict[int, proc.Mount]: ...
+
+NO_DEVICE = "-"         # of a file system that mountinfo does not list
 
 
 class Mounted:
@@ -24,7 +38,7 @@ class Mounted:
 
     __slots__ = ("device", "id", "inode", "inside", "outside", "place", "read_only")
 
-    def __init__(self, number, noted, mount):
+    def __init__(self, number: str, noted: record.Share, mount: proc.Mount) -> None:
         self.id = number
         self.device, self.inode = noted.device, noted.inode
         self.outside, self.inside = noted.outside, noted.inside
@@ -32,8 +46,8 @@ class Mounted:
         self.read_only = "ro" in mount.options
 
 
-def find(name):
-    """The running subhost NAME.  Raises Failure if it is not, or has no state file in which a share can be noted."""
+def find(name: str) -> Running:
+    """Return the running subhost NAME.  Raises Failure if none is, or it has no state file to note a share in."""
     try:
         return find_running(name)
     except NotRunning:
@@ -43,174 +57,156 @@ def find(name):
         raise
 
 
-def mount_all(wanted, noted, root):
-    """At a boot: mount every SHARE, in order, below the descriptor root."""
+def mount_all(wanted: list[tuple[str, str]], noted: State, root: int) -> None:
+    """At a boot: mount every SHARE, in order, below the root directory of a descriptor."""
     for outside, inside in wanted:
         try:
-            mount(noted, root, outside, inside)
-        except OSError as error:
-            raise Failure(f"SHARE={outside}: {error.strerror}") from None
+            note_and_mount(noted, root, outside, inside)
         except Failure as failure:
             raise Failure(f"SHARE={outside}: {failure}") from None
 
 
-def share(running, outside, inside, *, read_only=False):
-    """Mount a path of the host in a running subhost."""
-    root = root_of(running)
-    host = rootfs.View()
-
-    def attach(mounted, target):
-        refuse_twice(running.state, target, inside)
+def share(running: Running, outside: str, inside: str, *, read_only: bool = False) -> None:
+    """Mount a path of the host in a running subhost.  Raises Failure."""
+    with root_of(running) as root:
         try:
-            namespaces.setns(running.init_fd, namespaces.NEWNS)
-            namespaces.move_mount(mounted, target)
-        finally:
-            host.enter()
+            note_and_mount(running.state, root, outside, inside, read_only=read_only, running=running)
+        except Failure as failure:
+            raise Failure(f"cannot share {outside}: {failure}") from None
 
+
+def note_and_mount(noted: State, root: int, outside: str, inside: str, *, read_only: bool = False,
+                   running: Running | None = None) -> None:
+    """Mount a path of the host below a root directory, which this process sees, or PID 1 of a running subhost.
+
+    The mount is noted in the state file before.  Raises Failure, with the reason and what leads inside.
+    """
     try:
-        mount(running.state, root, outside, inside, read_only=read_only, attach=attach)
+        mounted = Fd(namespaces.open_tree(outside))
     except OSError as error:
-        raise Failure(f"cannot share {outside}: {error.strerror}") from None
-    except Failure as failure:
-        raise Failure(f"cannot share {outside}: {failure}") from None
-    finally:
-        posix.close(root)
-
-
-def mount(noted, root, outside, inside, *, read_only=False, attach=namespaces.move_mount):
-    """Note the mount in a state file, and have it attached where it belongs.  Raises OSError if there is no outside."""
-    mounted = namespaces.open_tree(outside)
-    target = -1
-    key = str(namespaces.mount_of(mounted)[0])
+        raise Failure(error.strerror) from None
     try:
-        # Private: what either side mounts below it is not for the other one.
-        namespaces.mount_setattr(mounted, namespaces.RDONLY if read_only else 0, namespaces.PRIVATE)
-        target = mount_point(root, inside, files.kind_of(mounted) == files.DIRECTORY)
-        status = posix.fstat(mounted)
-        noted.note("shares", record.Share(device_of(outside), status.st_dev, status.st_ino, outside, paths.normal(inside)), key)
-        try:
-            attach(mounted, target)
-        except BaseException:
-            noted.note("shares", None, key)
-            raise
+        with mounted, mount_point(root, inside, files.kind_of(mounted) == files.DIRECTORY) as target:
+            # Private: what either side mounts below it is not for the other one.
+            namespaces.mount_setattr(mounted, namespaces.RDONLY if read_only else 0, namespaces.PRIVATE)
+            if running is not None:
+                refuse_twice(noted, target, inside)
+            key = note(noted, mounted, outside, inside)
+            try:
+                attach(mounted, target, running)
+            except BaseException:
+                noted.note("shares", None, key)
+                raise
     except OSError as error:
         raise Failure(f"cannot mount it on {inside} in the subhost: {error.strerror}") from None
-    finally:
-        for fd in (mounted, target):
-            if fd >= 0:
-                posix.close(fd)
 
 
-def device_of(path):
-    """The device of the file system, as mountinfo has it: that of an inode is another one in some."""
-    fd = posix.open(path, posix.O_PATH)
-    try:
-        return proc.mounts()[namespaces.mount_of(fd)[0]].device
-    except KeyError:                    # mounted above our root, chroot(2)
-        return "-"
-    finally:
-        posix.close(fd)
+def note(noted: State, mounted: int, outside: str, inside: str) -> str:
+    """Note a mount that nobody sees yet in the state file; return its id."""
+    key = str(namespaces.mount_of(mounted)[0])
+    status = posix.fstat(mounted)
+    one = record.Share(device_of(outside), status.st_dev, status.st_ino, outside, paths.normal(inside))
+    noted.note("shares", one, key)
+    return key
 
 
-def refuse_twice(noted, target, inside):
+def attach(mounted: int, target: int, running: Running | None) -> None:
+    """move_mount(2), in the mount namespace of a running subhost if there is one, else in ours."""
+    if running is None:
+        namespaces.move_mount(mounted, target)
+        return
+    with Inside(running.init_fd):
+        namespaces.move_mount(mounted, target)
+
+
+def device_of(path: str) -> str:
+    """Return the device of the file system, as mountinfo has it: that of an inode is another one in some."""
+    with files.opened(path, posix.O_PATH) as fd:
+        mount = proc.mounts().get(namespaces.mount_of(fd)[0])
+    return mount.device if mount else NO_DEVICE     # mounted above our root, chroot(2)
+
+
+def refuse_twice(noted: State, target: int, inside: str) -> None:
+    """Raises Failure if the mount point is a share already."""
     number, is_root = namespaces.mount_of(target)
     if is_root and str(number) in noted.record().shares:
         raise Failure(f"something is shared as {inside} already")
 
 
-def mount_point(root, path, is_directory):
-    """A descriptor of path in the subhost; what is missing of it is made, a directory or a file.
+def mount_point(root: int, path: str, is_directory: bool) -> Fd:
+    """Return a descriptor of path in the subhost; what is missing of it is made, a directory or a file.
 
-    Symbolic links lead to where they lead inside the subhost (openat2(2), IN_ROOT).
+    Symbolic links lead to where they lead inside the subhost.
     """
-    parts = paths.normal(path).split("/")[1:]
-    if parts == [""]:
+    place = paths.normal(path)
+    if place == "/":
         raise Failure(f"{path} is no place in a subhost to mount on")
-    at = posix.open(".", files.PLACE, dir_fd=root)
+    if is_directory:
+        return beneath.directory(root, place, beneath.INSIDE, make=0o755)
+    with beneath.directory(root, paths.parent(place), beneath.INSIDE, make=0o755) as parent:
+        make_file(parent, paths.name(place))
+    return beneath.opened(root, place, posix.O_PATH, beneath.INSIDE)
+
+
+def make_file(directory: int, name: str) -> None:
+    """Make an empty file in the directory of a descriptor, unless there is anything of the name."""
     try:
-        for number, part in enumerate(parts, 1):
-            so_far = "/".join(parts[:number])
-            flags = posix.O_PATH | (0 if number == len(parts) and not is_directory else posix.O_DIRECTORY)
-            try:
-                found = namespaces.openat2(root, so_far, flags, namespaces.IN_ROOT)
-            except FileNotFoundError:
-                if flags & posix.O_DIRECTORY:
-                    posix.mkdir(part, 0o755, dir_fd=at)
-                else:
-                    posix.close(posix.open(part, posix.O_CREAT | posix.O_EXCL | posix.O_WRONLY, 0o644, dir_fd=at))
-                found = namespaces.openat2(root, so_far, flags, namespaces.IN_ROOT)
-            posix.close(at)
-            at = found
-        return at
-    except BaseException:
-        posix.close(at)
-        raise
+        posix.close(posix.open(name, posix.O_CREAT | posix.O_EXCL | posix.O_WRONLY, 0o644, dir_fd=directory))
+    except FileExistsError:
+        pass
 
 
-def shares(subhost):
-    """What is shared at the moment with a subhost that runs or hibernates, in the order in which it was mounted."""
-    noted = {int(number): one for number, one in subhost.state.record().shares.items()}
+def shares(subhost: "Subhost") -> list[Mounted]:
+    """Return what is shared at the moment with a subhost that runs or hibernates, in the order of the mounts."""
+    noted = subhost.state.record().shares
     if not noted:
         return []
     mounted = subhost.mounts()
-    return [Mounted(number, one, mounted[number]) for number, one in noted.items()
-            if number in mounted and one.file_system in (mounted[number].device, "-")]
+    found = [(number, one, mounted.get(int(number))) for number, one in noted.items()]
+    return [Mounted(number, one, mount) for number, one, mount in found
+            if mount and one.file_system in (mount.device, NO_DEVICE)]
 
 
-def undo(running, outside, inside):
-    """Unmount what is shared, wherever the subhost has moved it to, and nothing else."""
+def undo(running: Running, outside: str, inside: str) -> None:
+    """Unmount what is shared, wherever the subhost has moved it to, and nothing else.  Raises Failure."""
     wanted = (outside, paths.normal(inside))
     found = [one for one in shares(running) if (one.outside, one.inside) == wanted]
     if not found:
         raise Failure(f"{outside} is not shared with {running.state.name} as {inside}")
     one = found[-1]
     try:
-        unmount(running, one)
+        unmount_share(running, one)
     except OSError as error:
         raise Failure(f"cannot undo the share of {outside}: {error.strerror}") from None
-    running.state.note("shares", None, str(one.id))
+    running.state.note("shares", None, one.id)
 
 
-def unmount(running, one):
+def unmount_share(running: Running, one: Mounted) -> None:
     """umount2(2) without MNT_DETACH: what is in use stays, and so does what the subhost has mounted below it.
 
     By its name, relative to its directory: an open descriptor of the mount
     itself would be a use of it.
     """
-    root = root_of(running)
-    directory, name = paths.parent(one.place), paths.name(one.place)
-    host = rootfs.View()
-    parent = -1
-    try:
-        parent = namespaces.openat2(root, directory, files.PLACE, namespaces.IN_ROOT)
-        if not is_there(one, parent, name):
+    name = paths.name(one.place)
+    with root_of(running) as root, beneath.directory(root, paths.parent(one.place), beneath.INSIDE) as parent:
+        if not is_share(one, parent, name):
             raise Failure(f"cannot undo the share of {one.outside}: the subhost has mounted something else upon it")
-        try:
-            namespaces.setns(running.init_fd, namespaces.NEWNS)
+        with Inside(running.init_fd):
             posix.fchdir(parent)
             namespaces.umount2(name, 0)
-        finally:
-            host.enter()
-    finally:
-        for fd in (root, parent):
-            if fd >= 0:
-                posix.close(fd)
 
 
-def is_there(one, directory, name):
-    """Whether name is the very mount of the share."""
-    fd = namespaces.openat2(directory, name, posix.O_PATH | posix.O_NOFOLLOW, namespaces.IN_ROOT)
-    try:
+def is_share(one: Mounted, directory: int, name: str) -> bool:
+    """Tell whether what is of that name in the directory of a descriptor is the very mount of the share."""
+    with beneath.opened(directory, name, posix.O_PATH | posix.O_NOFOLLOW, beneath.INSIDE) as fd:
         status = posix.fstat(fd)
-        return (*namespaces.mount_of(fd), status.st_dev, status.st_ino) == (one.id, True, one.device, one.inode)
-    finally:
-        posix.close(fd)
+        return (*namespaces.mount_of(fd), status.st_dev, status.st_ino) == (int(one.id), True, one.device, one.inode)
 
 
-def root_of(running):
-    """A descriptor of the root of a subhost's PID 1."""
-    root = posix.open(f"/proc/{running.init}/root", files.PLACE)
-    if state.has_ended(running.init_fd):      # the number may be another process's by now
+def root_of(running: Running) -> Fd:
+    """Return a descriptor of the root of a subhost's PID 1.  Raises Failure if that has ended."""
+    root = files.opened(f"/proc/{running.init}/root", files.PLACE)
+    if has_ended(running.init_fd):      # the number may be another process's by now
         posix.close(root)
         raise Failure(f"{running.state.name} is not running")
     return root

@@ -1,5 +1,6 @@
 """Enter: commands, shells, users and terminals inside."""
 import os
+import select
 import signal
 import socket
 import stat
@@ -7,7 +8,8 @@ import subprocess
 import termios
 
 import pytest
-from machine import GO, control_group, descendants, is_alive, kill, namespaces, new_name, one_line, read, run, start, wait_for, write
+from machine import (GO, PATIENCE, control_group, descendants, is_alive, kill, namespaces, new_name, one_line, read, run, start,
+                     wait_for, write)
 
 
 # Exit statuses
@@ -418,6 +420,36 @@ def test_what_is_printed_last_is_not_lost(running, terminal):
         shown = terminal(GO, running.name, "sh", "-c", "head -c 200000 /dev/zero | tr '\\0' x; echo; echo the end")
         shown.expect("the end")
         assert shown.ended() == 0
+
+
+def test_a_paste(running, terminal):
+    """More than a terminal takes before somebody reads it: that it takes more by then is not taken for the end of output."""
+    lines = "".join(f"line {number}\n" for number in range(30000))
+    shown = terminal(GO, running.name, "sh", "-c", "stty -echo; echo re''ady; sleep 0.5; cat >/pasted; echo do''ne")
+    shown.expect("ready")
+    shown.type(lines + "\x04")
+    shown.expect("done")
+    assert shown.ended() == 0 and read(f"{running.upper}/pasted") == lines
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_much_data_both_ways_with_a_slow_reader(running, terminal, blocking):
+    """Byte for byte, though what is printed is read only when no more can be typed."""
+    data = os.urandom(10 << 20)
+    shown = terminal(GO, running.name, "sh", "-c", f"stty raw -echo; echo re''ady; exec head -c {len(data)}")
+    shown.expect("ready\n")
+    os.set_blocking(shown.tty, blocking)        # of the open file, which overlay-go has as well
+    os.set_blocking(shown.user, False)
+    left, printed = memoryview(data), bytearray()
+    while len(printed) < len(data):
+        if left and select.select([], [shown.user], [], 0)[1]:
+            left = left[os.write(shown.user, left):]
+        else:
+            readable, writable, _ = select.select([shown.user], [shown.user] if left else [], [], PATIENCE)
+            assert readable or writable, f"stuck after {len(data) - len(left)} bytes in, {len(printed)} out"
+            if readable:
+                printed += os.read(shown.user, 1 << 16)
+    assert printed == data and shown.ended() == 0
 
 
 def test_only_the_input_is_a_terminal(running, terminal, directory):

@@ -28,7 +28,7 @@ LAYERS = [
     ["record", "state"],
     ["cgroup", "running"],
     ["config", "processes", "rootfs", "network", "cables", "log", "hooks", "subhosts_conf", "shellversion", "subhosts",
-     "shares", "diskfile", "archives", "unpacking", "layers", "keeper"],
+     "shares", "relay", "diskfile", "archives", "unpacking", "layers", "keeper"],
     ["packages", "tree"],
     ["accounts", "shipped", "records", "maintainer"],
     ["hibernation"],

@@ -141,6 +141,19 @@ def test_a_stop_script_that_says_much(subhost):
     assert len(one.said()) >= 300000
 
 
+def test_a_stop_script_that_says_too_much(subhost, machine):
+    """It is killed at once, and said to be at fault."""
+    one = subhost(START="/opt/service")
+    one.write("opt/service", "#!/bin/sh\n[ $1 = start ] || { yes | head -c 2000000; sleep 1000000; }\nsleep 1000000 &\n", 0o755)
+    one.booted()
+    started(one)
+    begin = time.monotonic()
+    done = one.stop(seconds=30)
+    assert time.monotonic() - begin < 10
+    machine.is_as_before()
+    assert done.returncode == 0 and done.stderr.count("\n") == 1 and "/opt/service: more than" in done.stderr
+
+
 def test_a_stop_script_that_leaves_something(subhost, machine):
     """Its standard output held open by it does not hold the stop."""
     one = subhost(START="/opt/service")
