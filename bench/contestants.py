@@ -100,6 +100,9 @@ class Installed(Subhost):
     def enter(self):
         return process.run([self.command("overlay-go"), self.name, "true"], self.log)
 
+    def list_all(self):
+        return process.run([self.command("overlay-ls")], self.log)
+
     def private_memory(self):
         """Of the two processes that a subhost costs: PID 1, and the keeper, its parent."""
         listed = process.run_json([self.command("overlay-ls"), "--json"])
@@ -107,6 +110,33 @@ class Installed(Subhost):
         if not pid:
             raise Failed(f"overlay-ls gives no pid of {self.name}")
         return process.private_dirty([pid, process.parent(pid)])
+
+
+class Kept(Installed):
+    """overlay-boot of any version, whose programs must be in place whenever a method is called."""
+
+    def __init__(self, machine, name, programs, cables=0):
+        super().__init__(machine, name, cables)
+        self.programs = programs
+
+    def command(self, name):
+        return self.programs.command(name)
+
+
+class Version:
+    """Programs, a subhost without a cable, and one with a cable."""
+
+    def __init__(self, machine, name, title, programs):
+        self.title = title
+        self.programs = programs
+        self.plain = Kept(machine, name, programs)
+        self.cabled = Kept(machine, f"{name}c", programs, 1)
+
+    @contextlib.contextmanager
+    def in_place(self):
+        """Have its programs where the installed ones are. Whatever of its subhosts still runs is stopped at the end."""
+        with self.programs.in_place(), contextlib.closing(self.plain), contextlib.closing(self.cabled):
+            yield
 
 
 def boot_all(subhosts):

@@ -2,11 +2,12 @@
 
 import time
 
-from contestants import PEERS, RACE, Installed, ShellVersion, Tar, boot_all, boot_and_unpack
+from contestants import PEERS, RACE, Installed, ShellVersion, Tar, Version, boot_all, boot_and_unpack
 from process import Failed
+from programs import Programs
 from table import Table
 
-SEPARATE = ("cables", "layers", "hibernation", "all", "many")  # each is a method of Bench
+SEPARATE = ("before", "cables", "layers", "hibernation", "all", "many")  # each is a method of Bench
 PHASES = RACE + SEPARATE
 MANY = 200
 LISTED = 100
@@ -19,6 +20,9 @@ BOUNDS = {
     ("enter", ShellVersion.title): 1 / 2,
 }
 MEMORY_BOUND = 32  # KiB
+# Of the installed version to the earlier one: 1, and what is noise if the standard error is STEADY.
+STEADY, LEAST_PAIRS = 0.02, 50
+BEFORE_BOUNDS = {"boot": 1.05, "memory": None, "overlay-ls": None, "enter": 1.05, "stop": 1.05, "boot, one cable": None}
 # Of one cable to none, of ten to one, and of one to the shell version's one.
 ONE_BOUND, TEN_BOUND, SHELL_BOUND = 6, 1.5, 1 / 8
 # Of four layers to none, and of unpacking to tar's.
@@ -62,8 +66,8 @@ class Bench:
         """Leave the kernel time to clear up after what has ended."""
         time.sleep(self.options.pause / 1000)
 
-    def turns(self, contestants, rounds):
-        """Yield each contestant once in every round, another one first each time.
+    def turns(self, contestants, rounds, enough=lambda: False):
+        """Yield each contestant once in every round, another one first each time, until enough() is true after a round.
 
         A round to warm up comes before. Who is removed from the list takes part in no further round.
         """
@@ -71,6 +75,8 @@ class Bench:
             self.warming_up = number == 0
             yield from [*contestants]
             contestants[:] = contestants[1:] + contestants[:1]
+            if not self.warming_up and enough():
+                break
 
     def side_by_side(self, phase, actions):
         """Measure actions, {title: function}, in turns. Each leaves things as they were, and returns its time."""
@@ -135,6 +141,42 @@ class Bench:
                 row.bound = MEMORY_BOUND
 
     # The others
+
+    def before(self):
+        """Measure the installed version and an earlier one, in pairs."""
+        if not self.options.before:
+            self.table.row("before", "before").reason = "no --before given"
+            return
+        directory, prefix = self.machine.directory, self.machine.prefix
+        after = Version(self.machine, f"{prefix}v", Installed.title, Programs.of_installation(f"{directory}/after"))
+        before = Version(self.machine, f"{prefix}w", "before",
+                         Programs.of_package(self.options.before, f"{directory}/before"))
+        for version in self.turns([after, before], self.options.pairs, enough=self.versions_are_compared):
+            self.lap_of_version(version)
+
+    def lap_of_version(self, version):
+        def measure(what, action, unit="ms"):
+            self.measure("before", f"{version.title}, {what}", action, unit)
+
+        with version.in_place():
+            self.pause()
+            measure("boot", version.plain.boot)
+            measure("memory", version.plain.private_memory, "KiB")
+            measure("overlay-ls", version.plain.list_all)
+            measure("enter", version.plain.enter)
+            measure("stop", version.plain.stop)
+            self.pause()
+            measure("boot, one cable", version.cabled.boot_once)
+
+    def versions_are_compared(self):
+        """Set the rows of the two versions in relation; return whether what has a bound is steady."""
+        compared = []
+        for what, bound in BEFORE_BOUNDS.items():
+            row = self.table.row("before", f"before, {what}")
+            row.compare(self.own("before", what), row, bound)
+            compared.append(row)
+        steady = all(row.error <= STEADY * row.ratio for row in compared if row.bound)
+        return steady and len(compared[0].samples) >= LEAST_PAIRS
 
     def cables(self):
         """Measure boots with no cable, one and ten, side by side, and one of the shell version with one."""

@@ -1,5 +1,6 @@
 """The table of results: who did what in which times, compared with whom."""
 
+import math
 import statistics
 
 
@@ -12,6 +13,7 @@ class Row:
         self.unit = unit
         self.samples = []
         self.ratio = None
+        self.error = None  # the standard error of the ratio
         self.bound = None  # of the ratio, or of the median where nothing is compared
         self.required = False  # whether it is a miss if there are no samples
         self.reason = "not reached"
@@ -19,6 +21,18 @@ class Row:
     @property
     def median(self):
         return statistics.median(self.samples)
+
+    @property
+    def relative_error(self):
+        """The standard error of the median, as a part of it.
+
+        How many samples are below the true median is binomially distributed, with a standard deviation of sqrt(n)/2:
+        so far from the middle are the two samples whose distance is twice the error.
+        """
+        ordered, count = sorted(self.samples), len(self.samples)
+        middle, deviation = (count - 1) / 2, math.sqrt(count) / 2
+        low, high = max(0, math.floor(middle - deviation)), min(count - 1, math.ceil(middle + deviation))
+        return (ordered[high] - ordered[low]) / 2 / self.median
 
     @property
     def missed(self):
@@ -30,12 +44,13 @@ class Row:
         """Show here the ratio of own's median to base's, if both were measured. It must not exceed the bound."""
         if own.samples and base.samples:
             self.ratio, self.bound = own.median / base.median, bound
+            self.error = self.ratio * math.hypot(own.relative_error, base.relative_error)
 
     def __str__(self):
         if not self.samples:
             return f"  {self.title:32} not measured: {self.reason}"
         line = f"  {self.title:32}{self.median:10.2f}{min(self.samples):10.2f} {self.unit:3}"
-        line += f"{'':9}" if self.ratio is None else f"{self.ratio:9.3f}"
+        line += f"{'':17}" if self.ratio is None else f"{self.ratio:9.3f} \N{PLUS-MINUS SIGN}{self.error:<6.3f}"
         if self.bound is not None:
             line += f"{self.bound:9.3f}  {'MISSED' if self.missed else 'ok'}"
         return line.rstrip()
@@ -65,6 +80,6 @@ class Table:
         for row in self.rows:
             if row.phase != phase:
                 phase = row.phase
-                lines.append(f"{phase:34}{'median':>10}{'min':>10}    {'ratio':>9}{'bound':>9}")
+                lines.append(f"{phase:34}{'median':>10}{'min':>10}    {'ratio':>9}{'bound':>17}")
             lines.append(str(row))
         return "\n".join(lines)
