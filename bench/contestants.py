@@ -1,7 +1,8 @@
-"""Who is measured: the installed overlay-boot, the shell version, and other container programs.
+"""Who is measured: overlay-boot, its shell version, other container programs, and tar.
 
-Each has `boot()`, which returns milliseconds, and `close()`. Those that have subhosts also have `enter()`, `stop()` and
-`resident()`.
+Each contestant of the race has `boot()`, which returns milliseconds, and `close()`. Its `phases` are those in which it
+takes part. For "stop" and "enter" it has `stop()` and `enter()`, which return milliseconds, for "memory" it has
+`private_memory()`, which returns KiB.
 """
 
 import contextlib
@@ -14,9 +15,13 @@ import subprocess
 import process
 from process import Failed
 
+RACE = ("boot", "stop", "enter", "memory")  # the phases in which all contestants take part, in the same rounds
+
 
 class Subhost:
-    """What the installed and the shell version have in common: a configuration, and the same three commands."""
+    """What the present and the shell version have in common: a configuration, and the same three commands."""
+
+    phases = RACE
 
     def __init__(self, machine, name, cables=0, *, layers=()):
         self.name = name
@@ -27,12 +32,13 @@ class Subhost:
         with open(self.conf, "w", encoding="utf-8") as file:
             file.write(f"BASE= .\nSTART= none\nLOG= {directory}/log\nCABLES={' =' * cables}\n")
             file.writelines(f"LAYER= {path}\n" for path in layers)
-        self.feed = os.path.join(directory, "exit")
-        with open(self.feed, "w", encoding="utf-8") as file:
+        self.exit_command = os.path.join(directory, "exit")
+        with open(self.exit_command, "w", encoding="utf-8") as file:
             file.write("exit\n")
         self.running = False
 
     def command(self, name):
+        """Return the path of one of overlay-boot's commands."""
         raise NotImplementedError
 
     def boot(self):
@@ -40,7 +46,8 @@ class Subhost:
         return process.run([self.command("overlay-boot"), self.conf], self.log)
 
     def enter_shell(self):
-        return process.run([self.command("overlay-go"), self.name], self.log, stdin=self.feed)
+        """Enter with a shell that reads `exit`."""
+        return process.run([self.command("overlay-go"), self.name], self.log, stdin=self.exit_command)
 
     def stop(self):
         elapsed = process.run([self.command("overlay-stop"), self.conf], self.log)
@@ -48,13 +55,13 @@ class Subhost:
         return elapsed
 
     def boot_once(self):
-        """Boot it, and leave it stopped; only the boot counts."""
+        """Boot and stop; return the time of the boot."""
         elapsed = self.boot()
         self.stop()
         return elapsed
 
     def close(self):
-        """Stop it, however far its boot has come. What a stop that fails leaves is for Machine.tidy() to tell."""
+        """Stop it, however far its boot has come. What a stop that fails leaves is for Machine.clean_up() to tell."""
         if self.running:
             with contextlib.suppress(Failed):
                 self.stop()
@@ -66,7 +73,7 @@ class Installed(Subhost):
     title = "overlay-boot"
 
     def command(self, name):
-        return process.program(name)
+        return process.find_program(name)
 
     def boot(self):
         elapsed = super().boot()
@@ -79,41 +86,71 @@ class Installed(Subhost):
         return elapsed
 
     def expect_network(self, there):
-        """A time counts only if what was timed has been done, and done by then."""
+        """A time counts only if what was timed has been done by then."""
         if os.path.exists(f"/run/netns/{self.name}") != there:
             raise Failed(f"{'no' if there else 'still a'} network namespace {self.name}")
         if any(os.path.exists(path) != there for path in self.interfaces):
             raise Failed(f"not all cables of {self.name} are {'there' if there else 'gone'}")
 
     def boot_with_shell(self):
-        """With one that has nothing to do: it hibernates after that."""
+        """Boot for a shell that has nothing to read: after that the subhost hibernates."""
         self.running = True
         return process.run([self.command("overlay-boot"), "--shell", self.conf], self.log)
 
     def enter(self):
         return process.run([self.command("overlay-go"), self.name, "true"], self.log)
 
-    def resident(self):
-        """The KiB of the two processes that a subhost costs: PID 1, and the keeper, its parent."""
-        listed = process.output([self.command("overlay-ls"), "--json"])
+    def list_all(self):
+        return process.run([self.command("overlay-ls")], self.log)
+
+    def private_memory(self):
+        """Of the two processes that a subhost costs: PID 1, and the keeper, its parent."""
+        listed = process.run_json([self.command("overlay-ls"), "--json"])
         pid = next((subhost["pid"] for subhost in listed if subhost["name"] == self.name), None)
         if not pid:
             raise Failed(f"overlay-ls gives no pid of {self.name}")
         return process.private_dirty([pid, process.parent(pid)])
 
 
-def boot_all(crowd):
-    """Boot installed subhosts that Machine.listed() has listed, all at once."""
-    for subhost in crowd:
+class Kept(Installed):
+    """overlay-boot of any version, whose programs must be in place whenever a method is called."""
+
+    def __init__(self, machine, name, programs, cables=0):
+        super().__init__(machine, name, cables)
+        self.programs = programs
+
+    def command(self, name):
+        return self.programs.command(name)
+
+
+class Version:
+    """Programs, a subhost without a cable, and one with a cable."""
+
+    def __init__(self, machine, name, title, programs):
+        self.title = title
+        self.programs = programs
+        self.plain = Kept(machine, name, programs)
+        self.cabled = Kept(machine, f"{name}c", programs, 1)
+
+    @contextlib.contextmanager
+    def in_place(self):
+        """Have its programs where the installed ones are. Whatever of its subhosts still runs is stopped at the end."""
+        with self.programs.in_place(), contextlib.closing(self.plain), contextlib.closing(self.cabled):
+            yield
+
+
+def boot_all(subhosts):
+    """Boot installed subhosts that Machine.listed() has listed, all at once; return milliseconds."""
+    for subhost in subhosts:
         subhost.running = True
-    elapsed = process.run([process.program("overlay-boot"), "--all"], crowd[0].log)
-    for subhost in crowd:
+    elapsed = process.run([process.find_program("overlay-boot"), "--all"], subhosts[0].log)
+    for subhost in subhosts:
         subhost.expect_network(True)
     return elapsed
 
 
 def boot_and_unpack(subhost, cache):
-    """Boot an installed subhost whose layers are not in the cache; it is empty again after that."""
+    """Boot a subhost whose layers are not in the cache, which is empty afterwards; return milliseconds."""
     elapsed = subhost.boot_once()
     if not cache.layers():
         raise Failed(f"{subhost.name} has unpacked nothing")
@@ -122,17 +159,18 @@ def boot_and_unpack(subhost, cache):
 
 
 class Tar:
-    """tar(1), with the same decompressor, and what it has written put on the disk, as a layer is."""
+    """tar(1), with the same decompressor; sync(1) then puts the files on the disk, as is done with a layer."""
 
     def __init__(self, machine, compression):
         self.log = os.path.join(machine.directory, "tar.out")
         self.directory = os.path.join(machine.directory, f"tar-{compression}")
-        self.script = (f"{process.program('tar')} -xpf $1 -I {compression} -C $2 --xattrs --xattrs-include='*'"
+        self.script = (f"{process.find_program('tar')} -xpf $1 -I {compression} -C $2 --xattrs --xattrs-include='*'"
                        " --numeric-owner && sync -f $2")
 
     def unpack(self, archive):
         os.mkdir(self.directory)
-        elapsed = process.run([process.program("sh"), "-c", self.script, "sh", archive, self.directory], self.log)
+        argv = [process.find_program("sh"), "-c", self.script, "sh", archive, self.directory]
+        elapsed = process.run(argv, self.log)
         shutil.rmtree(self.directory)
         return elapsed
 
@@ -153,24 +191,24 @@ class ShellVersion(Subhost):
             # Through a link, as from /usr/sbin: by the path of its own directory, .../overlay-boot/overlay-stop,
             # a stop would take itself for the subhost.
             os.symlink(source, self.command(command))
-        self.outer = None
+        self.outer = None  # the PID of its topmost process
 
     def command(self, name):
         return os.path.join(self.programs, name)
 
     def boot(self):
-        """Until the reaper runs: the command itself returns before anything was tried."""
+        """Boot until the reaper runs: the command itself returns before anything was tried."""
         start = process.now()
         super().boot()
-        self.outer = process.until(self._find_outer, f"{self.name} is booting")
-        process.until(self._reaper_runs, f"the reaper of {self.name} runs")
+        self.outer = process.wait_until(self._find_outer, f"{self.name} is booting")
+        process.wait_until(self._reaper_runs, f"the reaper of {self.name} runs")
         elapsed = process.now() - start
         if not all(map(os.path.exists, self.interfaces)):
             raise Failed(f"not all cables of {self.name} are there")
         return elapsed
 
     def _find_outer(self):
-        """The topmost process of the subhost: its subshells have the same arguments."""
+        """Return the topmost process of the subhost: its subshells have the same arguments."""
         pids = process.with_argument(self.conf)
         return next((pid for pid in pids if process.parent(pid) not in pids), None)
 
@@ -181,34 +219,39 @@ class ShellVersion(Subhost):
     def enter(self):
         return self.enter_shell()
 
-    def resident(self):
+    def private_memory(self):
         return process.private_dirty(process.tree(self.outer))
 
     def stop(self):
-        """Until its processes have ended: the command itself returns before that."""
+        """Stop until its processes have ended: the command itself returns before that."""
         pidfds = [os.pidfd_open(pid) for pid in process.tree(self.outer or self._find_outer())]
         start = process.now()
         super().stop()
         for pidfd in pidfds:
-            if not select.select([pidfd], [], [], process.PATIENCE)[0]:
+            if not select.select([pidfd], [], [], process.TIMEOUT)[0]:
                 raise Failed(f"{self.name} does not stop")
             os.close(pidfd)
         elapsed = process.now() - start
-        process.until(lambda: not any(map(os.path.exists, self.interfaces)), f"the cables of {self.name} are gone")
+        process.wait_until(self._cables_are_gone, f"the cables of {self.name} are gone")
         return elapsed
+
+    def _cables_are_gone(self):
+        return not any(map(os.path.exists, self.interfaces))
 
 
 class Peer:
     """Another program that runs `true` in namespaces of its own, on an overlay of the same root.
 
-    Its overlay is mounted beforehand, in its favour: only overlay-boot's own mount is in the time taken.
+    Its overlay is mounted beforehand, outside of the time, in its favour.
     All are set up for the least work that gives the same: mount, pid, ipc, uts and net namespaces with lo up; /proc,
     /dev with a devpts, /sys (not bwrap, which cannot mount one), a tmpfs on /run; no seccomp filter where possible.
     """
 
+    phases = ("boot",)
+
     def __init__(self, machine):
         self.name = machine.prefix
-        self.program = process.program(self.title.split()[0])
+        self.program = process.find_program(self.title.split()[0])
         self.log = os.path.join(machine.directory, f"{self.title}.out")
         self.directory = machine.make(self.title.replace(" ", "-"))
         self.live = os.path.join(self.directory, "live")

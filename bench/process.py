@@ -1,4 +1,4 @@
-"""Starts, times, watches and weighs processes."""
+"""Start processes, time them, wait for them, and read what /proc tells of them."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import time
 
 # The same for every contestant: what a root shell has, and nothing of the caller's.
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8", "TERM": "dumb"}
-PATIENCE = 60  # seconds; for what takes milliseconds
+TIMEOUT = 60  # seconds, for what takes milliseconds
 
 
 class Failed(Exception):
@@ -19,11 +19,12 @@ class Failed(Exception):
 
 
 def now():
-    """Milliseconds of a clock that only goes forward."""
+    """Return the milliseconds of a clock that only goes forward."""
     return time.perf_counter_ns() / 1e6
 
 
-def program(name):
+def find_program(name):
+    """Return the path of a program in ENVIRONMENT's PATH. Raise Failed if there is none."""
     path = shutil.which(name, path=ENVIRONMENT["PATH"])
     if path is None:
         raise Failed(f"{name} is not installed")
@@ -31,15 +32,18 @@ def program(name):
 
 
 def run(argv, log, stdin=os.devnull):
-    """Run a command; return the milliseconds from just before its fork until its exit was seen."""
+    """Run a command; return the milliseconds from just before its fork until its exit was seen.
+
+    Raise Failed, with the last line that it has written to the log, if its status is not 0.
+    """
     actions = [
         (os.POSIX_SPAWN_OPEN, 0, stdin, os.O_RDONLY, 0),
         # Appended to: ext4 starts a write to the disk when a file that was truncated is closed.
         (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
         (os.POSIX_SPAWN_DUP2, 1, 2),
     ]
-    signal.signal(signal.SIGALRM, _too_long)
-    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+    signal.signal(signal.SIGALRM, _raise_timeout)
+    signal.setitimer(signal.ITIMER_REAL, TIMEOUT)
     start = now()
     # A session of its own: Ctrl-C is for the benchmark, which then stops what runs in an orderly way.
     pid = os.posix_spawn(argv[0], argv, ENVIRONMENT, file_actions=actions, setsid=True)
@@ -47,7 +51,7 @@ def run(argv, log, stdin=os.devnull):
         ended = os.waitid(os.P_PID, pid, os.WEXITED)
         elapsed = now() - start
     except BaseException:
-        _end(pid)
+        _wait_or_kill(pid)
         raise
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -56,12 +60,12 @@ def run(argv, log, stdin=os.devnull):
     return elapsed
 
 
-def _too_long(_signal, _frame):
-    raise Failed(f"no end after {PATIENCE} s")
+def _raise_timeout(_signal, _frame):
+    raise Failed(f"no end after {TIMEOUT} s")
 
 
-def _end(pid):
-    """Let a command that was interrupted come to its own end, if it does so soon."""
+def _wait_or_kill(pid):
+    """Give a command that was interrupted with us five seconds to come to its own end."""
     with os.fdopen(os.pidfd_open(pid)) as pidfd:
         if not select.select([pidfd], [], [], 5)[0]:
             os.kill(pid, signal.SIGKILL)
@@ -73,18 +77,27 @@ def _last_line(log):
         return (file.read().rstrip().splitlines() or ["no message"])[-1]
 
 
-def until(condition, what):
-    """Poll until condition() is true, and return what it gave. One poll is good for half a millisecond."""
-    deadline = time.monotonic() + PATIENCE
+def wait_until(condition, what):
+    """Call condition() every half millisecond until it gives something true, and return that."""
+    deadline = time.monotonic() + TIMEOUT
     while not (answer := condition()):
         if time.monotonic() > deadline:
-            raise Failed(f"{what}: not so after {PATIENCE} s")
+            raise Failed(f"{what}: not so after {TIMEOUT} s")
         time.sleep(0.0005)
     return answer
 
 
+def run_json(argv):
+    """Run a command and return what it prints, which is JSON."""
+    done = subprocess.run(argv, env=ENVIRONMENT, stdout=subprocess.PIPE, check=False, timeout=TIMEOUT)
+    try:
+        return json.loads(done.stdout)
+    except ValueError as error:
+        raise Failed(f"{shlex.join(argv)}: status {done.returncode}, no JSON") from error
+
+
 def _read(pid, name):
-    """A file of /proc/PID, empty if the process is gone."""
+    """Return the content of /proc/PID/NAME, nothing if the process is gone."""
     try:
         with open(f"/proc/{pid}/{name}", "rb") as file:
             return file.read()
@@ -97,7 +110,7 @@ def arguments(pid):
 
 
 def parent(pid):
-    """The parent's PID, 0 if the process is gone."""
+    """Return the parent's PID, 0 if the process is gone."""
     return int((_read(pid, "stat").rpartition(b")")[2].split() or [b"", b"0"])[1])
 
 
@@ -106,29 +119,21 @@ def children(pid):
 
 
 def tree(pid):
+    """Return the PIDs of a process and of all its descendants."""
     return [pid, *(member for child in children(pid) for member in tree(child))]
 
 
 def with_argument(text):
-    """The processes with an argument that contains the text."""
+    """Return the PIDs of the processes with an argument that contains the text."""
     pids = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
     return [pid for pid in pids if any(text in argument for argument in arguments(pid))]
 
 
 def private_dirty(pids):
-    """The KiB of memory that the processes have to themselves and that no file can give back."""
+    """Return the KiB of memory that the processes share with nobody, and that no file can give back."""
     total = 0
     for pid in pids:
         for line in _read(pid, "smaps_rollup").splitlines():
             if line.startswith(b"Private_Dirty:"):
                 total += int(line.split()[1])
     return total
-
-
-def output(argv):
-    """What a command prints, as JSON."""
-    done = subprocess.run(argv, env=ENVIRONMENT, stdout=subprocess.PIPE, check=False, timeout=PATIENCE)
-    try:
-        return json.loads(done.stdout)
-    except ValueError as error:
-        raise Failed(f"{shlex.join(argv)}: status {done.returncode}, no JSON") from error
