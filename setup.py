@@ -1,4 +1,4 @@
-"""Builds the Python package, its Cython parts, the manual pages, and the launchers and completions of the Debian package."""
+"""Builds the Python package, its Cython parts, the manual pages, and what the Debian package has for shells."""
 import copy
 import os
 import shlex
@@ -7,6 +7,7 @@ import sysconfig
 from glob import glob
 from importlib import import_module
 from pathlib import Path
+from typing import ClassVar
 
 from setuptools import Command, Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -47,10 +48,13 @@ class build_native(build_ext):
     """build_ext that also links Program objects."""
 
     def run(self):
-        # Here, not when setup.py is read: clean, sdist and egg_info then need no Cython and write nothing into the tree.
+        # Here, not when setup.py is read: clean, sdist and egg_info then need no Cython, and leave the tree as it is.
         from Cython.Build import cythonize
         for ext in self.extensions:
-            ext.sources = cythonize([ext], build_dir=self.build_temp, include_path=["_native"], language_level=3)[0].sources
+            ext.sources = cythonize(
+                [ext], build_dir=self.build_temp, include_path=["_native"], language_level=3,
+                # A signature at the head of each docstring: the tests hold the stubs, *.pyi, against that.
+                compiler_directives={"embedsignature": True})[0].sources
         super().run()
 
     def get_ext_filename(self, fullname):
@@ -61,7 +65,8 @@ class build_native(build_ext):
 
     def build_extension(self, ext):
         if not isinstance(ext, Program):
-            return super().build_extension(ext)
+            super().build_extension(ext)
+            return
         env = os.environ
         cc = shlex.split(env.get("PROGRAM_CC") or shutil.which("musl-gcc") or env.get("CC", "cc"))
         flags = shlex.split(f"{env.get('CPPFLAGS', '')} {env.get('CFLAGS', '-O2')}")
@@ -88,7 +93,7 @@ class build_native(build_ext):
 class Step(Command):
     """A command without options."""
 
-    user_options = []
+    user_options: ClassVar = []
 
     def initialize_options(self):
         pass
@@ -123,8 +128,8 @@ class build_completions(Step):
     What stands for a value in the usage says of which kind it is. The built package must be in the module path.
     """
 
-    kinds = {"CONF": "conf", "NAME": "names", "COMMAND": "commands", "USER": "users",
-             "DIR": "directories", "FILE": "files", "PATH": "files", "DISKFILE": "files"}
+    kinds: ClassVar = {"CONF": "conf", "NAME": "names", "COMMAND": "commands", "USER": "users",
+                       "DIR": "directories", "FILE": "files", "PATH": "files", "DISKFILE": "files"}
 
     def run(self):
         import shtab
@@ -157,13 +162,13 @@ setup(
     python_requires=">=3.11",
     install_requires=["pyroute2>=0.7.2"],
     packages=["overlay_boot", "overlay_boot.commands"],
-    package_data={"overlay_boot": ["*.pyi", "py.typed"]},
+    exclude_package_data={"overlay_boot": ["*.pyi"]},       # they are for tests/lint; nobody else imports the modules
     ext_modules=[native(Extension, "namespaces"), native(Program, "reaper"), native(Program, "keeper")],
     cmdclass={"build_ext": build_native, "build_man": build_man, "build_launchers": build_launchers,
               "build_completions": build_completions},
     options={"sdist_dsc": {"compat": "13"}},    # stdeb's own default is one that debhelper has given up
     # clear is the keeper's own, and would hide another program of that name in a venv's bin.
-    entry_points={"console_scripts": [f"{command} = {module(command)}:main" for command in sum(COMMANDS.values(), [])
-                                      if command != "clear"]},
+    entry_points={"console_scripts": [f"{command} = {module(command)}:main"
+                                      for commands in COMMANDS.values() for command in commands if command != "clear"]},
     zip_safe=False,
 )

@@ -15,7 +15,7 @@ def variable(name: str) -> str | None:
 
 
 def for_commands(values: dict[str, str]) -> dict[str, str]:
-    """Return the environment of a command that a configuration names: the caller's, values, and our programs in PATH."""
+    """Return the environment of a command that a configuration names: ours, values, and our programs in PATH."""
     path = variable("PATH") or PATH
     return {**variables(), "PATH": f"{path}:{PATH}:{PROGRAMS}", **values}
 

@@ -3,12 +3,16 @@ import _signal
 
 from .errors import Failure
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
 SIGNALS = (_signal.SIGTERM, _signal.SIGHUP, _signal.SIGINT)
 
 
-def hold():
-    """From here on a signal raises Failure, at the next wait; overlay-stop sends SIGTERM to a boot under way."""
-    def interrupted(number, _frame):
+def hold() -> None:
+    """Hold the signals back until the next `Wait`, where they raise Failure.  overlay-stop ends a boot by SIGTERM."""
+    def interrupted(number: int, _frame: object) -> "NoReturn":
         raise Failure(f"interrupted by signal {number}")
 
     _signal.pthread_sigmask(_signal.SIG_BLOCK, SIGNALS)
@@ -16,24 +20,24 @@ def hold():
         _signal.signal(number, interrupted)
 
 
-def let_in():
-    """From here on a signal raises Failure wherever it arrives."""
+def let_in() -> None:
+    """Let the signals raise Failure wherever they arrive from now on."""
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, SIGNALS)
 
 
-def ignore():
-    """What is being undone is not interrupted."""
+def ignore() -> None:
+    """Ignore the signals from now on: what undoes a boot is not interrupted."""
     for number in SIGNALS:
         _signal.signal(number, _signal.SIG_IGN)
 
 
 class Wait:
-    """A context in which signals that are held back arrive, those of before at once."""
+    """A context that lets in the signals that are held back.  One that is pending already raises Failure at once."""
 
     __slots__ = ("held",)
 
-    def __enter__(self):
+    def __enter__(self) -> None:
         self.held = _signal.pthread_sigmask(_signal.SIG_UNBLOCK, SIGNALS)
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         _signal.pthread_sigmask(_signal.SIG_SETMASK, self.held)

@@ -30,7 +30,8 @@ def existing(path: str, own: tuple[str, ...], more: int = 0) -> Fd:
     for directory in own:
         if path.startswith(directory + "/"):
             with files.opened(directory, files.PLACE) as root:
-                return beneath.opened(root, path[len(directory) + 1:], FLAGS | more, beneath.REFUSED, MODE if more else 0)
+                return beneath.opened(root, path.removeprefix(directory + "/"), FLAGS | more, beneath.REFUSED,
+                                      MODE if more else 0)
     return files.opened(path, FLAGS | more, MODE)
 
 

@@ -1,7 +1,7 @@
 """Facts of processes, as /proc tells them: proc(5).
 
-Each function takes the number of a process, or "self".  A number may be another process's by now: who must be sure has a
-descriptor of the process, pidfd_open(2), and asks after the fact whether that has ended.
+Each function takes the number of a process, or "self".  A number may be another process's by now: who must be sure has
+a descriptor of the process, pidfd_open(2), and asks after the fact whether that has ended.
 """
 import _signal
 import posix
@@ -128,7 +128,7 @@ def processes() -> list[int]:
 
 
 class Mount:
-    """A mount: where it is below the root of the process, its own options; kind, device and source of the file system."""
+    """A mount: where it is below the root of the process, its own options; the file system's kind, device, source."""
 
     __slots__ = ("device", "kind", "options", "place", "source")
 

@@ -1,114 +1,121 @@
-"""The stories of overlay-boot --all and overlay-stop --all: the ordinary command for each subhost, side by side."""
+"""overlay-boot --all and overlay-stop --all: the ordinary command for each subhost, several at a time."""
 import _signal
 import posix
 import select
 import sys
 from errno import EBUSY
 
-from . import cgroup, environment, interruption, namespaces, paths, processes, subhosts
+from . import cgroup, environment, files, interruption, namespaces, paths, processes, subhosts
 from .errors import Failure, complain
+from .files import Fd
 from .namespaces import STOP, locked_by
 from .running import find
 from .state import names, noted
 from .subhosts_conf import LIST, listed, real
 
-PER_PROCESSOR = 2       # a boot or a stop waits now and then: for the disk, a hook, a service
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+PER_PROCESSOR = 2       # commands at a time: each waits now and then, for the disk, a hook or a service
 
 
-def boot_all():
-    """Boot the subhosts of /etc/subhosts.conf that are not running; whether all of them run.
+def boot_all() -> bool:
+    """Boot the subhosts of /etc/subhosts.conf that are not running.  Return whether all of them run in the end.
 
-    Raises Failure if interrupted: boots under way were undone, those done before were not.
+    Raises Failure if interrupted.  The boots under way are then undone, and what they have booted before goes on.
     """
-    up, wanted, failed = configs_running(), {}, []
+    succeeded = True
+    up = configs_running()
+    wanted: dict[str, str] = {}         # {real path: path in the list}: each once, in the order of the list
     for path in listed():
         if not path.startswith("/"):
             complain(f"{path}: not a full path, as {LIST} has to have it")
-            failed.append(path)
+            succeeded = False
         elif real(path) not in up:
-            wanted.setdefault(real(path), path)     # each once, in the order of the list
-    # A keeper that was born in the root of the hierarchy belongs to no unit of
-    # the host's, which would kill it together with what else is left of itself.
-    outside = cgroup.hierarchy() if wanted else -1
-    for path, status, said in side_by_side([*wanted.values()], _signal.SIGTERM, outside):
-        # Somebody else may have booted it meanwhile.
-        if status and real(path) not in configs_running():
-            failed.append(path)
-        elif status:
-            continue
-        tell(path, status, said)
-    return not failed
+            wanted.setdefault(real(path), path)
+    if not wanted:
+        return succeeded
+    # When the unit that boots all of them ends, systemd kills what is in its control group.  Keepers that are born in
+    # the root of the hierarchy are in no unit's.
+    with cgroup.hierarchy() as root:
+        for child in side_by_side(wanted.values(), _signal.SIGTERM, root):
+            if child.status and real(child.config) in configs_running():
+                continue                # somebody else has booted it meanwhile
+            child.pass_on()
+            succeeded = succeeded and child.status == 0
+    return succeeded
 
 
-def stop_all():
-    """Stop the subhosts that are running or being booted, the last one first; whether none of them is left.
+def stop_all() -> bool:
+    """Stop what is running or being booted, the last boot first, and clear what killed subhosts have left.
 
-    What killed ones have left is cleared, too.  Raises Failure if interrupted: the
-    stops under way were short of patience.
+    Return whether none of them is left.  Raises Failure if interrupted: the stops under way then wait no longer.
     """
-    failed = []
-    for config, status, said in side_by_side(configs(), _signal.SIGINT):
-        # It may have ended by itself, or was dead: overlay-stop calls that a failure.
-        if status and config in configs():
-            failed.append(config)
-        elif status:
-            continue
-        tell(config, status, said)
-    return not failed
+    succeeded = True
+    for child in side_by_side(configs(), _signal.SIGINT):
+        if child.status and child.config not in configs():
+            continue                    # it has ended by itself, or was dead: overlay-stop calls that a failure
+        child.pass_on()
+        succeeded = succeeded and child.status == 0
+    return succeeded
 
 
-def configs_running():
-    """The configuration files of the subhosts that are running, and not being stopped."""
-    found = {*inherited()}
+def configs_running() -> set[str]:
+    """Return the configuration files of the subhosts that are running and not being stopped."""
+    found = set(inherited())
     for name in names():
         try:
             one = find(name)
         except Failure:
             continue
-        if not locked_by(one.state.fd, STOP):
-            found.add(one.record.config)
-        one.close()
-        one.state.close()
+        with one.state:
+            if one.record.config and not locked_by(one.state.fd, STOP):
+                found.add(one.record.config)
+            one.close()
     return found
 
 
-def configs():
-    """The configuration files of all that is running or has a state file, the last boot first."""
-    found = inherited()
+def configs() -> list[str]:
+    """Return the configuration files of all subhosts that are running or have a state file, the last boot first."""
+    since = inherited()
     for _, record in noted():
         if record.config:               # else nothing was made yet
-            found[record.config] = record.since or float("inf")
-    return sorted(found, key=found.get, reverse=True)
+            since[record.config] = record.since or float("inf")
+    return sorted(since, key=lambda config: since[config], reverse=True)
 
 
-def inherited():
-    """{configuration file: since when} of what the shell version has booted."""
-    found = {}
+def inherited() -> dict[str, float]:
+    """Return {configuration file: time of the boot} of the subhosts that 1.6.4 has booted, in seconds of the epoch."""
+    since = {}
     for one in subhosts.inherited():
-        found[one.record.config] = one.record.since
+        if one.record.config:
+            since[one.record.config] = one.record.since
         one.close()
-    return found
+    return since
 
 
-def side_by_side(files, interrupt, group=-1):
-    """Run the command at hand with each of the files, begun in this order, in the control group of a descriptor.
+def side_by_side(configs: "Iterable[str]", interrupt: int, group: int = -1) -> "Iterator[Child]":
+    """Run the command at hand for each of the configuration files, in this order, several at a time.
 
-    Yields (file, exit status, what it has said) as they end.  Interrupted it begins
-    no more, sends the signal interrupt to those at work, and raises Failure when
+    group is a descriptor of the control group to run them in, -1 for that of this process.  Yields each Child when it
+    has ended.  If interrupted, begins no more, sends the signal interrupt to those at work, and raises Failure when
     they have ended.
     """
     interruption.hold()
-    waiting, at_work, interrupted = [*reversed(files)], {}, None
+    waiting = list(configs)
+    at_work: dict[int, Child] = {}
+    interrupted: Failure | None = None
     most = PER_PROCESSOR * len(posix.sched_getaffinity(0))
     poll = select.poll()
     while waiting or at_work:
         while waiting and len(at_work) < most:
-            child = Child(waiting.pop(), group)
+            child = Child(waiting.pop(0), group)
             at_work[child.pidfd] = child
             poll.register(child.pidfd, select.POLLIN)
         try:
             with interruption.Wait():
-                ended = poll.poll()
+                ready = poll.poll()
         except Failure as failure:
             interruption.ignore()
             interrupted = failure
@@ -116,51 +123,52 @@ def side_by_side(files, interrupt, group=-1):
             for pidfd in at_work:
                 _signal.pidfd_send_signal(pidfd, interrupt)
             continue
-        for pidfd, _ in ended:
+        for pidfd, _ in ready:
             poll.unregister(pidfd)
-            yield at_work.pop(pidfd).ended()
+            child = at_work.pop(pidfd)
+            child.reap()
+            yield child
     if interrupted:
         raise interrupted
 
 
 class Child:
-    """The command at hand, at work for one configuration file; what it says is kept."""
+    """The command at hand, at work for one configuration file."""
 
-    __slots__ = ("path", "pidfd", "process", "said")
+    __slots__ = ("config", "output", "pidfd", "process", "said", "status")
 
-    def __init__(self, path, group):
-        self.path = path
-        program = paths.real(sys.argv[0])
-        null = posix.open("/dev/null", posix.O_RDONLY)
-        self.said = posix.memfd_create("said")      # no pipe, which somebody would have to empty meanwhile
+    def __init__(self, config: str, group: int) -> None:
+        self.config = config
+        self.output = posix.memfd_create("output")      # no pipe, which would have to be emptied meanwhile
         try:
-            self.process, self.pidfd = self.spawn(program, (null, 1, self.said), group)
+            self.process, self.pidfd = self.spawn(group)
         except OSError as error:
             if error.errno != EBUSY:
                 raise
             # In a container with systemd: no process can be in the root of its hierarchy.
-            self.process, self.pidfd = self.spawn(program, (null, 1, self.said), -1)
-        finally:
-            posix.close(null)
+            self.process, self.pidfd = self.spawn(-1)
 
-    def spawn(self, program, standard, group):
-        return namespaces.spawn([program], [program, self.path], environment.variables(), standard=standard, cgroup=group)
+    def spawn(self, group: int) -> tuple[int, int]:
+        program = paths.real(sys.argv[0])
+        with files.opened("/dev/null", posix.O_RDONLY) as null:
+            return namespaces.spawn([program], [program, self.config], environment.variables(),
+                                    standard=(null, 1, self.output), cgroup=group)
 
-    def ended(self):
-        """(its configuration file, its exit status, the lines that it has said)."""
-        status = posix.waitstatus_to_exitcode(posix.waitpid(self.process, 0)[1])
-        said = paths.decode(posix.pread(self.said, processes.LIMIT, 0)).splitlines()
-        posix.close(self.said)
-        posix.close(self.pidfd)
-        return self.path, status, said
+    def reap(self) -> None:
+        """Take what is left of the process when it has ended.
 
+        status is its exit status, or a signal as a negative number; said are the lines that it has printed as errors.
+        """
+        self.status = posix.waitstatus_to_exitcode(posix.waitpid(self.process, 0)[1])
+        with Fd(self.pidfd), Fd(self.output):
+            self.said = paths.decode(posix.pread(self.output, processes.LIMIT, 0)).splitlines()
 
-def tell(path, status, said):
-    """Pass on what the command for one configuration file has said, line for line."""
-    own = f"{paths.name(sys.argv[0])}: "
-    if status < 0:
-        said = [*said, f"killed by signal {-status}"]
-    elif status and not said:
-        said = [f"failed with exit status {status}"]
-    for line in said:
-        complain(f"{path}: {line.removeprefix(own)}")
+    def pass_on(self) -> None:
+        """Print what it has said, or how it has failed if that is nothing, after the path of the configuration file."""
+        lines, command = self.said, paths.name(sys.argv[0])
+        if self.status < 0:
+            lines = [*lines, f"killed by signal {-self.status}"]
+        elif self.status and not lines:
+            lines = [f"failed with exit status {self.status}"]
+        for line in lines:
+            complain(f"{self.config}: {line.removeprefix(f'{command}: ')}")

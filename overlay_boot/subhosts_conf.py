@@ -4,8 +4,8 @@ from . import paths
 LIST = "/etc/subhosts.conf"
 
 
-def listed():
-    """The configuration files in the list, as it names them; none where there is no list."""
+def listed() -> list[str]:
+    """Return the configuration files in the list, as it names them; none if there is no list."""
     try:
         with open(LIST, encoding="utf-8", errors="surrogateescape") as file:
             lines = file.readlines()
@@ -14,8 +14,8 @@ def listed():
     return [path for line in lines if "#" not in line for path in line.split()]
 
 
-def real(path):
-    """The path as a running subhost has it on record; as it is, if it leads nowhere."""
+def real(path: str) -> str:
+    """Return a path as the record of a running subhost has it, without symbolic links; as it is if it leads nowhere."""
     try:
         return paths.real(path)
     except OSError:

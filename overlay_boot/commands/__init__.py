@@ -1,4 +1,4 @@
-"""One module per command: usage, options, one or two calls.  Here is what all of them begin and end with."""
+"""What all commands begin and end with.  Each has a module here: its usage, its options, and one or two calls."""
 import _signal
 import posix
 import sys
@@ -6,8 +6,33 @@ import sys
 from .. import PATH, paths
 from ..errors import DONE, FAILED, Failure, complain, reason
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
 
-def open_standard():
+INTERRUPTED = 128 + _signal.SIGINT      # as a shell has it
+
+
+def new_parser(command: str, description: str) -> "argparse.ArgumentParser":
+    """Return a parser for a command of users, with --help and --version."""
+    import argparse
+
+    from .. import __version__
+    parser = argparse.ArgumentParser(prog=command, description=description)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    return parser
+
+
+def parse_one_or_all(parser: "argparse.ArgumentParser", arguments: list[str]) -> "argparse.Namespace":
+    """Return the options of a command that takes either --all or one configuration file."""
+    options = parser.parse_args(arguments)
+    if options.all == (options.conf is not None):
+        parser.error("--all or CONF, one of them")
+    return options
+
+
+def open_standard() -> None:
     """Open what the caller has closed of 0, 1 and 2, before anything of ours gets these numbers."""
     fd = posix.open("/dev/null", posix.O_RDWR)
     while fd <= 2:
@@ -16,8 +41,8 @@ def open_standard():
     posix.close(fd)
 
 
-def require_root():
-    """Run this command again through sudo(8) if it is not root's, where sudo is installed."""
+def require_root() -> None:
+    """Return if the user is root.  Else execute this command again, by sudo(8).  Raises Failure if there is no sudo."""
     if posix.geteuid() == 0:
         return
     command = ["sudo", "--", paths.real(sys.argv[0]), *sys.argv[1:]]
@@ -29,16 +54,8 @@ def require_root():
     raise Failure("must be run by root (and there is no sudo here)")
 
 
-def parse_one_or_all(parser, arguments):
-    """The options of a command for one configuration file, or for all."""
-    options = parser.parse_args(arguments)
-    if options.all == (options.conf is not None):
-        parser.error("--all or CONF, one of them")
-    return options
-
-
-def run(command):
-    """Run a command's function with its arguments; the exit status."""
+def run(command: "Callable[[list[str]], int | None]") -> int:
+    """Call a command's function with the arguments of this process, and print its failure.  Return the exit status."""
     open_standard()
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)    # ignored, as a caller may have it, ends of children are lost
     try:
@@ -56,4 +73,4 @@ def run(command):
         return FAILED
     except KeyboardInterrupt:
         complain("interrupted")
-        return 130
+        return INTERRUPTED

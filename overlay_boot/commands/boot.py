@@ -2,13 +2,18 @@
 from ..boot import boot
 from ..config import Config
 from ..errors import DONE, FAILED
-from . import parse_one_or_all, require_root, run
+from . import new_parser, parse_one_or_all, require_root, run
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
 
 
-def command(arguments):
+def command(arguments: list[str]) -> int:
     if len(arguments) == 1 and not arguments[0].startswith("-"):
         require_root()
-        return boot(Config(arguments[0], "overlay-boot"))
+        boot(Config(arguments[0], "overlay-boot"))
+        return DONE
     made = parser()
     options = parse_one_or_all(made, arguments)
     if options.verbose and not options.check:
@@ -17,21 +22,19 @@ def command(arguments):
     if options.all:
         from ..side_by_side import boot_all
         return DONE if boot_all() else FAILED
-    if options.check:
-        from ..plan import report
-        return report(options.conf, verbose=options.verbose)
     if options.shell:
         from ..shell import shell
         return shell(Config(options.conf, "overlay-boot"))
-    return boot(Config(options.conf, "overlay-boot"), foreground=options.foreground)
+    if options.check:
+        from ..plan import report
+        report(options.conf, verbose=options.verbose)
+    else:
+        boot(Config(options.conf, "overlay-boot"), foreground=options.foreground)
+    return DONE
 
 
-def parser():
-    import argparse
-
-    from .. import __version__
-    parser = argparse.ArgumentParser(
-        prog="overlay-boot", description="Boot the subhost that a configuration file describes.")
+def parser() -> "argparse.ArgumentParser":
+    parser = new_parser("overlay-boot", "Boot the subhost that a configuration file describes.")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--foreground", action="store_true",
                       help="stay until the subhost ends, and print what it prints")
@@ -43,10 +46,9 @@ def parser():
                       help="boot every subhost in /etc/subhosts.conf that is not running, several at a time")
     parser.add_argument("-v", "--verbose", action="store_true",
                         help="with --check: also print the steps of the boot")
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("conf", metavar="CONF", nargs="?", help="the configuration file; see overlay-boot.conf(5)")
     return parser
 
 
-def main():
+def main() -> int:
     return run(command)

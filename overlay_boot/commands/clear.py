@@ -3,11 +3,11 @@ from ..clearing import clear_ended
 from . import run
 
 
-def command(arguments):
+def command(arguments: list[str]) -> int:
     name, status = arguments
     clear_ended(name)
     return int(status)
 
 
-def main():
+def main() -> int:
     return run(command)

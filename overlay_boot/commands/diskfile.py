@@ -2,33 +2,32 @@
 import posix
 
 from .. import environment, files, paths
-from . import require_root, run
+from . import new_parser, require_root, run
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
 
 
-def command(arguments):
+def command(arguments: list[str]) -> None:
     options = parsed(arguments)
     require_root()
+    from .. import diskfile
     if options.create:
-        from ..diskfile import create
         size, path = options.create
-        create(path, size, options.fs or "ext4")
+        diskfile.create(path, size, options.fs or "ext4")
         return
     action = environment.variable("ACTION")
-    from .. import diskfile
     if options.diskfile and action in diskfile.ACTIONS:
         image = paths.join(posix.getcwd(), options.diskfile)
         diskfile.mount_for(options.path, image, options.index, action, read_only=options.read_only)
     files.write_all(1, options.path + "\n")
 
 
-def parser():
-    import argparse
-
-    from .. import __version__
-    parser = argparse.ArgumentParser(
-        prog="overlay-diskfile",
-        description="Print MOUNT/PATH and, in a boot, mount a disk image on MOUNT. With --create, create a disk image.")
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+def parser() -> "argparse.ArgumentParser":
+    parser = new_parser(
+        "overlay-diskfile",
+        "Print MOUNT/PATH and, in a boot, mount a disk image on MOUNT. With --create, create a disk image.")
     parser.add_argument("--read-only", action="store_true", help="mount the image read-only")
     parser.add_argument("--create", nargs=2, metavar=("SIZE", "FILE"),
                         help="create FILE with a file system that contains the directories root and work")
@@ -39,7 +38,8 @@ def parser():
     return parser
 
 
-def parsed(arguments):
+def parsed(arguments: list[str]) -> "argparse.Namespace":
+    """Return the options, which fit together."""
     made = parser()
     options = made.parse_args(arguments)
     if options.create and (options.path or options.read_only):
@@ -51,5 +51,5 @@ def parsed(arguments):
     return options
 
 
-def main():
+def main() -> int:
     return run(command)

@@ -1,10 +1,14 @@
 """overlay-go(8): enter a running subhost."""
 from .. import files
 from ..entry import enter, find
-from . import require_root, run
+from . import new_parser, require_root, run
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
 
 
-def command(arguments):
+def command(arguments: list[str]) -> int | None:
     user = None
     if arguments and arguments[0].startswith("-"):
         options = parser().parse_args(arguments)
@@ -19,13 +23,9 @@ def command(arguments):
     return enter(find(name), words, user)
 
 
-def parser():
+def parser() -> "argparse.ArgumentParser":
     import argparse
-
-    from .. import __version__
-    parser = argparse.ArgumentParser(
-        prog="overlay-go", description="Enter a running subhost: run a command or a shell in it.")
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser = new_parser("overlay-go", "Enter a running subhost: run a command or a shell in it.")
     parser.add_argument("-u", "--user", metavar="USER", help="run it as this user of the subhost; default: root")
     parser.add_argument("name", metavar="NAME", nargs="?", help="the subhost; if omitted, list the running subhosts")
     parser.add_argument("command", metavar="COMMAND", nargs=argparse.REMAINDER,
@@ -33,5 +33,5 @@ def parser():
     return parser
 
 
-def main():
+def main() -> int:
     return run(command)

@@ -4,19 +4,24 @@ from ..config import of_environment
 from ..hooks import init
 from . import run
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
 
-def command(arguments):
+
+def command(arguments: list[str]) -> None:
     if arguments in (["-h"], ["--help"]):
-        parser().parse_args(arguments)
+        parser().print_help()
+        return
     files.write_all(1, init(of_environment("overlay-init")))
 
 
-def parser():
+def parser() -> "argparse.ArgumentParser":
     import argparse
     return argparse.ArgumentParser(prog="overlay-init", description=(
         "The default INIT hook of overlay-boot. It prints the shell commands that PID 1 of the subhost runs. "
         "The environment variable CONFIG names the configuration file."))
 
 
-def main():
+def main() -> int:
     return run(command)

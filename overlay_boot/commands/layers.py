@@ -1,10 +1,15 @@
 """overlay-layers(8): list, check and remove the layers in the cache."""
 from .. import files
-from ..errors import FAILED
-from . import require_root, run
+from ..errors import DONE, FAILED
+from . import new_parser, require_root, run
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable
 
 
-def command(arguments):
+def command(arguments: list[str]) -> int | None:
     options = parser().parse_args(arguments)
     require_root()
     from .. import inventory
@@ -23,21 +28,17 @@ def command(arguments):
     return None
 
 
-def report(checked):
-    """Print how each layer was found; the exit status."""
-    status = 0
+def report(checked: "Iterable[tuple[str, str | None]]") -> int:
+    """Print (digest, what is wrong) of each layer.  Return the exit status."""
+    status = DONE
     for digest, wrong in checked:
         files.write_all(1, f"{digest}: {wrong or 'right'}\n")
         status = FAILED if wrong else status
     return status
 
 
-def parser():
-    import argparse
-
-    from .. import __version__
-    parser = argparse.ArgumentParser(
-        prog="overlay-layers", description="List, check or remove the layers that were unpacked from archives.")
+def parser() -> "argparse.ArgumentParser":
+    parser = new_parser("overlay-layers", "List, check or remove the layers that were unpacked from archives.")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--check", action="store_true", help="compare every layer with its archive, unpacked again")
     kind.add_argument("--remove-unused", action="store_true",
@@ -45,9 +46,8 @@ def parser():
     kind.add_argument("--remove", metavar="DIGEST", nargs="+",
                       help="remove the layers whose digests begin like this, unless a running subhost uses them")
     parser.add_argument("--json", action="store_true", help="print the list as JSON, for use by programs")
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
 
 
-def main():
+def main() -> int:
     return run(command)

@@ -5,24 +5,27 @@ from ..hooks import postmount
 from ..network import path_of
 from . import run
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
 
-def command(arguments):
+
+def command(arguments: list[str]) -> None:
+    """Any other argument than --help is ignored: hooks that were written for 1.6.4 give LIVE and UPPER."""
     if arguments in (["-h"], ["--help"]):
-        parser().parse_args(arguments)
+        parser().print_help()
+        return
     config = of_environment("overlay-postmount")
     with rootfs.directory(config.live, "LIVE") as root, files.opened(path_of(config.name)) as network:
         postmount(config, root, network)
 
 
-def parser():
+def parser() -> "argparse.ArgumentParser":
     import argparse
-    parser = argparse.ArgumentParser(prog="overlay-postmount", description=(
+    return argparse.ArgumentParser(prog="overlay-postmount", description=(
         "The default POSTMOUNT hook of overlay-boot. It mounts /dev, /sys and /run in LIVE, and adds the reaper. "
         "The environment variable CONFIG names the configuration file."))
-    parser.add_argument("live", metavar="LIVE", nargs="?", help="ignored: the path is in the configuration")
-    parser.add_argument("upper", metavar="UPPER", nargs="?", help="ignored: the path is in the configuration")
-    return parser
 
 
-def main():
+def main() -> int:
     return run(command)

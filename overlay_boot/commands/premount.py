@@ -4,22 +4,26 @@ from ..hooks import premount
 from ..rootfs import Sources
 from . import run
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
 
-def command(arguments):
+
+def command(arguments: list[str]) -> None:
+    """Any other argument than --help is ignored: hooks that were written for 1.6.4 give UPPER."""
     if arguments in (["-h"], ["--help"]):
-        parser().parse_args(arguments)
+        parser().print_help()
+        return
     config = of_environment("overlay-premount")
     premount(config, Sources(config))
 
 
-def parser():
+def parser() -> "argparse.ArgumentParser":
     import argparse
-    parser = argparse.ArgumentParser(prog="overlay-premount", description=(
+    return argparse.ArgumentParser(prog="overlay-premount", description=(
         "The default PREMOUNT hook of overlay-boot. It gives a subhost a host name and a network configuration. "
         "The environment variable CONFIG names the configuration file."))
-    parser.add_argument("upper", metavar="UPPER", nargs="?", help="ignored: the path is in the configuration")
-    return parser
 
 
-def main():
+def main() -> int:
     return run(command)

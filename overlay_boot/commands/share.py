@@ -5,10 +5,14 @@ from .. import files, shares
 from ..config import share_of
 from ..errors import Failure
 from ..running import all_running
-from . import require_root, run
+from . import new_parser, require_root, run
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
 
 
-def command(arguments):
+def command(arguments: list[str]) -> None:
     options = parser().parse_args(arguments)
     require_root()
     if options.name is None:
@@ -25,13 +29,8 @@ def command(arguments):
         shares.share(subhost, outside, inside, read_only=options.read_only)
 
 
-def parser():
-    import argparse
-
-    from .. import __version__
-    parser = argparse.ArgumentParser(
-        prog="overlay-share", description="Share a directory or a file of the host with a running subhost.")
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+def parser() -> "argparse.ArgumentParser":
+    parser = new_parser("overlay-share", "Share a directory or a file of the host with a running subhost.")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--read-only", action="store_true", help="make the share read-only in the subhost")
     kind.add_argument("--undo", action="store_true", help="unmount what was shared under the same PATH")
@@ -40,5 +39,5 @@ def parser():
     return parser
 
 
-def main():
+def main() -> int:
     return run(command)

@@ -197,7 +197,7 @@ def own_root(small_root, directory):
 
 @pytest.fixture
 def fails(machine):
-    """A boot fails: not 0, one line that tells the words, and nothing left.  fails(subhost or words of a command, word, ...)"""
+    """A boot fails: not 0, one line that tells the words, and nothing left.  fails(subhost or words of a command, word, ...)."""
     def check(command, *words, **how):
         done = command.boot(**how) if isinstance(command, shared.Subhost) else shared.run(*command, **how)
         machine.is_as_before()

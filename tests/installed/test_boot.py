@@ -642,7 +642,7 @@ def test_pid_1_is_executed_when_the_boot_returns(subhost):
         one = subhost(**HOLD).booted()
         init = int(one.records()["init"])
         assert os.path.basename(os.readlink(f"/proc/{init}/exe")) not in ("keeper", "python3.11")
-        wait_for(lambda: read(f"/proc/{init}/cmdline"))     # execve fills it in when it can fail no more
+        wait_for(lambda init=init: read(f"/proc/{init}/cmdline"))   # execve fills it in when it can fail no more
         kill(init, signal.SIGKILL)
 
 
@@ -1221,7 +1221,7 @@ def test_a_boot_that_is_interrupted_leaves_nothing(subhost, machine, number):
     process = start(BOOT, one.conf)
     read(f"{one.base}/reached")
     process.send_signal(number)
-    out, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=20)
     assert process.returncode != 0 and err.count(b"\n") == 1 and b"Traceback" not in err
     machine.is_as_before()
 

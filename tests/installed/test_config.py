@@ -300,7 +300,7 @@ def assignments(choices):
     """A file of lines that look like assignments, as the bytes choose."""
     text = b""
     for at in range(0, len(choices) - 3, 4):
-        text += b"".join(table[choice % len(table)] for table, choice in zip((LEFT, MIDDLE, RIGHT, END), choices[at:at + 4]))
+        text += b"".join(table[choice % len(table)] for table, choice in zip((LEFT, MIDDLE, RIGHT, END), choices[at:at + 4], strict=True))
     return text
 
 

@@ -154,6 +154,52 @@ def test_hacking_names_every_module():
         assert f" {os.path.basename(path)} " in text, path
 
 
+# Types
+
+def public(module):
+    return {name: value for name, value in vars(module).items() if not name.startswith("_")}
+
+
+def stub_of(name):
+    """{name: its node} of what a stub declares."""
+    nodes = ast.parse(read(f"{TREE}/overlay_boot/{name}.pyi")).body
+    found = {getattr(node, "name", None) or node.target.id: node for node in nodes if isinstance(node, (ast.FunctionDef, ast.AnnAssign))}
+    return {name: node for name, node in found.items() if not name.startswith("_")}
+
+
+def built_arguments(function):
+    """The arguments of a function as Cython puts them at the head of its docstring, with the types of those that it checks."""
+    line = function.__doc__.partition("\n")[0]
+    typed = re.sub(r"((?:\w+ )+)(\w+)", lambda found: f"{found[2]}: {TYPES.get(found[1].strip(), found[1])}", line)
+    return ast.parse(f"def {typed}: ...").body[0].args
+
+
+TYPES = {"unicode": "str", **dict.fromkeys(["long", "unsigned int", "unsigned long", "uint64_t"], "int")}
+
+
+def forget_what_is_not_checked(declared, built):
+    """Take from the stub's arguments the types of those that take any object as far as Cython knows, and what is in a list."""
+    for mine, its in zip([*declared.args, *declared.kwonlyargs], [*built.args, *built.kwonlyargs], strict=False):
+        if not its.annotation:
+            mine.annotation = None
+        elif isinstance(mine.annotation, ast.Subscript):
+            mine.annotation = mine.annotation.value
+
+
+@pytest.mark.parametrize("path", glob.glob(f"{MODULES}/overlay_boot/*.so"))
+def test_stubs_have_what_the_native_modules_have(path):
+    name = os.path.basename(path).partition(".")[0]
+    module, stub = public(importlib.import_module(f"overlay_boot.{name}")), stub_of(name)
+    assert set(module) == set(stub)
+    for name, node in stub.items():
+        if isinstance(node, ast.AnnAssign):
+            assert ast.unparse(node.annotation) == f"Final[{type(module[name]).__name__}]", name
+        else:
+            built = built_arguments(module[name])
+            forget_what_is_not_checked(node.args, built)
+            assert ast.unparse(node.args) == ast.unparse(built), name
+
+
 # Commands and manual
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -41,7 +41,7 @@ def inject(sandboxes, scenario, injections):
         works = [(scenario, aim, recovery) for number, aim in enumerate(chosen(aims, sandboxes.done))
                  if due is None or aim["where"] in due
                  for recovery in (RECOVERIES if EVERYTHING else [RECOVERIES[number % 2]])]
-        for (_, aim, recovery), (site, wrong) in zip(works, sandboxes.map("inject", works)):
+        for (_, aim, recovery), (site, wrong) in zip(works, sandboxes.map("inject", works), strict=True):
             hits.add((aim["injection"], site))
             if wrong:
                 told.append(f"{scenario}, {aim['injection']} {aim['where']} ({aim['call']} no. {aim['count']}), then "
@@ -105,7 +105,7 @@ def test_everything_killed_at_once_during_a_boot(sandboxes, conf):
     number = 200 if EVERYTHING else 20
     works = [(getattr(injection, conf), at * 0.08 / number, RECOVERIES[at % 2]) for at in range(number)]
     check([f"after {delay:.4f} s, then {recovery}: {wrong}" for (_, delay, recovery), (wrong,) in zip(
-        works, sandboxes.map("kill_everything", works)) if wrong])
+        works, sandboxes.map("kill_everything", works), strict=True) if wrong])
 
 
 @pytest.mark.parametrize("terminal", [False, True], ids=["pipe", "terminal"])

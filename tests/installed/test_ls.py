@@ -44,7 +44,7 @@ def test_a_running_subhost(subhost):
     assert list(row) == KEYS
     assert (row["name"], row["state"], row["config"], row["processes"], row["cables"]) == (one.name, "running", one.conf, 1, [])
     assert before - 0.01 <= row["since"] <= time.time()
-    assert read(f"/proc/{row['pid']}/comm") == ".reaper\n" and "NSpid:\t%d\t1\n" % row["pid"] in read(f"/proc/{row['pid']}/status")
+    assert read(f"/proc/{row['pid']}/comm") == ".reaper\n" and f"NSpid:\t{row['pid']}\t1\n" in read(f"/proc/{row['pid']}/status")
     assert 0 < row["memory"] < 64 << 20
 
 

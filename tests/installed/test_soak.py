@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-SECONDS = float(os.environ.get("OVERLAY_BOOT_SOAK", 8))
+SECONDS = float(os.environ.get("OVERLAY_BOOT_SOAK", "8"))
 MEMORY = ("SUnreclaim", "KernelStack", "Percpu")      # /proc/meminfo
 
 

@@ -2,6 +2,7 @@
 # For tests/suites, routes, upgrade and so on: roots of Debian's suites, each of which is used once and thrown away.
 
 CACHE=/var/cache/overlay-boot-suites
+# shellcheck disable=SC2034 # for who reads this
 SUITES="bookworm trixie sid"
 here=$(. /etc/os-release && echo "$VERSION_CODENAME")
 

@@ -533,7 +533,8 @@ class Ended:
 
     def is_failure(self):
         """Whether it failed as is right: with one line that is its own (or the keeper's, for one in the foreground),
-        and more than a bare errno."""
+        and more than a bare errno.
+        """
         line = re.fullmatch(f"(?:{self.command}|clear): (.+)\n", self.said)
         return bool(self.status in (1, 126, 127) and line and line[1] not in map(os.strerror, range(1, 134)))
 

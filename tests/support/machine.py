@@ -5,6 +5,7 @@ own subhosts, never meet.  Nothing here sleeps: wait_for() asks until a deadline
 """
 import errno
 import fcntl
+import itertools
 import json
 import os
 import pty
@@ -37,14 +38,12 @@ def base36(number):
 
 
 PREFIX = f"t{base36(time.time_ns() // 1000 * 32768 + os.getpid())[-6:]}"
-_names = 0
+_names = itertools.count(1)
 
 
 def new_name():
     """A NAME that no run but this one has, of at most 12 characters."""
-    global _names
-    _names += 1
-    return f"{PREFIX}{base36(_names)}"
+    return f"{PREFIX}{base36(next(_names))}"
 
 
 def wait_for(condition, seconds=PATIENCE, what=""):
@@ -355,7 +354,7 @@ class Terminal:
         self.said = b""
         self.process = subprocess.Popen(
             command, stdin=self.tty, stdout=self.tty, stderr=self.tty, start_new_session=True,
-            env={**os.environ, **(env or {})}, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+            env={**os.environ, **(env or {})}, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))     # noqa: PLW1509
 
     def resize(self, size):
         fcntl.ioctl(self.user, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))

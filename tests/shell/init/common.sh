@@ -12,6 +12,7 @@ expect() {
 		echo "ok: $what"
 	else
 		echo "FAILED: $what: $*"
+		# shellcheck disable=SC2034 # the exit status
 		failed=1
 	fi
 }
