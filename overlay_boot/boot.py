@@ -406,7 +406,7 @@ def require_shell(root: int) -> None:
 
 
 def hostname(config: Config, sources: Sources) -> str:
-    """Return what UPPER or a layer has as /etc/hostname if it is one, else NAME; never the host's own, which LOWER has."""
+    """Return what UPPER or a layer has as /etc/hostname, NAME if that is none: never the host's own, which LOWER has."""
     text = read_own(sources, "etc/hostname", LONGEST_HOSTNAME + 1)
     name = text.strip().decode("ascii", "replace")
     is_one = 0 < len(name) <= LONGEST_HOSTNAME and all(letter.isalnum() or letter in "-." for letter in name)
@@ -414,7 +414,7 @@ def hostname(config: Config, sources: Sources) -> str:
 
 
 def read_own(sources: Sources, path: str, limit: int) -> bytes:
-    """Return at most limit bytes of a file in UPPER, else in a layer that tells of this subhost, b"" if there is none."""
+    """Return at most limit bytes of a file in UPPER, else in a layer of this subhost's, b"" if there is none."""
     places = [sources.upper]
     if sources.layers:
         from . import layers

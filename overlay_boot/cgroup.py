@@ -67,7 +67,7 @@ def make(state: State) -> Fd:
 
 
 def delegated(root: int) -> str | None:
-    """Return the control group that we are in, if its service manager leaves it to us to make others below it, else None.
+    """Return the control group that we are in, if its service manager lets us make others below it, else None.
 
     That is `Delegate=` of systemd.resource-control(5).  What is set for the unit
     then holds for the subhost.

@@ -212,7 +212,7 @@ class Config:
         return copy
 
     def value(self, variable: str, directory: str, cgroup: int = -1) -> str:
-        """Return the value of a variable, of one that begins with `!` what the command prints first.  "" is for none."""
+        """Return the value of a variable, "" if it has none.  If it begins with `!`, that is what its command prints."""
         if variable in self.handed:
             return self.handed[variable]
         text = self.assigned.get(variable, (self.defaults[variable],))[0] or ""
@@ -277,7 +277,7 @@ def of_environment(action: str) -> Config:
 
 
 def check_name(name: str) -> None:
-    """Raises Failure unless NAME serves as the name of an interface, a network namespace and a control group."""
+    """Raises Failure unless NAME can be that of an interface, a network namespace and a control group."""
     def refuse(why: str) -> "NoReturn":
         raise Failure(f"NAME={name}: {why}")
 

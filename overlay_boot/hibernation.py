@@ -153,7 +153,6 @@ class Hibernating:
 
     def mounts(self) -> dict[int, proc.Mount]:
         """Return {id: Mount} of its mounts."""
-        with reopened(self.record) as mounts, files.opened("/proc/self", files.PLACE) as own:
-            with Inside(mounts):
-                found = posix.open("mountinfo", posix.O_RDONLY, dir_fd=own)     # tells of where it was opened
+        with reopened(self.record) as mounts, files.opened("/proc/self", files.PLACE) as own, Inside(mounts):
+            found = posix.open("mountinfo", posix.O_RDONLY, dir_fd=own)     # tells of where it was opened
         return proc.mounts_in(found)

@@ -96,7 +96,7 @@ def of_inherited(running: "shellversion.Inherited") -> "Row | None":
 
 
 def usage(running: Running) -> tuple[int, int]:
-    """Return (number of processes, bytes of memory).  The memory is summed where the control group does not count it."""
+    """Return (number of processes, bytes of memory), summed where the control group does not count the memory."""
     with cgroup.group(running.record.cgroup or "") as group:
         members = cgroup.members(group)
         try:

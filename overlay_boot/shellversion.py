@@ -82,7 +82,8 @@ class Inherited:
                 and proc.program(self.keeper) == "unshare"
                 and proc.program(self.shell) == paths.name(paths.real("/bin/sh"))
                 and len(words) > 2 and paths.name(words[1]) == "overlay-boot"
-                and proc.namespace(self.shell, "mnt") == proc.namespace(self.keeper, "mnt") != proc.namespace("self", "mnt")
+                and proc.namespace(self.shell, "mnt") == proc.namespace(self.keeper, "mnt")
+                and proc.namespace(self.shell, "mnt") != proc.namespace("self", "mnt")
                 and proc.namespace(self.keeper, "net") != proc.namespace(self.shell, "net")
                 and proc.namespace(self.keeper, "pid_for_children") == proc.namespace(self.init, "pid")
                 and proc.status(self.init, "NSpid") == [str(self.init), "1"]
@@ -160,7 +161,8 @@ def take_over(config: Config, state: State) -> "Inherited | None":
     record.start, record.timeout = tuple(config.start), float(config.stop_timeout)
     record.log, record.upper = config.log, config.upper
     state.begin(config.path)
-    state.note("shell", [f"{process}:{proc.stat(process).start}" for process in (found.shell, found.keeper, found.init)])
+    processes = (found.shell, found.keeper, found.init)
+    state.note("shell", [f"{process}:{proc.stat(process).start}" for process in processes])
     for name, index in record.cables.items():
         state.note("cables", index, name)
     for name, index in record.vlans.items():
@@ -177,7 +179,7 @@ def make_log(config: Config) -> None:
 
 
 def file_below(name: str) -> int:
-    """Return the inode of the file that the network namespace NAME is mounted on: its directory does not tell of mounts."""
+    """Return the inode of the file beneath the network namespace NAME: a directory does not tell of mounts."""
     with posix.scandir(NETNS) as entries:
         return next(entry.inode() for entry in entries if entry.name == name)
 

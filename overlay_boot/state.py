@@ -13,8 +13,8 @@ command line or bare PID has to be believed.
     KEEPER   the keeper: the subhost is running
     STOP     a stop, from its beginning to its end
 
-In the file stands what has to be removed from the host in the end, each line written before the thing is made: record.py.
-It is cleared by whoever holds COMMAND.
+In the file stands what has to be removed from the host in the end, each line written before the thing is made;
+record.py has the keys.  It is cleared by whoever holds COMMAND.
 
 A process loses its locks when it closes any descriptor of the file: it is opened once.
 """

@@ -51,7 +51,7 @@ def stop(config: Config) -> None:
 
 
 def claim(name: str) -> State:
-    """Open the state file.  One is made where a network namespace of the name is: the shell version may have booted that.
+    """Open the state file.  Where there is only a network namespace of the name, which may be 1.6.4's, make one.
 
     Raises Failure if there is neither.
     """

@@ -1,7 +1,7 @@
 """Which subhosts run, whoever has booted them: the one door to what the shell version, 1.6.4, has booted.
 
-Until Debian 15: nobody can then have upgraded from 1.6.4 to the version at hand.  This module and shellversion.py go, and
-state.py serves in the place of this one.
+Until Debian 15: nobody can then have upgraded from 1.6.4 to the version at hand.  This module and shellversion.py go,
+and running.py serves in the place of this one.
 """
 import posix
 
