@@ -172,11 +172,11 @@ def make_layers(config, state):
 
 
 def plug(config, state, net, log):
-    """Have the cables made while the mounts go on."""
+    """Make the cables; ifup(8) may be at work on them while the mounts go on."""
     if not config.cables:
         return NoCables()
     from . import cables
-    return cables.Plugging(config, state, net, log)
+    return cables.plug(cables.plan(config.cables, config.name), state, net, log)
 
 
 class NoCables:
