@@ -4,24 +4,27 @@ import posix
 from .. import environment, files, paths
 from . import require_root, run
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
 
-def command(arguments):
+
+def command(arguments: list[str]) -> None:
     options = parsed(arguments)
     require_root()
+    from .. import diskfile
     if options.create:
-        from ..diskfile import create
         size, path = options.create
-        create(path, size, options.fs or "ext4")
+        diskfile.create(path, size, options.fs or "ext4")
         return
     action = environment.variable("ACTION")
-    from .. import diskfile
     if options.diskfile and action in diskfile.ACTIONS:
         image = paths.join(posix.getcwd(), options.diskfile)
         diskfile.mount_for(options.path, image, options.index, action, read_only=options.read_only)
     files.write_all(1, options.path + "\n")
 
 
-def parser():
+def parser() -> "ArgumentParser":
     import argparse
 
     from .. import __version__
@@ -39,7 +42,7 @@ def parser():
     return parser
 
 
-def parsed(arguments):
+def parsed(arguments: list[str]) -> "Namespace":
     made = parser()
     options = made.parse_args(arguments)
     if options.create and (options.path or options.read_only):
@@ -51,5 +54,5 @@ def parsed(arguments):
     return options
 
 
-def main():
+def main() -> int:
     return run(command)
