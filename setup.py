@@ -163,7 +163,8 @@ setup(
     install_requires=["pyroute2>=0.7.2"],
     packages=["overlay_boot", "overlay_boot.commands"],
     exclude_package_data={"overlay_boot": ["*.pyi"]},       # they are for tests/lint; nobody else imports the modules
-    ext_modules=[native(Extension, "namespaces"), native(Program, "reaper"), native(Program, "keeper")],
+    ext_modules=[native(Extension, "namespaces"), native(Extension, "links"),
+                 native(Program, "reaper"), native(Program, "keeper")],
     cmdclass={"build_ext": build_native, "build_man": build_man, "build_launchers": build_launchers,
               "build_completions": build_completions},
     options={"sdist_dsc": {"compat": "13"}},    # stdeb's own default is one that debhelper has given up

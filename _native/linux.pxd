@@ -3,7 +3,7 @@
 
 cdef extern from "<errno.h>" nogil:
     int errno
-    enum: EINTR, EAGAIN, ENOENT, ENOTDIR, EACCES, ENODEV
+    enum: EINTR, EAGAIN, ENOENT, ENOTDIR, EACCES, ENODEV, EINVAL, EPROTO, ENAMETOOLONG
 
 cdef extern from *:
     """
@@ -148,7 +148,11 @@ cdef extern from "<net/if.h>" nogil:
         char *ifr_name
         short ifr_flags
     enum: IFNAMSIZ, IFF_UP
+    unsigned int if_nametoindex(const char *name)
     char *if_indextoname(unsigned int index, char *name)
+
+cdef extern from "<linux/if_ether.h>" nogil:
+    enum: ETH_ALEN
 
 cdef extern from "<linux/rtnetlink.h>" nogil:
     struct nlmsghdr:
@@ -159,7 +163,22 @@ cdef extern from "<linux/rtnetlink.h>" nogil:
         int error
     struct ifinfomsg:
         int ifi_index
-    enum: NETLINK_ROUTE, RTM_DELLINK, NLM_F_REQUEST, NLM_F_ACK, NLMSG_ERROR
+        unsigned int ifi_flags
+        unsigned int ifi_change
+    struct rtattr:
+        unsigned short rta_len
+        unsigned short rta_type
+    unsigned int NLMSG_LENGTH(unsigned int size)
+    unsigned int RTA_LENGTH(unsigned int size)
+    unsigned int RTA_ALIGN(unsigned int size)
+    void *RTA_DATA(rtattr *attribute)
+    enum: NETLINK_ROUTE, RTM_NEWLINK, RTM_DELLINK, NLMSG_ERROR
+    enum: NLM_F_REQUEST, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL
+    enum: IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO, IFLA_NET_NS_FD
+    enum: IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_VLAN_ID
+
+cdef extern from "<linux/veth.h>" nogil:
+    enum: VETH_INFO_PEER
 
 cdef extern from "<sys/un.h>" nogil:
     struct sockaddr_un:

@@ -11,8 +11,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.bytes cimport PyBytes_AsString
 from libc.stdlib cimport calloc, free
 
-cdef extern from "Python.h":
-    object PyUnicode_EncodeFSDefault(object text)
+include "python.pxi"
 
 # protocol.pxd
 COMMAND, KEEPER, STOP = COMMAND_BYTE, KEEPER_BYTE, STOP_BYTE
@@ -40,25 +39,8 @@ IN_ROOT = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
 NO_SYMLINKS = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
 
 
-cdef struct struct_request:
-    nlmsghdr header
-    ifinfomsg link
-
-
-cdef bytes encoded(path):
-    return path if isinstance(path, bytes) else PyUnicode_EncodeFSDefault(path)
-
-
 cdef const char *text(bytes value) except? NULL:
     return NULL if value is None else PyBytes_AsString(value)
-
-
-cdef object failure(str verb, path=None, int number=0):
-    if number == 0:
-        number = errno
-    error = OSError(number, strerror(number).decode(), path)
-    error.verb = verb
-    return error
 
 
 def unshare(int flags):
@@ -220,39 +202,6 @@ def bring_up(str interface):
         close(fd)
         raise error
     close(fd)
-
-
-def delete_link(int index, str name):
-    """RTM_DELLINK, rtnetlink(7), of the interface of that index if it has that name; none is none to delete."""
-    cdef bytes encoded_name = name.encode()
-    cdef char found[IFNAMSIZ]
-    cdef struct_request request
-    cdef char answer[512]
-    cdef int fd
-    cdef ssize_t size
-    if if_indextoname(index, found) == NULL or strcmp(found, PyBytes_AsString(encoded_name)) != 0:
-        return
-    memset(&request, 0, sizeof(request))
-    request.header.nlmsg_len = sizeof(request)
-    request.header.nlmsg_type = RTM_DELLINK
-    request.header.nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK
-    request.link.ifi_index = index
-    fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)
-    if fd < 0 or write(fd, &request, sizeof(request)) < 0:
-        error = failure("delete the interface", name)
-        close(fd)
-        raise error
-    size = read(fd, answer, sizeof(answer))
-    close(fd)
-    if size >= <ssize_t>(sizeof(nlmsghdr) + sizeof(nlmsgerr)) and (<nlmsghdr *>answer).nlmsg_type == NLMSG_ERROR:
-        number = (<nlmsgerr *>(answer + sizeof(nlmsghdr))).error
-        if number and number != -ENODEV:
-            raise failure("delete the interface", name, -number)
-
-
-def die_with_parent():
-    """PR_SET_PDEATHSIG, prctl(2): this process is killed when its parent ends."""
-    prctl(PR_SET_PDEATHSIG, SIGKILL)
 
 
 # Record locks, fcntl(2), of one byte of a file.  They belong to the process,

@@ -1,18 +1,7 @@
 """The story of a boot, step for step as in overlay-boot(8)."""
 import posix
 
-from . import (
-    beneath,
-    cgroup,
-    hooks,
-    interruption,
-    keeper,
-    log,
-    namespaces,
-    network,
-    rootfs,
-    state,
-)
+from . import beneath, cgroup, hooks, interruption, keeper, log, namespaces, network, rootfs, state
 from .check import check
 from .config import Config
 from .errors import Failure, complain, doing, reason
@@ -26,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .cables import Plugging
+    from .cables import Plugged
 
 LONGEST_HOSTNAME = 64       # HOST_NAME_MAX, gethostname(2)
 
@@ -58,7 +47,7 @@ class Boot:
         self.foreground = foreground
         self.shell = shell
         self.host: View | None = None               # what this process saw before
-        self.cables: "Plugging | None" = None
+        self.cables: "Plugged | None" = None
 
     def run(self) -> None:
         """Take all steps.  Raises Failure, with nothing left of the boot, if one fails.
@@ -231,7 +220,7 @@ def open_log(boot: Boot) -> None:
 
 
 def cables_text(config: Config) -> str:
-    return f"; begin the cables {' '.join(config.cables)}" if config.cables else ""
+    return f"; make the cables {' '.join(config.cables)}, and start ifup for those without a bridge" if config.cables else ""
 
 
 @step(MAKING, "Network", lambda boot: (
@@ -242,7 +231,7 @@ def make_network(boot: Boot) -> None:
         boot.network = network.make(boot.state)
         if config.cables:
             from . import cables
-            boot.cables = cables.Plugging(config, boot.state, boot.network, boot.log)
+            boot.cables = cables.plug(cables.plan(config.cables, config.name), boot.state, boot.network, boot.log)
     boot.hooks = Hooks(config, boot.sources, boot.group, boot.log)
     if not hooks.are_default(config):
         # ip-netns(8) shall do in a hook: the cables are there, the name is in its mount namespace
@@ -291,7 +280,7 @@ def init(boot: Boot) -> None:
     boot.command, boot.services = boot.hooks.init(boot.root)
 
 
-@step(MAKING, "Cables", lambda _: "wait until the cables are there", lambda boot: boot.config.cables)
+@step(MAKING, "Cables", lambda _: "wait for ifup, and bring up what it has left down", lambda boot: boot.config.cables)
 def wait_for_cables(boot: Boot) -> None:
     assert boot.cables
     boot.cables.wait()

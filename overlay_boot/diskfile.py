@@ -12,8 +12,13 @@ import time
 from errno import EBUSY, EINVAL, EIO, ENODEV, EROFS
 
 from . import files, interruption, namespaces, paths, proc, processes, rootfs
-from .config import size_of
+from .config import Config, size_of
 from .errors import Failure, reason
+from .files import Fd
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ACTIONS = ("overlay-boot", "overlay-check")     # these have a mount namespace of their own to mount in
 MAKERS = {"ext4": ["mkfs.ext4", "-q", "-F"], "xfs": ["mkfs.xfs", "-q"], "btrfs": ["mkfs.btrfs", "-q"]}
@@ -21,16 +26,17 @@ READ_ONLY = ("squashfs", "erofs")               # no subhost writes to these: an
 # A copy of an XFS image has the UUID of the original, which is no reason not to mount both.
 OPTIONS = {"xfs": {"nouuid": None}}
 PATIENCE = 1                                    # seconds, for the mounts of a subhost that was just killed
+SECTOR = 512                                    # bytes, of partx(8)
 
 
-def mount_image(config):
-    """Mount IMAGE, for a boot or a check."""
+def mount_image(config: Config) -> None:
+    """Mount IMAGE, for a boot or a check.  Raises Failure."""
     path, index = config.image
     mount(path, index, [f"{config.base}/mnt"], config.action)
 
 
-def mount_for(path, image, index, action, *, read_only=False):
-    """Mount an image, or its partition index, so that path is found in it; for overlay-diskfile(8)."""
+def mount_for(path: str, image: str, index: str | None, action: str, *, read_only: bool = False) -> None:
+    """Mount an image, or its partition index, so that path is found in it; for overlay-diskfile(8).  Raises Failure."""
     above = [path[:at] or "/" for at, letter in enumerate(path) if letter == "/"] or [path]
     places = [place for place in above if files.kind(place) == files.DIRECTORY]
     if not places:
@@ -38,71 +44,69 @@ def mount_for(path, image, index, action, *, read_only=False):
     mount(image, index, places, action, read_only=read_only)
 
 
-def mount(path, index, places, action, *, read_only=False):
+def mount(path: str, index: str | None, places: list[str], action: str, *, read_only: bool = False) -> None:
     """Mount an image, or its partition index, on the last one of places, unless it is mounted on any of them."""
     try:
-        image = Image(path, index, read_only=read_only)
-        try:
+        file, is_writable = open_image(path, read_only)
+        with file:
+            image = Image(file, index, read_only=not is_writable)
             if not image.is_mounted(places):
                 attach(image, places[-1], action)
-        finally:
-            image.close()
     except (OSError, Failure) as error:
         raise Failure(f"cannot mount {path} on {places[-1]}: {reason(error)}") from None
 
 
-def attach(image, place, action):
-    point = posix.open(place, files.PLACE)
-    mounted = -1
+def open_image(path: str, read_only: bool) -> tuple[Fd, bool]:
+    """Open a file that is to be an image: a descriptor, and whether it can be written to.
+
+    It can not if that is not asked for, or where everything is read-only.
+    Nobody is waited for, whatever is there.
+    """
     try:
+        try:
+            return files.opened(path, files.READ_ANYTHING | (0 if read_only else posix.O_RDWR)), not read_only
+        except OSError as error:
+            if error.errno != EROFS:
+                raise
+            return files.opened(path, files.READ_ANYTHING), False
+    except OSError as error:
+        raise Failure(error.strerror) from None         # the path is told by who has asked for it
+
+
+def attach(image: "Image", place: str, action: str) -> None:
+    """Mount an image on a directory on which nothing is mounted yet."""
+    with files.opened(place, files.PLACE) as point:
         if namespaces.mount_of(point)[1]:
             raise Failure("something else is mounted there")
-        if action == "overlay-check":
-            mounted = image.mount_again()
-        if mounted < 0:
+        mounted = image.mount_again() if action == "overlay-check" else None
+        if mounted is None:
             image.lock()
             mounted = image.mount()
-        namespaces.move_mount(mounted, point)
-    finally:
-        posix.close(point)
-        if mounted >= 0:
-            posix.close(mounted)
+        with mounted:
+            namespaces.move_mount(mounted, point)
 
 
 class Image:
-    """A file, or a block device, or a partition of it, that is open to be mounted."""
+    """A file or a block device that is open to be mounted, or a partition of it."""
 
     __slots__ = ("fd", "kind", "offset", "read_only", "size")
 
-    def __init__(self, path, index=None, *, read_only=False):
+    def __init__(self, fd: int, index: str | None, *, read_only: bool) -> None:
         """Raises Failure if there is no such partition, or no file system in it."""
-        try:
-            self.fd = opened(path, read_only)
-        except OSError as error:
-            if error.errno != EROFS:
-                raise Failure(error.strerror) from None
-            read_only = True
-            self.fd = opened(path, read_only)
-        try:
-            if files.kind_of(self.fd) not in (files.REGULAR, files.BLOCK_DEVICE):
-                raise Failure("it is neither a regular file nor a block device")
-            place = f"/proc/{posix.getpid()}/fd/{self.fd}"
-            self.offset, self.size = partition(place, index) if index else (0, 0)
-            self.kind = file_system(place, self.offset, self.size)
-            self.read_only = read_only or self.kind in READ_ONLY
-        except BaseException:
-            posix.close(self.fd)
-            raise
+        if files.kind_of(fd) not in (files.REGULAR, files.BLOCK_DEVICE):
+            raise Failure("it is neither a regular file nor a block device")
+        self.fd = fd
+        path = f"/proc/{posix.getpid()}/fd/{fd}"        # for programs that are other processes
+        self.offset, self.size = partition(path, index) if index else (0, 0)
+        self.kind = file_system(path, self.offset, self.size)
+        self.read_only = read_only or self.kind in READ_ONLY
 
-    def close(self):
-        posix.close(self.fd)
-
-    def is_mounted(self, places):
-        """Whether it is mounted on one of the places already."""
+    def is_mounted(self, places: list[str]) -> bool:
+        """Tell whether it is mounted on one of the places already."""
         sources = [path for path, is_same, _ in self.loop_devices() if is_same]
         return bool(sources) and any(source_of(place) in sources for place in places)
 
-    def lock(self):
+    def lock(self) -> None:
         """Lock it for the life of the mount.  Raises Failure if another one writes to it, or would suffer if we do."""
         end = time.monotonic() + PATIENCE
         while not namespaces.lock_open_file(self.fd, self.offset, self.size, exclusive=not self.read_only):
@@ -115,9 +119,9 @@ class Image:
             if not (self.read_only and read_only):
                 raise Failure(f"it is in use by {path}")
 
-    def loop_devices(self):
-        """(path, whether it begins at the same byte, whether it is read-only) of each that has bytes of it."""
-        status = posix.fstat(self.fd)
+    def loop_devices(self) -> "Iterator[tuple[str, bool, bool]]":
+        """Yield (path, whether it begins at the same byte, whether it is read-only) of each that has bytes of it."""
+        identity = files.identity(self.fd)
         for name in posix.listdir("/sys/block"):
             if not files.kind(f"/sys/block/{name}/loop"):
                 continue
@@ -126,41 +130,38 @@ class Image:
             except OSError:             # it has just gone
                 continue
             overlaps = (not size or self.offset < offset + size) and (not self.size or offset < self.offset + self.size)
-            if overlaps and (device, inode) == (status.st_dev, status.st_ino):
+            if overlaps and (device, inode) == identity:
                 yield f"/dev/{name}", offset == self.offset, read_only
 
-    def mount(self):
-        """A descriptor of a mount of it that nobody sees yet."""
-        device, path = self.loop_device()
-        try:
+    def mount(self) -> Fd:
+        """Return a descriptor of a mount of it that nobody sees yet."""
+        device, path = self.set_up_loop_device()
+        with device:
             return self.mount_device(path, self.read_only)
-        finally:
-            posix.close(device)
 
-    def mount_again(self):
-        """Another mount of its file system, if that is mounted by now, which disturbs nobody; else -1."""
+    def mount_again(self) -> Fd | None:
+        """Return another mount of its file system, which disturbs nobody; None if that is not mounted by now."""
         for path, is_same, read_only in self.loop_devices():
             if is_same:
                 return self.mount_device(path, read_only)
-        return -1
+        return None
 
-    def mount_device(self, path, read_only):
+    def mount_device(self, path: str, read_only: bool) -> Fd:
         flags = {"ro": None} if read_only else {}
         try:
-            return rootfs.new_mount(self.kind, 0, source=path, **flags, **OPTIONS.get(self.kind, {}))
+            return Fd(rootfs.new_mount(self.kind, 0, source=path, **flags, **OPTIONS.get(self.kind, {})))
         except OSError as error:
             raise Failure({
                 EINVAL: f"its {self.kind} is damaged, or more than this kernel knows",
                 ENODEV: f"this kernel has no {self.kind}",
-            }.get(error.errno, error.strerror)) from None
+            }.get(error.errno or 0) or error.strerror) from None
 
-    def loop_device(self):
-        """(descriptor, path) of a loop device for it."""
-        control = posix.open("/dev/loop-control", posix.O_RDWR | posix.O_CLOEXEC)
-        try:
+    def set_up_loop_device(self) -> tuple[Fd, str]:
+        """Return a loop device for it, as a descriptor and as a path.  It lasts until nobody has it open or mounted."""
+        with files.opened("/dev/loop-control", posix.O_RDWR) as control:
             while True:
                 path = f"/dev/loop{namespaces.loop_ctl_get_free(control)}"
-                device = posix.open(path, posix.O_RDWR | posix.O_CLOEXEC)
+                device = files.opened(path, posix.O_RDWR)
                 try:
                     namespaces.loop_configure(device, self.fd, self.offset, self.size, read_only=self.read_only)
                     return device, path
@@ -168,66 +169,55 @@ class Image:
                     posix.close(device)
                     if error.errno != EBUSY:        # another process was faster
                         raise
-        finally:
-            posix.close(control)
 
 
-def opened(path, read_only):
-    """A descriptor that does not wait for anybody, whatever is there."""
-    return posix.open(path, (posix.O_RDONLY if read_only else posix.O_RDWR)
-                      | posix.O_NONBLOCK | posix.O_NOCTTY | posix.O_CLOEXEC)
-
-
-def source_of(place):
-    """The device of which a file system is mounted on the directory; None if it is no mount point."""
-    fd = posix.open(place, files.PLACE)
-    number, is_root = namespaces.mount_of(fd)
-    posix.close(fd)
+def source_of(place: str) -> str | None:
+    """Return the device of which a file system is mounted on the directory; None if it is no mount point."""
+    with files.opened(place, files.PLACE) as fd:
+        number, is_root = namespaces.mount_of(fd)
     return proc.mounts()[number].source if is_root else None
 
 
-def loop_status(path):
-    device = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
-    try:
+def loop_status(path: str) -> tuple[int, int, int, int, bool]:
+    """See namespaces.loop_get_status()."""
+    with files.opened(path, posix.O_RDONLY) as device:
         return namespaces.loop_get_status(device)
-    finally:
-        posix.close(device)
 
 
-def partition(path, index):
-    """(offset, size) of a partition, in bytes."""
+def partition(path: str, index: str) -> tuple[int, int]:
+    """Return (offset, size) of a partition, in bytes, by partx(8).  Raises Failure if there is none."""
     if not (index.isascii() and index.isdigit() and int(index)):
         raise Failure(f"{index} is not the number of a partition")
-    found = asked(["partx", "--raw", "--noheadings", "--nr", index, "--output", "START,SECTORS", path])
+    found = words_of(["partx", "--raw", "--noheadings", "--nr", index, "--output", "START,SECTORS", path])
     if len(found) != 2:
         raise Failure(f"it has no partition {index}")
-    return int(found[0]) << 9, int(found[1]) << 9
+    start, sectors = map(int, found)
+    return start * SECTOR, sectors * SECTOR
 
 
-def file_system(path, offset, size):
-    """The type of the file system in a range of a file; of size 0, to its end."""
-    found = asked(["blkid", "--probe", "--offset", str(offset), *(["--size", str(size)] if size else []),
-                   "--usages", "filesystem", "--match-tag", "TYPE", "--output", "value", path])
+def file_system(path: str, offset: int, size: int) -> str:
+    """Return the type of the file system in a range of a file, of size 0 to its end, by blkid(8).  Raises Failure."""
+    found = words_of(["blkid", "--probe", "--offset", str(offset), *(["--size", str(size)] if size else []),
+                      "--usages", "filesystem", "--match-tag", "TYPE", "--output", "value", path])
     if len(found) != 1:
         raise Failure("no file system is found in it")
     return found[0]
 
 
-def asked(words):
-    """The words that a program prints; none if it says that there is nothing."""
-    null = posix.open("/dev/null", posix.O_WRONLY)
-    try:
-        return paths.decode(processes.run(words, {}, "/", log=null, output=True)).split()
-    except processes.Unsuccessful:
-        return []
-    finally:
-        posix.close(null)
+def words_of(command: list[str]) -> list[str]:
+    """Return the words that a program prints; none if it says, by its exit status, that there is nothing."""
+    with files.opened("/dev/null", posix.O_WRONLY) as null:
+        try:
+            return paths.decode(processes.run(command, {}, "/", log=null, output=True)).split()
+        except processes.Unsuccessful:
+            return []
 
 
-def create(path, size, kind):
-    """Make a sparse file with a file system, and in that the directories root and work.
+def create(path: str, size: str, kind: str) -> None:
+    """Make a sparse file with a file system of a kind, and in that the directories root and work.
 
     It has no name before it is complete, so nothing is left of one that is not.
+    Raises Failure.
     """
     posix.umask(0o022)
     length = size_of(size)
@@ -237,16 +227,13 @@ def create(path, size, kind):
     try:
         if files.kind(path):
             raise Failure("it is there already")
-        fd = posix.open(directory, posix.O_TMPFILE | posix.O_RDWR, 0o600)
-        try:
-            posix.ftruncate(fd, length)
-            make_file_system(kind, f"/proc/{posix.getpid()}/fd/{fd}")
-            make_directories(f"/proc/self/fd/{fd}")
-            posix.fsync(fd)
+        with files.opened(directory, posix.O_TMPFILE | posix.O_RDWR, 0o600) as file:
+            posix.ftruncate(file, length)
+            make_file_system(kind, f"/proc/{posix.getpid()}/fd/{file}")
+            make_directories(file)
+            posix.fsync(file)
             # src_dir_fd serves to have linkat(2) called, which can follow
-            posix.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, follow_symlinks=True)
-        finally:
-            posix.close(fd)
+            posix.link(paths.of_descriptor(file), path, src_dir_fd=file, follow_symlinks=True)
     except OSError as error:
         full = " (the disk may be full)" if error.errno == EIO else ""     # a loop device has no other word for it
         raise Failure(f"cannot create {path}: {error.strerror}{full}") from None
@@ -254,36 +241,27 @@ def create(path, size, kind):
         raise Failure(f"cannot create {path}: {failure}") from None
 
 
-def make_file_system(kind, path):
-    said = posix.memfd_create("said")
-    try:
-        processes.run([*MAKERS[kind], path], {}, "/", log=said)
-    except processes.Unsuccessful as failure:
-        first = [*processes.lines_of(said), "it does not say why"][0]
-        raise Failure(f"{failure}: {first.replace(path, 'the file')}") from None
-    finally:
-        posix.close(said)
-
-
-def make_directories(path):
-    """Raises OSError if not all of it could be written: the file is sparse, and the host's disk may be full."""
-    image = Image(path)
-    device = -1
-    try:
-        device, source = image.loop_device()
-        mounted = image.mount_device(source, False)
+def make_file_system(kind: str, path: str) -> None:
+    """Make a file system in a file.  Raises Failure, with the first line that mkfs says."""
+    with Fd(posix.memfd_create("said")) as said:
         try:
+            processes.run([*MAKERS[kind], path], {}, "/", log=said)
+        except processes.Unsuccessful as failure:
+            first = [*processes.lines_of(said), "it does not say why"][0]
+            raise Failure(f"{failure}: {first.replace(path, 'the file')}") from None
+
+
+def make_directories(file: int) -> None:
+    """Make root and work in the file system of a file, and have all of that written.
+
+    Raises OSError if it could not be: the file is sparse, and the host's disk may be full.
+    """
+    image = Image(file, None, read_only=False)
+    device, path = image.set_up_loop_device()
+    with device:
+        with image.mount_device(path, False) as mounted:        # nobody else has it: to close it unmounts it
             for name in ("root", "work"):
                 posix.mkdir(name, 0o755, dir_fd=mounted)
-            top = posix.open(".", posix.O_RDONLY | posix.O_DIRECTORY, dir_fd=mounted)
-            try:
+            with files.opened(".", files.READ_DIRECTORY, directory=mounted) as top:
                 posix.fsync(top)        # tells of the journal
-            finally:
-                posix.close(top)
-        finally:
-            posix.close(mounted)        # which unmounts it: nobody else has it
         posix.fsync(device)             # tells of the rest
-    finally:
-        image.close()
-        if device >= 0:
-            posix.close(device)
