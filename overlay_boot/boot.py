@@ -220,7 +220,8 @@ def open_log(boot: Boot) -> None:
 
 
 def cables_text(config: Config) -> str:
-    return f"; make the cables {' '.join(config.cables)}, and start ifup for those without a bridge" if config.cables else ""
+    words = " ".join(config.cables)
+    return f"; make the cables {words}, and start ifup for those without a bridge" if words else ""
 
 
 @step(MAKING, "Network", lambda boot: (
@@ -395,7 +396,7 @@ def require_shell(root: int) -> None:
 
 
 def hostname(config: Config, sources: Sources) -> str:
-    """Return what UPPER or a layer has as /etc/hostname, NAME if that is none: never the host's own, which LOWER has."""
+    """Return what UPPER or a layer has as /etc/hostname, else NAME: never the host's own, which LOWER has."""
     text = read_own(sources, "etc/hostname", LONGEST_HOSTNAME + 1)
     name = text.strip().decode("ascii", "replace")
     is_one = 0 < len(name) <= LONGEST_HOSTNAME and all(letter.isalnum() or letter in "-." for letter in name)

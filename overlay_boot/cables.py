@@ -278,7 +278,7 @@ def remove(cables: dict[str, int], vlans: dict[str, int]) -> None:
 
 
 def describe(cables: dict[str, int], vlans: dict[str, int], network: str) -> "list[Description]":
-    """Return the cables on record, {interface: index}, as they are now: dictionaries of name, bridge, inside and addresses.
+    """Return cables, {interface: index}, as they are now: dictionaries of name, bridge, inside and addresses.
 
     inside is the name of the far interface in the subhost, whose network
     namespace has that path, None for a VLAN; addresses are those that it has there.

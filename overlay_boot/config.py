@@ -212,7 +212,7 @@ class Config:
         return copy
 
     def value(self, variable: str, directory: str, cgroup: int = -1) -> str:
-        """Return the value of a variable, "" if it has none.  If it begins with `!`, that is what its command prints."""
+        """Return the value of a variable, of one that begins with `!` what its command prints; "" if it has none."""
         if variable in self.handed:
             return self.handed[variable]
         text = self.assigned.get(variable, (self.defaults[variable],))[0] or ""
@@ -313,7 +313,7 @@ def services(text: str) -> list[str]:
 
 
 def share_of(text: str, base: str) -> tuple[str, str]:
-    """Return (path on the host, path in the subhost) of OUTSIDE or OUTSIDE:INSIDE; the first may be relative to base."""
+    """Return (host path, path in the subhost) of OUTSIDE or OUTSIDE:INSIDE.  The first may be relative to base."""
     outside, _, inside = text.partition(":")
     outside = paths.normal(paths.join(base, outside))
     return outside, inside or outside
