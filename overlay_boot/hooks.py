@@ -85,7 +85,7 @@ def environment_of(config: Config, sources: Sources) -> dict[str, str]:
 
 def values(config: Config, sources: Sources) -> dict[str, str]:
     """Return the values of all variables, as a boot has them by now: none is to be found again."""
-    return {**config.settings(), "IMAGE": "", **sources.settings()}
+    return {"IMAGE": "", **config.settings(), **sources.settings()}
 
 
 @doing("write into UPPER")
