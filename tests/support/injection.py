@@ -273,6 +273,8 @@ def loop_device_lines(directory):
 
 def file_lines(top):
     for path, directories, names in os.walk(top):
+        if path == "/run" and "network" in directories:
+            directories.remove("network")       # ifupdown's
         for name in (*directories, *names):
             found = os.lstat(f"{path}/{name}")
             yield f"file {path}/{name} {found.st_mode:o} {found.st_size if name in names else ''}"
@@ -299,7 +301,7 @@ ERRORS = {
     "fsconfig": "ENOMEM EPERM", "fsmount": "ENOMEM EPERM", "fsopen": "ENOMEM EPERM", "mount": "ENOMEM EPERM EBUSY",
     "mount_setattr": "ENOMEM EPERM", "move_mount": "ENOMEM EPERM EBUSY", "open_tree": "ENOMEM EPERM",
     "pivot_root": "EBUSY EPERM", "umount2": "EBUSY EPERM",
-    "ioctl": "ENOMEM EPERM EIO", "write": "ENOSPC ENOMEM EBUSY",
+    "ioctl": "ENOMEM EPERM EIO", "sendto": "ENOMEM EPERM", "write": "ENOSPC ENOMEM EBUSY",
     "sethostname": "EPERM", "signalfd4": "ENOMEM", "socket": "ENOMEM",
     "kill": "EPERM", "pidfd_send_signal": "EPERM", "pidfd_open": "ENOMEM", "pipe2": "ENOMEM",
     "link": "ENOSPC EPERM", "linkat": "ENOSPC EPERM", "symlink": "ENOSPC EPERM", "symlinkat": "ENOSPC EPERM",
@@ -432,6 +434,7 @@ BIND = MINIMAL + "LOWER=root\n"
 IN_PLACE = BIND + "LIVE=root\n"
 IMAGE = MINIMAL + "IMAGE= kx.img\n"
 BY_DISKFILE = MINIMAL + "UPPER= !overlay-diskfile mnt/root kx.img\nWORK= mnt/work\n"
+CABLED = MINIMAL + "CABLES= = =\n"
 SHARING = MINIMAL + "SHARE= shared:/data\n"
 WHOLE = """\
 NAME= !./printed kx
@@ -506,6 +509,8 @@ SCENARIOS = {
     "stop-after-crash": Scenario(STOP_COMMAND, MINIMAL, before=DYING),
     "stop-while-booting": Scenario(STOP_COMMAND, MINIMAL, before=WAITING),
     "boot-image": Scenario(BOOT_COMMAND, IMAGE),
+    "boot-cables": Scenario(BOOT_COMMAND, CABLED, neighbour=True),
+    "stop-cables": Scenario(STOP_COMMAND, CABLED, before=CABLED, neighbour=True),
     "diskfile": Scenario(BOOT_COMMAND, BY_DISKFILE),
     "boot-shell": Scenario(SHELL_COMMAND, MINIMAL, neighbour=True),
     "shell-terminal": Scenario(SHELL_COMMAND, MINIMAL, neighbour=True, terminal=True),
