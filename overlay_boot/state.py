@@ -130,18 +130,22 @@ def tidy_directories(name: str = "") -> None:
 def made(name: str) -> State:
     """Open the state file of a subhost.  It is made if there is none."""
     while True:
-        for directory in (STATES, directory_of(name)):
-            try:
-                posix.mkdir(directory, 0o700)
-            except (FileExistsError, FileNotFoundError):        # the second: as below
-                pass
         try:
+            make_directory(STATES)
+            make_directory(directory_of(name))
             return State(name, create=True)
         except FileNotFoundError:       # another command has just removed a directory
             continue
         except OSError:
             tidy_directories(name)
             raise
+
+
+def make_directory(path: str) -> None:
+    try:
+        posix.mkdir(path, 0o700)
+    except FileExistsError:
+        pass
 
 
 @doing("take the name")

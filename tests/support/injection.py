@@ -330,6 +330,7 @@ class Call:
         What a call gives back by its arguments, or a killed one does not, is no part of it either.
         """
         text = re.sub(r"( <unfinished| <detached|\) += ).*", "", self.rest)
+        text = re.sub(r"(</memfd:.*?>.*?),.*", r"\1", text)       # process ids may be in it, as bytes
         text = re.sub(r"0x[0-9a-f]+|[0-9]+", "#", text)
         kept = {"ioctl": r"[^,]*, [^,)]*", "pipe2": "", "clone": r"[^}]*", "clone3": r"[^}]*"}.get(self.name, ".*")
         text = re.match(kept, text)[0]
