@@ -4,6 +4,7 @@ The commands overlay-premount, overlay-postmount and overlay-init call the same
 functions as a boot whose configuration names no other.
 """
 import posix
+from errno import ELOOP, ENOENT, ENOTDIR
 
 from . import PROGRAMS, beneath, files, namespaces, network, paths, rootfs
 from .config import DEFAULTS, HANDED_DOWN, Config
@@ -117,15 +118,13 @@ def write_missing(upper: int, path: str, text: str) -> None:
     """Write a file below UPPER, unless there is anything of its name."""
     directory, _, name = path.rpartition("/")
     try:
-        at = beneath.directory(upper, directory, beneath.INSIDE, make=0o755)
-    except OSError as error:
-        raise Failure(f"UPPER: {directory} in it is no directory: {error.strerror}") from None
-    with at:
-        try:
+        with beneath.directory(upper, directory, beneath.INSIDE, make=0o755) as at:
             if not files.exists(name, at):
                 beneath.write_new(at, name, text, 0o644)
-        except OSError as error:
-            raise Failure(f"cannot write {path} into UPPER: {error.strerror}") from None
+    except OSError as error:
+        if error.errno in (ENOTDIR, ELOOP, ENOENT):
+            raise Failure(f"UPPER: {directory} in it is no directory: {error.strerror}") from None
+        raise Failure(f"cannot write {path} into UPPER: {error.strerror}") from None
 
 
 def postmount(config: Config, root: int, network_namespace: int) -> None:

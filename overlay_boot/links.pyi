@@ -1,4 +1,6 @@
-LONGEST_NAME: int
+from typing import Final
+
+LONGEST_NAME: Final[int]
 
 def add_veth(name: str, index: int, far_name: str, far_namespace: int, *,
              mac: bytes | None = None, bridge: str | None = None, up: bool = False) -> None: ...

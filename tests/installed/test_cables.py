@@ -1007,9 +1007,9 @@ def test_the_plan_of_cables():
     """What can be told of VLANs where no kernel makes them."""
     from overlay_boot import cables
     planned = cables.plan(["=", "br0=.302", f"br1={MAC.upper()}", "=.07", "=.4094", "="], "x")
-    assert [(one.kind, one.name, one.bridge, one.up, one.inner) for one in planned] == [
-        ("cable", "x0", None, True, "eth0"), ("vlan", "x0.302", "br0", True, None), ("cable", "x1", "br1", True, "eth1"),
-        ("vlan", "x1.7", None, False, None), ("vlan", "x1.4094", None, False, None), ("cable", "x2", None, False, "eth2")]
+    assert [(one.noted_as, one.name, one.bridge, one.up, one.inner) for one in planned] == [
+        ("cables", "x0", None, True, "eth0"), ("vlans", "x0.302", "br0", True, None), ("cables", "x1", "br1", True, "eth1"),
+        ("vlans", "x1.7", None, False, None), ("vlans", "x1.4094", None, False, None), ("cables", "x2", None, False, "eth2")]
     assert [one.mac for one in planned if one.inner] == [None, bytes.fromhex(MAC.replace(":", "")), None]
     assert [(one.outer, one.tag) for one in planned if not one.inner] == [("x0", 302), ("x1", 7), ("x1", 4094)]
 
