@@ -71,7 +71,7 @@ def spawn(
     argv: Sequence[_Text],
     env: Mapping[str, str],
     *,
-    standard: Sequence[int] = (0, 1, 2),
+    standard: Sequence[int],
     directory: _Text | None = None,
     cgroup: int = -1,
     bound: bool = False,
