@@ -156,7 +156,7 @@ setup(
     license="GPL-2.0-or-later",
     python_requires=">=3.11",
     install_requires=["pyroute2>=0.7.2"],
-    packages=["overlay_boot", "overlay_boot.commands"],
+    packages=["overlay_boot", "overlay_boot.baseline", "overlay_boot.commands", "overlay_boot.layers"],
     package_data={"overlay_boot": ["*.pyi", "py.typed"]},
     ext_modules=[native(Extension, "namespaces"), native(Program, "reaper"), native(Program, "keeper")],
     cmdclass={"build_ext": build_native, "build_man": build_man, "build_launchers": build_launchers,
