@@ -161,7 +161,7 @@ setup(
     license="GPL-2.0-or-later",
     python_requires=">=3.11",
     install_requires=["pyroute2>=0.7.2"],
-    packages=["overlay_boot", "overlay_boot.commands"],
+    packages=["overlay_boot", "overlay_boot.baseline", "overlay_boot.commands", "overlay_boot.layers"],
     exclude_package_data={"overlay_boot": ["*.pyi"]},       # they are for tests/lint; nobody else imports the modules
     ext_modules=[native(Extension, "namespaces"), native(Extension, "links"),
                  native(Program, "reaper"), native(Program, "keeper")],

@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 def command(arguments: list[str]) -> int | None:
     options = parser().parse_args(arguments)
     require_root()
-    from .. import inventory
+    from .. import layers
     if options.check:
-        return report(inventory.check())
+        return report(layers.verify())
     if options.remove:
         for digest in options.remove:
-            inventory.remove_layer(digest)
+            layers.remove(digest)
         return None
-    rows = inventory.remove_unused() if options.remove_unused else inventory.layers()
+    rows = layers.remove_unused() if options.remove_unused else layers.rows()
     if options.json:
         import json
         files.write_all(1, json.dumps(rows, indent=2) + "\n")
     else:
-        files.write_all(1, inventory.text(rows))
+        files.write_all(1, layers.table(rows))
     return None
 
 

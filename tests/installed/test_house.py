@@ -30,15 +30,18 @@ LAYERS = [
     ["record", "state"],
     ["cgroup", "running"],
     ["config", "processes", "rootfs", "network", "cables", "log", "hooks", "subhosts_conf", "shellversion", "subhosts",
-     "shares", "relay", "diskfile", "archives", "unpacking", "layers", "keeper"],
-    ["packages", "tree"],
-    ["accounts", "shipped", "records", "maintainer"],
+     "shares", "relay", "diskfile", "keeper",
+     "layers/tar", "layers/decompressor", "layers/unpacking", "layers/archive", "layers/cache", "layers/inventory", "layers/__init__"],
     ["hibernation"],
-    ["check", "clearing", "listing", "inventory", "entry", "stop", "boot", "side_by_side"],
+    ["check", "clearing", "listing", "entry", "stop", "boot", "side_by_side"],
     ["plan"],
     ["shell"],
-    ["workshop"],
-    ["baseline"],
+    ["baseline/root", "baseline/layer", "baseline/workshop"],
+    ["baseline/dpkg", "baseline/accounts"],
+    ["baseline/apt", "baseline/system"],
+    ["baseline/hidden", "baseline/shipped", "baseline/records", "baseline/alternatives", "baseline/surroundings", "baseline/confinement"],
+    ["baseline/identity", "baseline/maintainer_scripts"],
+    ["baseline/__init__"],
 ]
 
 
@@ -91,11 +94,16 @@ def imports(path):
             above = package[:len(package) - node.level + 1]
             module = [*above, *(node.module.split(".") if node.module else [])]
             for name in node.names:
-                longer = "/".join([*module, name.name])
-                found.add(longer if longer in SOURCES or longer in NATIVE else "/".join(module) or "__init__")
+                found.add(module_of([*module, name.name]) or module_of(module))
         elif isinstance(node, ast.Import):
             assert not any(name.name.startswith("overlay_boot") for name in node.names)
-    return {f"{name}/__init__" if name == "commands" else name for name in found}
+    return found
+
+
+def module_of(parts):
+    """A module of ours as SOURCES has it, that of a folder being its __init__; None if it is none."""
+    name = "/".join(parts)
+    return next((found for found in (name, f"{name}/__init__".removeprefix("/")) if found in SOURCES or found in NATIVE), None)
 
 
 def layer(module):
@@ -115,6 +123,14 @@ def test_imports_run_downward(module):
         assert layer(other) <= layer(module), f"{module} imports {other}"
         if other.startswith("commands/"):
             assert other == "commands/__init__", f"{module} imports the command {other}"
+
+
+def test_a_folder_has_one_door():
+    """What is in it is reached through its __init__ only."""
+    for module, path in SOURCES.items():
+        for other in imports(path):
+            folder = os.path.dirname(other)
+            assert folder in ("", os.path.dirname(module)) or other == f"{folder}/__init__", f"{module} imports {other}"
 
 
 def test_no_imports_in_a_circle():
@@ -150,8 +166,11 @@ def test_functions_of_the_native_core_fit_a_screen():
 def test_hacking_names_every_module():
     text = read(f"{TREE}/HACKING.md")
     for name in SOURCES:
-        if "__init__" not in name and not name.startswith("commands/"):
-            assert f" {name}.py " in text, name
+        folder, _, base = name.rpartition("/")
+        if folder:
+            assert f" {folder}/ " in text, folder
+        if base != "__init__" and folder != "commands":
+            assert f" {base}.py " in (text.partition(f" {folder}/ ")[2] if folder else text), name
     for path in glob.glob(f"{TREE}/_native/*"):
         assert f" {os.path.basename(path)} " in text, path
 

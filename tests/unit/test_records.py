@@ -1,10 +1,14 @@
 """What dpkg's records are read as, and what becomes of them in a baseline."""
+import os
+import subprocess
+
 import pytest
-from overlay_boot.accounts import Accounts
-from overlay_boot.maintainer import sections
-from overlay_boot.packages import Database
-from overlay_boot.records import Alternative
-from overlay_boot.shipped import leads_into_system
+from overlay_boot.baseline import alternatives
+from overlay_boot.baseline.accounts import Accounts
+from overlay_boot.baseline.dpkg import Database
+from overlay_boot.baseline.maintainer_scripts import sections
+from overlay_boot.baseline.root import Root
+from overlay_boot.baseline.shipped import leads_into_system
 
 STATUS = """\
 Package: cron
@@ -46,34 +50,77 @@ def root(tmp_path, write):
 
 
 def test_packages(root):
-    database = Database(str(root))
+    database = Database(Root(str(root)))
     (cron,) = database.packages
     assert (cron.name, cron.version, cron.architecture, cron.priority) == ("cron", "1:3.0", "amd64", "important")
     assert cron.conffiles == {"/etc/crontab": f"{1:032}", "/etc/cron old": f"{2:032}", "/etc/cron.never": None}
     assert cron.obsolete == {"/etc/cron.gone"} and "/etc/cron.gone" not in cron.paths
-    assert cron.sums() == {"/usr/sbin/cron": "abc"}
+    assert cron.md5sums() == {"/usr/sbin/cron": "abc"}
     assert "obsolete" not in database.status and "removed" not in database.status and "/etc/crontab" in database.status
 
 
 def test_diversions(root):
-    database = Database(str(root))
+    database = Database(Root(str(root)))
     (cron,) = database.packages
-    assert database.place("/etc/a", cron) == "/etc/a.real"
-    assert database.place("/etc/b", cron) == "/etc/b"       # an administrator's own
+    assert database.installed_path("/etc/a", cron) == "/etc/a.real"
+    assert database.installed_path("/etc/b", cron) == "/etc/b"       # an administrator's own
     cron.name = "other"
-    assert database.place("/etc/a", cron) == "/etc/a"
+    assert database.installed_path("/etc/a", cron) == "/etc/a"
 
 
-def test_an_alternative_is_automatic_and_of_packages(root, write):
+EDITOR = ("/usr/bin/editor\neditor.1\n/usr/share/editor.1\neditor.conf\n/etc/editor.conf\n\n"
+          "/usr/bin/nano\n40\n\n\n/usr/bin/vi\n50\n/usr/share/vi.1\n/usr/share/gone\n")
+
+
+@pytest.fixture
+def choose(root, write):
+    """Has update-alternatives(1) choose from records, {name: text}; what is left of them, and what it has linked in /etc."""
+    def choose(records):
+        for name, text in records.items():
+            write(f"var/lib/dpkg/alternatives/{name}", text)
+        (root / "etc/alternatives").mkdir(parents=True)
+        done = subprocess.run(["sh", "-c", f"exec 3>&1 >/dev/null 2>&1\n{alternatives.SCRIPT}"], stdout=subprocess.PIPE, check=False,
+                              env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DPKG_ROOT": str(root), "LC_ALL": "C"})
+        assert (done.returncode, done.stdout) == (0, b"")
+        links = {str(path.relative_to(root)): os.readlink(path) for path in (root / "etc").rglob("*") if path.is_symlink()}
+        return {path.name: path.read_text() for path in (root / "var/lib/dpkg/alternatives").iterdir()}, links
+    return choose
+
+
+def test_an_alternative_is_automatic_and_of_packages(write, choose):
     for name in ("/usr/bin/nano", "/usr/bin/vi", "/usr/share/vi.1", "/usr/local/bin/ed"):
         write(name[1:], "")
-    write("var/lib/dpkg/alternatives/editor",
-          "manual\n/usr/bin/editor\neditor.1\n/usr/share/editor.1\neditor.conf\n/etc/editor.conf\n\n"
-          "/usr/bin/nano\n40\n\n\n/usr/bin/vi\n50\n/usr/share/vi.1\n/usr/share/gone\n/usr/local/bin/ed\n99\n\n\n\n")
-    one = Alternative(str(root), "editor")
-    assert list(one.links()) == [("/etc/alternatives/editor", "/usr/bin/vi"), ("/etc/alternatives/editor.1", "/usr/share/vi.1")]
-    assert one.text() == ("auto\n/usr/bin/editor\neditor.1\n/usr/share/editor.1\neditor.conf\n/etc/editor.conf\n\n"
-                          "/usr/bin/nano\n40\n\n\n/usr/bin/vi\n50\n/usr/share/vi.1\n/usr/share/gone\n\n")
+    records, links = choose({"editor": f"manual\n{EDITOR}/usr/local/bin/ed\n99\n\n\n\n"})
+    assert links == {"etc/alternatives/editor": "/usr/bin/vi", "etc/alternatives/editor.1": "/usr/share/vi.1"}
+    assert records == {"editor": f"auto\n{EDITOR}\n"}
+
+
+def test_what_is_linked_in_etc_is_linked(write, choose):
+    write("usr/share/vi.conf", "")
+    _, links = choose({"vi.conf": "auto\n/etc/vi.conf\n\n/usr/share/vi.conf\n1\n\n"})
+    assert links == {"etc/alternatives/vi.conf": "/usr/share/vi.conf", "etc/vi.conf": "/etc/alternatives/vi.conf"}
+
+
+@pytest.mark.parametrize("path", ["/usr/local/bin/x", "/srv/x", "/usr/../srv/x", "/usr/bin/is not there"])
+def test_an_alternative_of_administrators_is_none(root, write, choose, path):
+    if "not there" not in path:
+        write(path[1:], "")
+    (root / "usr").mkdir(exist_ok=True)
+    assert choose({"x": f"manual\n/usr/bin/x\n\n{path}\n1\n\n"}) == ({}, {})
+
+
+@pytest.mark.parametrize("name", ["x", "-x", "*", "$(false)", "';false;'"])
+@pytest.mark.parametrize("path", ["/usr/bin/x", "/usr/bin/$(touch x)", "/usr/bin/';touch x;'", "/usr/a b/*", "/usr/bin/\\t"])
+def test_names_and_paths_are_no_shell_text(write, choose, name, path):
+    write(path[1:], "")
+    records, links = choose({name: f"auto\n/usr/link\n\n{path}\n1\n\n"})
+    assert links == {f"etc/alternatives/{name}": path} and [*records] == [name]
+
+
+@pytest.mark.parametrize("text", ["", "auto\n", "nothing\n/usr/bin/x\n\n/usr/bin/y\n1\n\n"])
+def test_a_record_of_alternatives_that_is_damaged_is_none(write, choose, text):
+    write("usr/bin/y", "")
+    assert choose({"x": text}) == ({}, {})
 
 
 def test_accounts(root, write):
@@ -83,7 +130,7 @@ def test_accounts(root, write):
     write("etc/passwd", "root:$y$x:0:0:boss:/root:/bin/zsh\ntoor::0:0::/:/bin/sh\nsshd:x:100:65534::/run/sshd:/bin/false\n"
                         "alice:x:600:600::/people/alice:/bin/sh\n+::::::\nbroken\nbig:x:60001:4::/:/bin/sh\n")
     write("etc/group", "root:x:0:alice\nadm:x:4:alice,sshd\nalice:x:1000:\nssh:x:101:alice\n")
-    found = Accounts(str(root))
+    found = Accounts(Root(str(root)))
     assert [row[0] for row in found.users] == ["root", "sshd", "big"]
     assert found.users[0] == ["root", "*", "0", "0", "root", "/root", "/bin/bash"]
     assert [(row[0], row[3]) for row in found.groups] == [("root", ""), ("adm", "sshd"), ("ssh", "")]

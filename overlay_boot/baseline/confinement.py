@@ -1,0 +1,68 @@
+"""Where maintainer scripts run: in the system as it will be seen through the layer, which they write to.
+
+There is no network, no process but their own, no other mount, no device of the host's, and no service is started.
+"""
+import os
+
+from .. import beneath, files, namespaces, paths, processes, rootfs
+from ..errors import Failure
+from ..files import Fds
+from .root import Root
+from .workshop import Workshop
+
+# Programs that the scripts call in vain: there is no service to start, dpkg is not at work, and caches are not for all.
+STUBS = ("invoke-rc.d", "service", "start-stop-daemon", "deb-systemd-invoke", "dpkg-trigger", "udevadm", "mandb",
+         "update-initramfs")
+STUB = b"#!/bin/sh\nexit 0\n"
+BIN, SCRIPT = "/run/bin", "/run/script"
+CONFINED = ("env", "-i", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--net", "--ipc", "--uts",
+            "--mount-proc=/proc", "--wd=/")
+
+# Descriptor 3 is where a script tells what has failed.
+PROLOGUE = f"""\
+exec 3>&1 >/dev/null 2>&1
+export PATH={BIN}:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 HOME=/root DPKG_ROOT=
+hostname localhost
+"""
+
+
+def run(script: str, root: Root, workshop: Workshop) -> list[str]:
+    """Run shell commands over the root and the layer in the workshop.  Return the lines that they tell has failed.
+
+    Raises Failure if they cannot be run.  The caller has a mount namespace of its own.
+    """
+    mount_overlay(root, workshop)
+    try:
+        with files.opened(workshop.live, files.PLACE) as live:
+            rootfs.mount_devices(live)
+            rootfs.mount_run(live, "100M")
+            with rootfs.mount_place(live, "tmp") as tmp:
+                rootfs.mount_new("tmpfs", tmp, namespaces.NOSUID | namespaces.NODEV, mode="1777")
+            os.close(rootfs.mount_place(live, "proc"))      # for unshare(1) to mount on
+            write_programs(live, PROLOGUE + script)
+            said = processes.run([*CONFINED, f"--root={workshop.live}", "/bin/sh", SCRIPT], {}, "/", output=True)
+    finally:
+        namespaces.umount2(workshop.live, namespaces.DETACH)
+    return paths.decode(said).splitlines()
+
+
+def mount_overlay(root: Root, workshop: Workshop) -> None:
+    """Mount the layer over the root, for scripts to write to."""
+    upper = workshop.layer
+    with Fds(files.opened(path, files.PLACE) for path in (root.directory or "/", upper, workshop.work)) as fds:
+        options = "lowerdir={},upperdir={},workdir={}".format(*map(paths.of_descriptor, fds))
+        try:
+            # Of what changes nothing may refer to the layers beneath: they will be upgraded.
+            options += ",redirect_dir=off,metacopy=off,index=off"
+            namespaces.mount("overlay", workshop.live, "overlay", 0, options)
+        except OSError as error:
+            raise Failure(f"cannot mount an overlay with {upper} as its upper layer: {error.strerror}") from None
+
+
+def write_programs(live: int, script: str) -> None:
+    """Put the script and the stubs on /run, which is a file system of ours."""
+    with beneath.directory(live, paths.parent(SCRIPT)[1:], beneath.REFUSED) as at:
+        beneath.write_new(at, paths.name(SCRIPT), script, 0o755)
+    with beneath.directory(live, BIN[1:], beneath.REFUSED, make=0o755) as at:
+        for name in STUBS:
+            beneath.write_new(at, name, STUB, 0o755)

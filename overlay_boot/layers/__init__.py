@@ -1,0 +1,83 @@
+"""Layers between LOWER and UPPER: what LAYER names, overlay-boot.conf(5), and what overlay-layers(8) does with them.
+
+A LAYER is a directory, or an archive that is unpacked into a cache.  Nothing outside of this folder imports another
+module of it, and each is loaded by the function that needs it: a boot whose layers are directories loads none, one
+whose archives are in the cache loads cache.py and archive.py, and inventory.py is for overlay-layers only.
+"""
+import posix
+
+from .. import BASELINE_MARK, files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..state import State
+    from .inventory import Row
+
+
+def check(paths: list[str]) -> None:
+    """Raises Failure if a LAYER is not there, or is neither a directory nor a file."""
+    for path in paths:
+        if not is_directory(path):
+            from .archive import Archive
+            with Archive(path):
+                pass            # it can be read
+
+
+def provide(paths: list[str], limit: tuple[int, int], state: "State") -> list[str]:
+    """Return the directories of the layers, the topmost first.  Archives that are not in the cache are unpacked.
+
+    paths are in the order of the configuration file, the lowest first; limit is LAYER_LIMIT, in bytes and members.
+    What is used of the cache is on record in the state file afterwards.  Raises Failure if an archive cannot be
+    unpacked.
+    """
+    found = []
+    for path in paths:
+        if not is_directory(path):
+            from . import cache
+            path = cache.layer_of(path, limit, state)
+        found.append(path)
+    # Beneath itself a layer has no effect, and the kernel would not have it.
+    return [*dict.fromkeys(reversed(found))]
+
+
+def own(directories: list[str]) -> list[str]:
+    """Return those directories of layers that tell of this subhost, in their order.  A baseline is for any subhost."""
+    return [path for path in directories if BASELINE_MARK not in posix.listxattr(path)]
+
+
+def is_directory(path: str) -> bool:
+    return files.kind(path) == files.DIRECTORY
+
+
+# overlay-layers(8)
+
+def rows() -> "list[Row]":
+    """Return a row for each layer in the cache."""
+    from . import inventory
+    return inventory.rows()
+
+
+def table(layers: "list[Row]") -> str:
+    """Return rows as the text of a table."""
+    from . import inventory
+    return inventory.table(layers)
+
+
+def verify() -> "Iterator[tuple[str, str]]":
+    """Yield (digest, what is wrong, or "") for each layer in the cache, compared with its archive."""
+    from . import inventory
+    return inventory.verify()
+
+
+def remove(beginning: str) -> None:
+    """Remove the layer whose digest begins like this.  Raises Failure if a subhost or a boot uses it."""
+    from . import inventory
+    inventory.remove(beginning)
+
+
+def remove_unused() -> "list[Row]":
+    """Remove the layers that nothing uses.  Return the rows of those removed."""
+    from . import inventory
+    return inventory.remove_unused()

@@ -1,0 +1,56 @@
+"""The process that decompresses an archive.  It does so as nobody: what it reads may be hostile."""
+import fcntl
+import posix
+from _signal import SIGKILL
+
+from .. import files, namespaces, processes
+from ..errors import Failure
+from ..files import Fds
+
+COMMANDS = {b"\x1f\x8b": ["gzip", "-dcq"], b"\x28\xb5\x2f\xfd": ["zstd", "-dcq"]}    # by an archive's first bytes
+NOBODY = (65534, 65534, ())
+BUFFER = 1 << 20            # bytes of the pipe; a larger one means fewer changes between the two processes
+
+
+class Decompressor:
+    """The process, and its output, a file open for reading.  The end of a with statement ends it."""
+
+    __slots__ = ("output", "process")
+
+    def __init__(self, archive: int) -> None:
+        """Start it.  It reads from this very open file, from the beginning.
+
+        Raises Failure if the archive is compressed in no known way, or the command is not there.
+        """
+        words = next((words for magic, words in COMMANDS.items() if posix.pread(archive, len(magic), 0) == magic), None)
+        if not words:
+            raise Failure("it is neither compressed by gzip nor by zstd")
+        posix.lseek(archive, 0, 0)
+        with Fds(posix.pipe()) as ends, files.opened("/dev/null", posix.O_WRONLY) as null:
+            try:
+                fcntl.fcntl(ends[1], fcntl.F_SETPIPE_SZ, BUFFER)
+            except OSError:
+                pass            # beyond what is left of the limit for all pipes: the usual size does as well
+            try:
+                self.process, pidfd = namespaces.spawn(processes.candidates(words[0]), words, {}, directory="/",
+                                                       standard=(archive, ends[1], null), user=NOBODY)
+            except OSError as error:
+                raise Failure(f"cannot execute {words[0]}: {error.strerror}") from None
+            posix.close(pidfd)          # the process is ours to be waited for: its number is its own
+            self.output = open(ends.pop(0), "rb", buffering=BUFFER)       # noqa: SIM115
+
+    def __enter__(self) -> "Decompressor":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.output.close()
+        if self.process:
+            posix.kill(self.process, SIGKILL)
+            posix.waitpid(self.process, 0)
+
+    def check_ended(self) -> None:
+        """Wait for its end, once all of its output was read.  Raises Failure if it says that the archive is damaged."""
+        status = posix.waitpid(self.process, 0)[1]
+        self.process = 0
+        if status:
+            raise Failure("it is truncated or damaged: its compression is at fault")
