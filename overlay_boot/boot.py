@@ -2,7 +2,6 @@
 import posix
 
 from . import beneath, cgroup, hooks, interruption, keeper, log, namespaces, network, rootfs, state
-from .check import check
 from .config import Config
 from .errors import Failure, complain, doing, reason
 from .files import Fd
@@ -101,18 +100,16 @@ class Outside:
 
 
 class Step:
-    """A step of a boot: its title, as overlay-boot(8) has it, and what it does.
+    """A step of a boot: its title, as overlay-boot(8) has it, and what is done.
 
-    describe says that for a plan, where CONF is resolved and nothing made.
-    concerns tells whether there is anything to do for this configuration.
+    concerns tells whether there is anything to do for this configuration.  plan.py
+    describes each step: that is nothing that a boot should have to load.
     """
 
-    __slots__ = ("concerns", "describe", "execute", "title")
+    __slots__ = ("concerns", "execute", "title")
 
-    def __init__(self, title: str, describe: "Callable[[Boot], str]", execute: "Callable[[Boot], None]",
-                 concerns: "Callable[[Boot], object]") -> None:
+    def __init__(self, title: str, execute: "Callable[[Boot], None]", concerns: "Callable[[Boot], object]") -> None:
         self.title = title
-        self.describe = describe
         self.execute = execute
         self.concerns = concerns
 
@@ -122,23 +119,22 @@ MAKING: list[Step] = []             # of one that does not
 TAKING_UP: list[Step] = []          # of one that does
 
 
-def step(plan: list[Step], title: str, describe: "Callable[[Boot], str]",
+def step(plan: list[Step], title: str,
          concerns: "Callable[[Boot], object]" = lambda _: True) -> "Callable[[Callable[[Boot], None]], Step]":
     """Decorate a function to be the next step of a plan."""
     def decorate(execute: "Callable[[Boot], None]") -> Step:
-        made = Step(title, describe, execute, concerns)
+        made = Step(title, execute, concerns)
         plan.append(made)
         return made
     return decorate
 
 
-@step(BEGINNING, "Read CONF",
-      lambda boot: f"{boot.config.path} gives NAME={boot.config.name} and LOG={boot.config.log}")
+@step(BEGINNING, "Read CONF")
 def read_conf(boot: Boot) -> None:
     boot.config.resolve_log()
 
 
-@step(BEGINNING, "Take the name", lambda boot: f"lock the byte COMMAND of {state.directory_of(boot.config.name)}/state")
+@step(BEGINNING, "Take the name")
 def take_the_name(boot: Boot) -> None:
     interruption.hold()
     boot.state = state.claim(boot.config.name)
@@ -147,7 +143,7 @@ def take_the_name(boot: Boot) -> None:
         hibernation.refuse_others(boot.config, boot.state)
 
 
-@step(MAKING, "Sweep", lambda _: "remove what a killed predecessor of that name has left behind")
+@step(MAKING, "Sweep")
 def sweep(boot: Boot) -> None:
     if not boot.state.is_empty():
         from .clearing import clear, clear_leftovers
@@ -163,13 +159,12 @@ def sweep(boot: Boot) -> None:
     boot.state.begin(boot.config.path)
 
 
-@step(MAKING, "Control group", lambda boot: (
-    f"make {cgroup.PARENT}/{boot.config.name}, or {boot.config.name} below the group of a delegated unit"))
+@step(MAKING, "Control group")
 def control_group(boot: Boot) -> None:
     boot.group = cgroup.make(boot.state)
 
 
-@step(MAKING, "Mount namespace", lambda _: "make a private copy of the host's")
+@step(MAKING, "Mount namespace")
 def mount_namespace(boot: Boot) -> None:
     if boot.shell:
         from . import hibernation
@@ -180,12 +175,7 @@ def mount_namespace(boot: Boot) -> None:
     boot.mounts = boot.own.mounts
 
 
-def image_text(config: Config) -> str:
-    return f", mount IMAGE={config.image[0]} on {config.base}/mnt" if config.image else ""
-
-
-@step(MAKING, "Resolve", lambda boot: (
-    f"find the values of all other variables{image_text(boot.config)}, and check the directories and the cables"))
+@step(MAKING, "Resolve")
 def resolve(boot: Boot) -> None:
     boot.config.resolve(boot.group)
     if boot.shell:
@@ -197,35 +187,24 @@ def resolve(boot: Boot) -> None:
     check(boot.config, boot.sources)
 
 
-@step(MAKING, "Layers", lambda boot: (
-    f"unpack archives that are not in the cache yet; above LOWER lie {', '.join(boot.sources.layers)}"),
-      lambda boot: boot.sources.layers)
+@step(MAKING, "Layers", lambda boot: boot.sources.layers)
 def unpack_layers(boot: Boot) -> None:
     from . import layers
     boot.sources.put_layers(layers.provide(boot.sources.layers, boot.config.layer_limit, boot.state))
 
 
-@step(MAKING, "UPPER on a tmpfs", lambda boot: (
-    f"mount one of the size {boot.sources.tmpfs} on {rootfs.mount_point_of(boot.config.name)}, "
-    f"and make UPPER and WORK in it"),
-      lambda boot: boot.sources.tmpfs)
+@step(MAKING, "UPPER on a tmpfs", lambda boot: boot.sources.tmpfs)
 def upper_on_tmpfs(boot: Boot) -> None:
     rootfs.mount_upper(boot.sources, boot.state)
 
 
-@step(MAKING, "Log", lambda boot: f"open {boot.config.log} for appending")
+@step(MAKING, "Log")
 def open_log(boot: Boot) -> None:
     with boot.outside():
         boot.log = log.make(boot.config.log, (boot.sources.upper, boot.sources.live))
 
 
-def cables_text(config: Config) -> str:
-    words = " ".join(config.cables)
-    return f"; make the cables {words}, and start ifup for those without a bridge" if words else ""
-
-
-@step(MAKING, "Network", lambda boot: (
-    f"make {network.path_of(boot.config.name)}, with lo up{cables_text(boot.config)}"))
+@step(MAKING, "Network")
 def make_network(boot: Boot) -> None:
     config = boot.config
     with boot.outside():
@@ -241,13 +220,12 @@ def make_network(boot: Boot) -> None:
         network.mount_name(config.name, boot.network)
 
 
-@step(MAKING, "PREMOUNT", lambda boot: f"run {' '.join(boot.config.premount)} {boot.sources.upper}",
-      lambda boot: not boot.sources.is_premounted)
+@step(MAKING, "PREMOUNT", lambda boot: not boot.sources.is_premounted)
 def premount(boot: Boot) -> None:
     boot.hooks.premount()
 
 
-@step(MAKING, "The root on LIVE", lambda boot: rootfs.description(boot.sources))
+@step(MAKING, "The root on LIVE")
 def root_on_live(boot: Boot) -> None:
     for number, path in enumerate(boot.sources.lower):
         boot.state.note("lower", path, str(number))
@@ -256,40 +234,29 @@ def root_on_live(boot: Boot) -> None:
         pass
 
 
-@step(MAKING, "POSTMOUNT", lambda boot: (
-    f"run {' '.join(boot.config.postmount)} {boot.sources.live} {boot.sources.upper}"))
+@step(MAKING, "POSTMOUNT")
 def postmount(boot: Boot) -> None:
     boot.hooks.postmount(boot.root, boot.network)
 
 
-@step(MAKING, "SHARE", lambda boot: "bind-mount " + ", ".join(
-    outside if outside == inside else f"{outside} on {inside}" for outside, inside in boot.config.share),
-      lambda boot: boot.config.share)
+@step(MAKING, "SHARE", lambda boot: boot.config.share)
 def share(boot: Boot) -> None:
     from . import shares
     shares.mount_all(boot.config.share, boot.state, boot.root)
 
 
-def init_text(config: Config) -> str:
-    if hooks.is_default(config, "INIT") and not config.start:
-        return "nothing is to be started: PID 1 is to be the reaper at once"
-    return f"run {' '.join(config.init)}, which prints the shell commands of PID 1"
-
-
-@step(MAKING, "INIT", lambda boot: init_text(boot.config))
+@step(MAKING, "INIT")
 def init(boot: Boot) -> None:
     boot.command, boot.services = boot.hooks.init(boot.root)
 
 
-@step(MAKING, "Cables", lambda _: "wait for ifup, and bring up what it has left down", lambda boot: boot.config.cables)
+@step(MAKING, "Cables", lambda boot: boot.config.cables)
 def wait_for_cables(boot: Boot) -> None:
     assert boot.cables
     boot.cables.wait()
 
 
-@step(MAKING, "PID 1", lambda boot: (
-    f"start the keeper, which makes PID, IPC, UTS, time and cgroup namespaces and a process in them; "
-    f"that makes {boot.sources.live} its root, detaches the host's, and executes the commands of INIT"))
+@step(MAKING, "PID 1")
 def pid_1(boot: Boot) -> None:
     note(boot)
     boot.hostname = hostname(boot.config, boot.sources)
@@ -300,15 +267,14 @@ def pid_1(boot: Boot) -> None:
     start_keeper(boot, root=boot.root)
 
 
-@step(MAKING, "Hand over", lambda _: (
-    "once PID 1 has been executed, the keeper notes its process id and releases COMMAND"))
+@step(MAKING, "Hand over")
 def hand_over(boot: Boot) -> None:
     boot.keeper.wait()
 
 
 # A subhost that hibernates has its mounts and its network already.
 
-@step(TAKING_UP, "Sweep", sweep.describe)
+@step(TAKING_UP, "Sweep")
 def sweep_hibernating(boot: Boot) -> None:
     from .clearing import hibernate
     hibernate(boot.state)
@@ -317,7 +283,7 @@ def sweep_hibernating(boot: Boot) -> None:
 TAKING_UP.append(control_group)
 
 
-@step(TAKING_UP, "Mount namespace", lambda _: "take up the mounts and the network as they are")
+@step(TAKING_UP, "Mount namespace")
 def take_up_mounts(boot: Boot) -> None:
     from . import hibernation
     boot.network = network.reopened(boot.state)
@@ -326,7 +292,7 @@ def take_up_mounts(boot: Boot) -> None:
     boot.root = hibernation.root_of(boot.mounts)
 
 
-@step(TAKING_UP, "Resolve", lambda _: "find the values of INIT, LOG, START and STOP_TIMEOUT")
+@step(TAKING_UP, "Resolve")
 def resolve_again(boot: Boot) -> None:
     boot.config.resolve(boot.group, boot.state.record().values)
     if boot.shell:
@@ -338,13 +304,13 @@ def resolve_again(boot: Boot) -> None:
 TAKING_UP.append(open_log)
 
 
-@step(TAKING_UP, "INIT", init.describe)
+@step(TAKING_UP, "INIT")
 def init_again(boot: Boot) -> None:
     boot.hooks = Hooks(boot.config, boot.sources, boot.group, boot.log)
     init.execute(boot)
 
 
-@step(TAKING_UP, "PID 1", pid_1.describe)
+@step(TAKING_UP, "PID 1")
 def pid_1_again(boot: Boot) -> None:
     note(boot)
     boot.hostname = boot.state.record().host_name
@@ -361,11 +327,18 @@ def boot(config: Config, *, foreground: bool = False, shell: bool = False) -> No
     Boot(config, foreground=foreground, shell=shell).run()
 
 
-def plan(config: Config) -> list[tuple[str, str]]:
-    """Return the steps of a boot of a configuration that is resolved: (title, what it does)."""
-    would_be = Boot(config)
-    would_be.sources = Sources(config)
-    return [(step.title, step.describe(would_be)) for step in (*BEGINNING, *MAKING) if step.concerns(would_be)]
+def check(config: Config, sources: Sources, own: dict[str, int] | None = None) -> None:
+    """Raises Failure if the subhost cannot be booted here.
+
+    own are its interfaces, {name: index}, if it is running.
+    """
+    rootfs.check(sources)
+    if config.layers:
+        from . import layers
+        layers.check(config.layers)
+    if config.cables:
+        from . import cables
+        cables.check(cables.plan(config.cables, config.name), own)
 
 
 def note(boot: Boot) -> None:

@@ -5,6 +5,10 @@ from .namespaces import COMMAND, lock
 from .record import GONE, SCHEMA, Record
 from .state import State, now, tidy_directories
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 def clear(state: State) -> None:
     """Remove from the host all that was noted, and the note.  The caller holds COMMAND.
@@ -42,9 +46,23 @@ def clear_leftovers(state: State) -> None:
             REMOVERS[field.cleared_by](state.name, record)
 
 
+def end_inherited(name: str, record: Record) -> None:
+    from . import subhosts
+    subhosts.end_inherited(name, record.shell)
+
+
+def remove_group(_name: str, record: Record) -> None:
+    cgroup.remove(record.cgroup or "")
+
+
 def remove_cables(_name: str, record: Record) -> None:
     from . import cables
     cables.remove(record.cables, record.vlans)
+
+
+def remove_network(name: str, record: Record) -> None:
+    assert record.netns
+    network.remove(name, record.netns)
 
 
 def release_mounts(_name: str, record: Record) -> None:
@@ -52,19 +70,18 @@ def release_mounts(_name: str, record: Record) -> None:
     hibernation.release(record.mounts or "")
 
 
-def end_inherited(name: str, record: Record) -> None:
-    from . import subhosts
-    subhosts.end_inherited(name, record.shell)
+def remove_mount_point(_name: str, record: Record) -> None:
+    rootfs.remove_mount_point(record.mount_point or "")
 
 
 # By the names that record.SCHEMA has for them.
-REMOVERS = {
+REMOVERS: "dict[str, Callable[[str, Record], None]]" = {
     "shellversion.end": end_inherited,
-    "cgroup.remove": lambda _, record: cgroup.remove(record.cgroup),
+    "cgroup.remove": remove_group,
     "cables.remove": remove_cables,
-    "network.remove": lambda name, record: network.remove(name, record.netns),
+    "network.remove": remove_network,
     "hibernation.release": release_mounts,
-    "rootfs.remove_mount_point": lambda _, record: rootfs.remove_mount_point(record.mount_point),
+    "rootfs.remove_mount_point": remove_mount_point,
 }
 
 

@@ -31,6 +31,7 @@ SECTOR = 512                                    # bytes, of partx(8)
 
 def mount_image(config: Config) -> None:
     """Mount IMAGE, for a boot or a check.  Raises Failure."""
+    assert config.image
     path, index = config.image
     mount(path, index, [f"{config.base}/mnt"], config.action)
 

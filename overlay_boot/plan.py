@@ -1,15 +1,15 @@
 """overlay-boot --check: the values of a configuration, and the plan of its boot."""
-from . import files, rootfs
-from .boot import plan
-from .check import check, interfaces_of
+from . import cgroup, files, hooks, network, rootfs, state
+from .boot import BEGINNING, MAKING, Boot, check
 from .config import Config
 from .rootfs import Sources
+from .state import State
 
 
 def report(path: str, *, verbose: bool = False) -> None:
-    """overlay-boot --check: print every variable of a configuration file with its effective value.
+    """Print every variable of a configuration file with its effective value; with verbose, the plan of a boot as well.
 
-    With verbose, print the plan of a boot, too.
+    Raises Failure if a boot would find something wrong before it makes anything.
     """
     rootfs.unshare_mounts()         # what a `!` command mounts goes with this process
     config = Config(path, "overlay-check")
@@ -18,10 +18,78 @@ def report(path: str, *, verbose: bool = False) -> None:
     if config.image:
         from . import diskfile
         diskfile.mount_image(config)
-    check(config, Sources(config), interfaces_of(config.name))
+    sources = Sources(config)
+    check(config, sources, interfaces_of(config.name))
     lines = [f"{variable}={value}" for variable, value in config.settings().items()]
     lines += [f"LAYER={path}" for path in config.layers]
     lines += [f"SHARE={outside}:{inside}" for outside, inside in config.share]
     if verbose:
-        lines += ["", *(f"{title}: {what}" for title, what in plan(config))]
+        lines += ["", *(f"{title}: {what}" for title, what in plan(config, sources))]
     files.write_all(1, "\n".join(lines) + "\n")
+
+
+def interfaces_of(name: str) -> dict[str, int]:
+    """Return the interfaces on the host that are on record for a subhost: {name: index}."""
+    try:
+        with State(name) as opened:
+            record = opened.record()
+    except FileNotFoundError:
+        return {}
+    return record.cables | record.vlans
+
+
+def plan(config: Config, sources: Sources) -> list[tuple[str, str]]:
+    """Return the steps of a boot of a configuration that is resolved: (title, what it does)."""
+    boot = Boot(config)
+    boot.sources = sources
+    says = {**of_the_host(config), **of_the_root(config, sources)}
+    return [(step.title, says[step.title]) for step in (*BEGINNING, *MAKING) if step.concerns(boot)]
+
+
+def of_the_host(config: Config) -> dict[str, str]:
+    """Return what the steps do on the host: {title: description}."""
+    image = f", mount IMAGE={config.image[0]} on {config.base}/mnt" if config.image else ""
+    cables = " ".join(config.cables)
+    begin = f"; make the cables {cables}, and start ifup for those without a bridge" if cables else ""
+    return {
+        "Read CONF": f"{config.path} gives NAME={config.name} and LOG={config.log}",
+        "Take the name": f"lock the byte COMMAND of {state.directory_of(config.name)}/state",
+        "Sweep": "remove what a killed predecessor of that NAME has left behind",
+        "Control group": f"make {cgroup.PARENT}/{config.name}, or {config.name} below the group of a delegated unit",
+        "Mount namespace": "make a private copy of the host's",
+        "Resolve": f"find the values of all other variables{image}, and check the directories and the cables",
+        "Log": f"open {config.log} for appending",
+        "Network": f"make {network.path_of(config.name)}, with lo up{begin}",
+        "Cables": "wait for ifup, and bring up what it has left down",
+        "PID 1": f"start the keeper, which makes PID, IPC, UTS, time and cgroup namespaces and a process in them; that "
+                 f"makes {config.live} its root, detaches the host's, and executes the commands of INIT",
+        "Hand over": "once PID 1 has been executed, the keeper notes its process id and releases COMMAND",
+    }
+
+
+def of_the_root(config: Config, sources: Sources) -> dict[str, str]:
+    """Return what the steps do for the root file system: {title: description}."""
+    shares = [outside if outside == inside else f"{outside} on {inside}" for outside, inside in config.share]
+    if hooks.is_default(config, "INIT") and not config.start:
+        init = "nothing is to be started: PID 1 is to be the reaper at once"
+    else:
+        init = f"run {' '.join(config.init)}, which prints the shell commands of PID 1"
+    return {
+        "Layers": f"unpack archives that are not in the cache yet; above LOWER lie {', '.join(sources.layers)}",
+        "UPPER on a tmpfs": f"mount one of the size {sources.tmpfs} on {rootfs.mount_point_of(config.name)}, and make "
+                            f"UPPER and WORK in it",
+        "PREMOUNT": f"run {' '.join(config.premount)} {sources.upper}",
+        "The root on LIVE": root_on_live(sources),
+        "POSTMOUNT": f"run {' '.join(config.postmount)} {sources.live} {sources.upper}",
+        "SHARE": f"bind-mount {', '.join(shares)}",
+        "INIT": init,
+    }
+
+
+def root_on_live(sources: Sources) -> str:
+    """Return in which of the three ways the root file system is mounted."""
+    if sources.is_overlay:
+        return f"mount an overlay on {sources.live}: {sources.upper} above {', '.join(sources.lower)}"
+    if sources.is_premounted:
+        return f"{sources.live} serves as it is, with what is mounted below it"
+    return f"bind-mount {sources.upper} on {sources.live}"

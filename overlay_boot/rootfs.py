@@ -154,15 +154,6 @@ def directory(path: str, variable: str) -> Fd:
         raise Failure(f"{variable}={path}: {error.strerror}") from None
 
 
-def description(sources: Sources) -> str:
-    """Return in which of the three ways the root file system is mounted."""
-    if sources.is_overlay:
-        return f"mount an overlay on {sources.live}: {sources.upper} above {', '.join(sources.lower)}"
-    if sources.is_premounted:
-        return f"{sources.live} serves as it is, with what is mounted below it"
-    return f"bind-mount {sources.upper} on {sources.live}"
-
-
 @doing("mount the root file system")
 def mount_root(sources: Sources) -> Fd:
     """Mount the root file system on LIVE, in one of the three ways, and return a descriptor of it."""

@@ -104,6 +104,8 @@ class State:
 
     def is_hibernating(self) -> bool:
         """Tell whether its mounts are kept, as hibernation.py has it, after a PID 1 was executed and has ended."""
+        if self.is_empty():
+            return False
         found = self.record()
         return bool(found.mounts and found.init and not self.keeper())
 

@@ -3,7 +3,7 @@ import _signal
 import posix
 import time
 
-from . import environment, namespaces, proc
+from . import namespaces, proc
 from .config import Config
 from .errors import Failure, complain, doing, reason
 from .files import Fd
@@ -152,7 +152,7 @@ def stop_services(running: "Subhost") -> None:
 
 def stop_service(running: "Subhost", word: str, group: int) -> None:
     """Stop one, and have in LOG what it prints."""
-    from . import log, processes
+    from . import environment, log, processes
     command = [word, "stop"] if word[0] == "/" else ["service", word, "stop"]
     record = running.record
     try:
