@@ -3,7 +3,7 @@ import posix
 
 from . import beneath, cgroup, hooks, interruption, keeper, log, namespaces, network, rootfs, state
 from .config import Config
-from .errors import Failure, complain, doing, reason
+from .errors import Failure, complain, reason
 from .files import Fd
 from .hooks import Hooks
 from .keeper import Keeper
@@ -53,13 +53,13 @@ class Boot:
 
         In the foreground it does not return: this process becomes the keeper.
         """
-        for step in BEGINNING:
-            step.execute(self)
+        for one in BEGINNING:
+            one.execute(self)
         hibernates = self.state.is_hibernating()
         try:
-            for step in TAKING_UP if hibernates else MAKING:
-                if step.concerns(self):
-                    step.execute(self)
+            for one in TAKING_UP if hibernates else MAKING:
+                if one.concerns(self):
+                    one.execute(self)
         except BaseException:
             self.undo(hibernates=hibernates)
             raise
@@ -114,57 +114,50 @@ class Step:
         self.concerns = concerns
 
 
-BEGINNING: list[Step] = []          # until it is known whether the subhost hibernates
-MAKING: list[Step] = []             # of one that does not
-TAKING_UP: list[Step] = []          # of one that does
-
-
-def step(plan: list[Step], title: str,
-         concerns: "Callable[[Boot], object]" = lambda _: True) -> "Callable[[Callable[[Boot], None]], Step]":
-    """Decorate a function to be the next step of a plan."""
+def step(title: str, concerns: "Callable[[Boot], object]" = lambda _: True,
+         ) -> "Callable[[Callable[[Boot], None]], Step]":
+    """Decorate a function to be a step."""
     def decorate(execute: "Callable[[Boot], None]") -> Step:
-        made = Step(title, execute, concerns)
-        plan.append(made)
-        return made
+        return Step(title, execute, concerns)
     return decorate
 
 
-@step(BEGINNING, "Read CONF")
+@step("Read CONF")
 def read_conf(boot: Boot) -> None:
     boot.config.resolve_log()
 
 
-@step(BEGINNING, "Take the name")
+@step("Take the name")
 def take_the_name(boot: Boot) -> None:
     interruption.hold()
     boot.state = state.claim(boot.config.name)
+    while boot.state.is_of_2_0_0 and not boot.state.is_hibernating():
+        from .clearing import clear
+        clear(boot.state)               # what is made now has its state in another place
+        boot.state = state.claim(boot.config.name)
     if boot.state.is_hibernating():
         from . import hibernation
         hibernation.refuse_others(boot.config, boot.state)
 
 
-@step(MAKING, "Sweep")
+@step("Sweep")
 def sweep(boot: Boot) -> None:
     if not boot.state.is_empty():
-        from .clearing import clear, clear_leftovers
-        if boot.state.is_of_2_0_0:
-            clear(boot.state)
-            boot.state = state.claim(boot.config.name)
-        else:
-            clear_leftovers(boot.state)
-            boot.state.forget()
+        from .clearing import clear_leftovers
+        clear_leftovers(boot.state)
+        boot.state.forget()
     if network.is_there(boot.config.name):
         from . import subhosts
         subhosts.refuse_inherited(boot.config.name)
     boot.state.begin(boot.config.path)
 
 
-@step(MAKING, "Control group")
+@step("Control group")
 def control_group(boot: Boot) -> None:
     boot.group = cgroup.make(boot.state)
 
 
-@step(MAKING, "Mount namespace")
+@step("Mount namespace")
 def mount_namespace(boot: Boot) -> None:
     if boot.shell:
         from . import hibernation
@@ -175,7 +168,7 @@ def mount_namespace(boot: Boot) -> None:
     boot.mounts = boot.own.mounts
 
 
-@step(MAKING, "Resolve")
+@step("Resolve")
 def resolve(boot: Boot) -> None:
     boot.config.resolve(boot.group)
     if boot.shell:
@@ -187,24 +180,24 @@ def resolve(boot: Boot) -> None:
     check(boot.config, boot.sources)
 
 
-@step(MAKING, "Layers", lambda boot: boot.sources.layers)
+@step("Layers", lambda boot: boot.sources.layers)
 def unpack_layers(boot: Boot) -> None:
     from . import layers
     boot.sources.put_layers(layers.provide(boot.sources.layers, boot.config.layer_limit, boot.state))
 
 
-@step(MAKING, "UPPER on a tmpfs", lambda boot: boot.sources.tmpfs)
+@step("UPPER on a tmpfs", lambda boot: boot.sources.tmpfs)
 def upper_on_tmpfs(boot: Boot) -> None:
     rootfs.mount_upper(boot.sources, boot.state)
 
 
-@step(MAKING, "Log")
+@step("Log")
 def open_log(boot: Boot) -> None:
     with boot.outside():
         boot.log = log.make(boot.config.log, (boot.sources.upper, boot.sources.live))
 
 
-@step(MAKING, "Network")
+@step("Network")
 def make_network(boot: Boot) -> None:
     config = boot.config
     with boot.outside():
@@ -220,12 +213,12 @@ def make_network(boot: Boot) -> None:
         network.mount_name(config.name, boot.network)
 
 
-@step(MAKING, "PREMOUNT", lambda boot: not boot.sources.is_premounted)
+@step("PREMOUNT", lambda boot: not boot.sources.is_premounted)
 def premount(boot: Boot) -> None:
     boot.hooks.premount()
 
 
-@step(MAKING, "The root on LIVE")
+@step("The root on LIVE")
 def root_on_live(boot: Boot) -> None:
     for number, path in enumerate(boot.sources.lower):
         boot.state.note("lower", path, str(number))
@@ -234,29 +227,29 @@ def root_on_live(boot: Boot) -> None:
         pass
 
 
-@step(MAKING, "POSTMOUNT")
+@step("POSTMOUNT")
 def postmount(boot: Boot) -> None:
     boot.hooks.postmount(boot.root, boot.network)
 
 
-@step(MAKING, "SHARE", lambda boot: boot.config.share)
+@step("SHARE", lambda boot: boot.config.share)
 def share(boot: Boot) -> None:
     from . import shares
     shares.mount_all(boot.config.share, boot.state, boot.root)
 
 
-@step(MAKING, "INIT")
+@step("INIT")
 def init(boot: Boot) -> None:
     boot.command, boot.services = boot.hooks.init(boot.root)
 
 
-@step(MAKING, "Cables", lambda boot: boot.config.cables)
+@step("Cables", lambda boot: boot.config.cables)
 def wait_for_cables(boot: Boot) -> None:
     assert boot.cables
     boot.cables.wait()
 
 
-@step(MAKING, "PID 1")
+@step("PID 1")
 def pid_1(boot: Boot) -> None:
     note(boot)
     boot.hostname = hostname(boot.config, boot.sources)
@@ -267,23 +260,20 @@ def pid_1(boot: Boot) -> None:
     start_keeper(boot, root=boot.root)
 
 
-@step(MAKING, "Hand over")
+@step("Hand over")
 def hand_over(boot: Boot) -> None:
     boot.keeper.wait()
 
 
 # A subhost that hibernates has its mounts and its network already.
 
-@step(TAKING_UP, "Sweep")
+@step("Sweep")
 def sweep_hibernating(boot: Boot) -> None:
     from .clearing import hibernate
     hibernate(boot.state)
 
 
-TAKING_UP.append(control_group)
-
-
-@step(TAKING_UP, "Mount namespace")
+@step("Mount namespace")
 def take_up_mounts(boot: Boot) -> None:
     from . import hibernation
     boot.network = network.reopened(boot.state)
@@ -292,7 +282,7 @@ def take_up_mounts(boot: Boot) -> None:
     boot.root = hibernation.root_of(boot.mounts)
 
 
-@step(TAKING_UP, "Resolve")
+@step("Resolve")
 def resolve_again(boot: Boot) -> None:
     boot.config.resolve(boot.group, boot.state.record().values)
     if boot.shell:
@@ -301,23 +291,24 @@ def resolve_again(boot: Boot) -> None:
     boot.sources = Sources(boot.config)
 
 
-TAKING_UP.append(open_log)
-
-
-@step(TAKING_UP, "INIT")
+@step("INIT")
 def init_again(boot: Boot) -> None:
     boot.hooks = Hooks(boot.config, boot.sources, boot.group, boot.log)
     init.execute(boot)
 
 
-@step(TAKING_UP, "PID 1")
+@step("PID 1")
 def pid_1_again(boot: Boot) -> None:
     note(boot)
     boot.hostname = boot.state.record().host_name
     start_keeper(boot, root=keeper.NONE)
 
 
-TAKING_UP.append(hand_over)
+BEGINNING = [read_conf, take_the_name]      # until it is known whether the subhost hibernates
+MAKING = [sweep, control_group, mount_namespace, resolve, unpack_layers, upper_on_tmpfs, open_log, make_network,
+          premount, root_on_live, postmount, share, init, wait_for_cables, pid_1, hand_over]
+TAKING_UP = [sweep_hibernating, control_group, take_up_mounts, resolve_again, open_log, init_again, pid_1_again,
+             hand_over]
 
 
 def boot(config: Config, *, foreground: bool = False, shell: bool = False) -> None:
@@ -350,7 +341,6 @@ def note(boot: Boot) -> None:
     boot.state.note("since", state.now())
 
 
-@doing("start the keeper")
 def start_keeper(boot: Boot, *, root: int) -> None:
     """Start the keeper, or in the foreground become it.  root is keeper.NONE where the mounts have it already."""
     assert boot.host

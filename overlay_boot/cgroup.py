@@ -1,6 +1,6 @@
 """The control group of a subhost, cgroups(7) version 2: overlay-boot/NAME, or NAME below that of a delegated unit.
 
-Everything that a boot starts is born in it, and by it killed.  Where nobody has
+Everything that a boot starts is born in it, and is killed through it.  Where nobody has
 mounted the hierarchy (sysvinit), it is reached by a mount that only we see.
 """
 import posix
@@ -80,7 +80,7 @@ def delegated(root: int) -> str | None:
     except FileNotFoundError:           # another part of the hierarchy is mounted there
         return None
     with own:
-        # Below one that is a user's, he would have the subhost's processes in his hands.
+        # Below one that is a user's, that user would control the subhost's processes.
         is_ours = posix.fstat(own).st_uid == 0 and any(has_mark(own, mark) for mark in MARKS)
     return path if is_ours else None
 

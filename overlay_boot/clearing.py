@@ -38,7 +38,7 @@ def clear_leftovers(state: State) -> None:
     """Remove from the host what was noted, by this boot or by a predecessor that was killed."""
     record = state.record()
     if record.mounts:
-        state.note("init", GONE)        # a half of it is not to be taken up
+        state.note("init", GONE)        # half of it is not to be taken up
     cleared = set()
     for field in SCHEMA:
         if field.cleared_by and getattr(record, field.attribute) and field.cleared_by not in cleared:

@@ -1,7 +1,7 @@
 """The configuration file: overlay-boot.conf(5)."""
 import posix
 
-from . import environment, files, paths
+from . import environment, files, namespaces, paths
 from .errors import Failure, complain
 
 TYPE_CHECKING = False
@@ -143,7 +143,7 @@ class Config:
         check_name(self.name)
         if "\n" in self.path:
             raise Failure(f"{path}: no line feed can be in the path of a configuration file")
-        self.reaper = environment.variable("REAPER") or "/.reaper"
+        self.reaper = environment.variable("REAPER") or namespaces.REAPER_PATH
 
     def resolve_log(self) -> None:
         """Find LOG, whose command runs where the caller is, as NAME's does."""
@@ -208,7 +208,7 @@ class Config:
         copy = Config.__new__(Config)
         for attribute in Config.__slots__:
             setattr(copy, attribute, getattr(self, attribute))
-        copy.start, copy.init = [], ["overlay-init"]
+        copy.start, copy.init = [], [str(DEFAULTS["INIT"])]
         return copy
 
     def value(self, variable: str, directory: str, cgroup: int = -1) -> str:

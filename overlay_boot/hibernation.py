@@ -81,7 +81,7 @@ def kept_with_higher_id(path: str) -> tuple[View, View] | None:
 
 
 def is_kept(mounts: int, path: str) -> bool:
-    """Have a mount namespace mounted on the file path; whether the kernel takes it for one that was made later."""
+    """Mount a mount namespace on the file path.  Return whether the kernel takes it for one that was made later."""
     try:
         namespaces.mount(paths.of_descriptor(mounts), path, None, namespaces.BIND)
     except OSError as error:
@@ -143,7 +143,7 @@ def root_of(mounts: int) -> Fd:
 
 
 class Hibernating:
-    """What state.Running is for a subhost that runs."""
+    """What running.Running is for a subhost that runs."""
 
     __slots__ = ("name", "network", "record", "state")
 

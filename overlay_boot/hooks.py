@@ -55,7 +55,8 @@ class Hooks:
         if not text.strip():
             raise Failure(f"INIT: {config.init[0]} printed nothing")
         if "\0" in text or len(text) >= LONGEST_TEXT:
-            raise Failure(f"INIT: {config.init[0]} printed what is no text of less than {LONGEST_TEXT} characters")
+            raise Failure(f"INIT: {config.init[0]} printed something other than less than {LONGEST_TEXT} characters "
+                          f"of text")
         return ["/bin/sh", "-c", text], started(text)
 
     def run(self, variable: str, words: list[str], arguments: list[str], *, output: bool = False) -> bytes:
@@ -101,7 +102,11 @@ def premount(config: Config, sources: Sources) -> None:
 def in_layer(sources: Sources, path: str) -> bool:
     """Tell whether a layer of this subhost's has a file of that path."""
     from . import layers
-    return any(files.kind(f"{layer}/{path}") for layer in layers.own(sources.layers))
+    for layer in layers.own(sources.layers):
+        with rootfs.directory(layer, "LAYER") as root:
+            if beneath.exists(root, path, beneath.INSIDE):
+                return True
+    return False
 
 
 def interfaces(config: Config) -> str:

@@ -32,16 +32,15 @@ class Keeper:
     @doing("wait for the keeper")
     def wait(self) -> None:
         """Wait until it has PID 1 executed.  Raises Failure, with both of them killed, if that fails."""
-        said = b""
         try:
             with self.said, interruption.Wait():
                 said = read_report(self.said)
-        finally:
             if said != DONE:
-                posix.kill(self.process, _signal.SIGKILL)
-                posix.waitpid(self.process, 0)
-        if said != DONE:
-            raise Failure(said.decode() or "the keeper was killed")
+                raise Failure(said.decode() or "the keeper was killed")
+        except BaseException:
+            posix.kill(self.process, _signal.SIGKILL)
+            posix.waitpid(self.process, 0)
+            raise
 
 
 @doing("start the keeper")

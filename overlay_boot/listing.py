@@ -50,6 +50,8 @@ def of_state(name: str) -> "Row | None":
                 return of_processless(state)
     except OSError:
         return None                     # it has just gone
+    except Failure:
+        return row(name, "unreadable", None)        # damaged, or of another version
 
 
 def of_running(state: State) -> "Row":

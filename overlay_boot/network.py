@@ -118,7 +118,7 @@ def locked_directory() -> Fd:
             posix.mkdir(NETNS, 0o755)
         except FileExistsError:
             pass
-        directory = files.opened(NETNS, files.READ_DIRECTORY)
+        directory = files.opened(NETNS, posix.O_RDONLY | posix.O_DIRECTORY)
         fcntl.flock(directory, fcntl.LOCK_EX)
         if posix.fstat(directory).st_nlink:
             break
@@ -174,7 +174,7 @@ def tidy() -> None:
     if not files.kind(NOTE):
         return
     try:
-        directory = files.opened(NETNS, files.READ_DIRECTORY)
+        directory = files.opened(NETNS, posix.O_RDONLY | posix.O_DIRECTORY)
     except FileNotFoundError:
         forget_making()
         return

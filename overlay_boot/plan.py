@@ -53,7 +53,7 @@ def of_the_host(config: Config) -> dict[str, str]:
     begin = f"; make the cables {cables}, and start ifup for those without a bridge" if cables else ""
     return {
         "Read CONF": f"{config.path} gives NAME={config.name} and LOG={config.log}",
-        "Take the name": f"lock the byte COMMAND of {state.directory_of(config.name)}/state",
+        "Take the name": f"lock the byte COMMAND of {state.file_of(config.name)}",
         "Sweep": "remove what a killed predecessor of that NAME has left behind",
         "Control group": f"make {cgroup.PARENT}/{config.name}, or {config.name} below the group of a delegated unit",
         "Mount namespace": "make a private copy of the host's",

@@ -129,10 +129,10 @@ class Record:
     host_name: str                  # likewise
 
     def __init__(self, text: str = "", whose: str = "") -> None:
-        """Raises Failure for what is not of this schema."""
+        """Read the text of a state file.  Raises Failure for what is not of this schema."""
         for field in SCHEMA:
             setattr(self, field.attribute, {} if field.is_many else field.empty)
-        for line in text.split("\n"):
+        for line in text.split("\n")[:-1]:      # what has no end, a kill or a full disk has cut off
             if line and not self.take(line):
                 raise Failure(f"the state file of {whose} is damaged, or of another version of overlay-boot: {line}")
 
@@ -161,4 +161,7 @@ class Record:
 def line(attribute: str, value: "Any", name: str = "") -> str:
     """Return the line that notes an attribute of Record, or what it has of a name; the value None takes it back."""
     field = BY_ATTRIBUTE[attribute]
-    return f"{field.key}{name} {'' if value is None else field.write(value)}\n"
+    text = f"{field.key}{name} {'' if value is None else field.write(value)}"
+    if "\n" in text:
+        raise Failure(f"no line feed can be in what is noted: {text}")
+    return text + "\n"

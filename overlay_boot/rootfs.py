@@ -1,7 +1,7 @@
 """The root file system of a subhost, on LIVE, in a mount namespace of its own.
 
-What stands in UPPER and LIVE is the subhost's, and may be hostile: beneath.py
-reaches it.
+What stands in UPPER and LIVE is the subhost's, and may be hostile: it is reached
+only by way of beneath.py.
 """
 import posix
 

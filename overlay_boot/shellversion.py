@@ -48,7 +48,7 @@ def find(names: set[str]) -> "list[Inherited]":
 
 
 class Inherited:
-    """What state.Running is for one of ours; its unshare(1) is the keeper, and its shell besides."""
+    """What running.Running is for one of ours; its unshare(1) is the keeper, and its shell besides."""
 
     __slots__ = ("init", "init_fd", "keeper", "keeper_fd", "name", "record", "shell", "shell_fd")
 

@@ -79,7 +79,7 @@ def configs_running() -> set[str]:
 def configs() -> list[str]:
     """Return the configuration files of all subhosts that are running or have a state file, the last boot first."""
     since = inherited()
-    for _, record in noted():
+    for _, record in noted(skip_damaged=True):
         if record.config:               # else nothing was made yet
             since[record.config] = record.since or float("inf")
     return sorted(since, key=lambda config: since[config], reverse=True)

@@ -21,9 +21,10 @@ A process loses its locks when it closes any descriptor of the file: it is opene
 import posix
 import select
 import time
+from errno import ENOSPC
 
 from . import files, paths, proc, record
-from .errors import Failure, doing
+from .errors import Failure, complain, doing
 from .namespaces import COMMAND, KEEPER, STOP, lock, locked_by
 from .record import GONE, Record
 
@@ -43,6 +44,11 @@ def directory_of(name: str) -> str:
     return f"{STATES}/{name}"
 
 
+def file_of(name: str) -> str:
+    """Return the path of the state file of a subhost."""
+    return f"{directory_of(name)}/state"
+
+
 class State:
     """The state file of one subhost, opened."""
 
@@ -51,7 +57,7 @@ class State:
     def __init__(self, name: str, *, create: bool = False) -> None:
         """Raises FileNotFoundError if there is none and it is not to be created."""
         self.name = name
-        self.path = f"{directory_of(name)}/state"
+        self.path = file_of(name)
         flags = posix.O_RDWR | posix.O_APPEND | posix.O_NOFOLLOW | posix.O_CLOEXEC
         try:
             self.fd = posix.open(self.path, flags | (posix.O_CREAT if create else 0), 0o600)
@@ -62,7 +68,8 @@ class State:
 
     def close(self) -> None:
         """Close the file, and so leave all locks of it."""
-        posix.close(self.fd)
+        fd, self.fd = self.fd, -1       # the number may be another file's from now on
+        posix.close(fd)
 
     def __enter__(self) -> "State":
         return self
@@ -85,8 +92,15 @@ class State:
 
     @doing("write the state file")
     def note(self, attribute: str, value: "Any", name: str = "") -> None:
-        """Note what is about to be made, or a fact for other commands: an attribute of Record, or one of its names."""
-        posix.write(self.fd, paths.encode(record.line(attribute, value, name)))
+        """Note what is about to be made, or a fact for other commands: an attribute of Record, or one of its names.
+
+        All of it is noted, or nothing.  Raises Failure for a value that no line can have.
+        """
+        data = paths.encode(record.line(attribute, value, name))
+        size = posix.fstat(self.fd).st_size
+        if posix.write(self.fd, data) < len(data):      # the file system is full
+            posix.ftruncate(self.fd, size)
+            raise OSError(ENOSPC, posix.strerror(ENOSPC))
 
     def begin(self, config: str) -> None:
         """Note what is noted first, of a boot from that configuration file."""
@@ -129,14 +143,14 @@ def tidy_directories(name: str = "") -> None:
             pass
 
 
-def made(name: str) -> State:
+def open_or_make(name: str) -> State:
     """Open the state file of a subhost.  It is made if there is none."""
     while True:
         try:
             make_directory(STATES)
             make_directory(directory_of(name))
             return State(name, create=True)
-        except FileNotFoundError:       # another command has just removed a directory
+        except (FileNotFoundError, IsADirectoryError):      # another command has just removed or made a directory
             continue
         except OSError:
             tidy_directories(name)
@@ -159,7 +173,7 @@ def claim(name: str) -> State:
     """
     from . import interruption
     while True:
-        state = made(name)
+        state = open_or_make(name)
         if locked_by(state.fd, STOP):
             with interruption.Wait():
                 lock(state.fd, STOP, wait=True)
@@ -210,8 +224,12 @@ def has_ended(pidfd: int, seconds: float = 0) -> bool:
 
 def names() -> list[str]:
     """Return the names that have a state file, oldest first."""
+    try:
+        entries = posix.listdir(STATES)
+    except FileNotFoundError:
+        return []
     found = []
-    for name in posix.listdir(STATES) if files.kind(STATES) else ():
+    for name in entries:
         try:
             found.append((changed(name), name))
         except OSError:                 # it has just gone, or is something else
@@ -222,22 +240,29 @@ def names() -> list[str]:
 def changed(name: str) -> int:
     """Return when the state file of a subhost was changed last, in nanoseconds.  Raises OSError if there is none."""
     try:
-        return posix.stat(f"{directory_of(name)}/state").st_ctime_ns
+        return posix.stat(file_of(name)).st_ctime_ns
     except NotADirectoryError:
         if name == NETNS_NOTE:
             raise
         return posix.stat(directory_of(name)).st_ctime_ns       # 2.0.0's, as in State
 
 
-def noted() -> "Iterator[tuple[str, Record]]":
-    """Yield (name, what is on record) of all that have a state file, oldest first."""
+def noted(*, skip_damaged: bool = False) -> "Iterator[tuple[str, Record]]":
+    """Yield (name, what is on record) of all that have a state file, oldest first.
+
+    Raises Failure for one that is damaged, or with skip_damaged complains of it.
+    """
     for name in names():
         try:
-            state = State(name)
+            with State(name) as state:
+                found = state.record()
         except FileNotFoundError:       # it has just gone
             continue
-        with state:
-            found = state.record()
+        except Failure as failure:
+            if not skip_damaged:
+                raise
+            complain(failure)
+            continue
         yield name, found
 
 

@@ -9,7 +9,7 @@ from .errors import Failure, complain, doing, reason
 from .files import Fd
 from .namespaces import COMMAND, STOP, lock, locked_by
 from .running import NotRunning, Running
-from .state import PATIENCE, State, has_ended, made, tidy_directories, wait_for
+from .state import PATIENCE, State, has_ended, open_or_make, tidy_directories, wait_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def stop(config: Config) -> None:
 
     Raises Failure if it is not running; left-overs of it are cleared then too.
     """
-    state = claim(config.name)
+    state = open_state(config.name)
     lock(state.fd, STOP, wait=True)
     refuse_others(config, state)
     interrupted = interrupt_boot(state)
@@ -50,7 +50,7 @@ def stop(config: Config) -> None:
         forget(state)
 
 
-def claim(name: str) -> State:
+def open_state(name: str) -> State:
     """Open the state file.  Where there is only a network namespace of the name, which may be 1.6.4's, make one.
 
     Raises Failure if there is neither.
@@ -60,7 +60,7 @@ def claim(name: str) -> State:
     except FileNotFoundError:
         from . import clearing, network
         if network.is_there(name):
-            return made(name)
+            return open_or_make(name)
         tidy_directories(name)
         clearing.tidy()
         raise NotRunning(name) from None
@@ -151,7 +151,7 @@ def stop_services(running: "Subhost") -> None:
 
 
 def stop_service(running: "Subhost", word: str, group: int) -> None:
-    """Stop one, and have in LOG what it prints."""
+    """Stop one, and append what it prints to LOG."""
     from . import environment, log, processes
     command = [word, "stop"] if word[0] == "/" else ["service", word, "stop"]
     record = running.record
@@ -174,7 +174,7 @@ def terminate(running: "Subhost") -> None:
 
 
 def ends(running: "Subhost", seconds: float) -> bool:
-    """Ask everything to end; whether it does within the time."""
+    """Ask everything to end.  Return whether it does so in time, in seconds."""
     end = time.monotonic() + seconds
     shut_down = SHUT_DOWN.get(proc.program(running.init))
     if shut_down:
@@ -234,7 +234,7 @@ def send_each(running: "Subhost", members: list[int], number: int) -> None:
 
 
 def takes_requests(process: int) -> bool:
-    """Tell whether it is our reaper, and so far as to have its signals blocked: before that, one would be lost."""
+    """Tell whether it is our reaper, and has blocked its signals already: before that, one would be lost."""
     try:
         with Fd(posix.open(f"/proc/{process}/exe", posix.O_RDONLY)) as program:
             if namespaces.MARK_OF_REAPER not in posix.read(program, LONGEST_PROGRAM):

@@ -17,14 +17,6 @@ if TYPE_CHECKING:
     Subhost = Running | shellversion.Inherited
 
 
-def find(name: str) -> "Subhost":
-    """Return the running subhost NAME.  Raises Failure if it is not running."""
-    try:
-        return running.find(name)
-    except NotRunning:
-        return find_inherited(name)
-
-
 def find_inherited(name: str) -> "shellversion.Inherited":
     """Return the running subhost NAME that 1.6.4 has booted.  Raises NotRunning if there is none."""
     for one in inherited():

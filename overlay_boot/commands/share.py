@@ -19,9 +19,9 @@ def command(arguments: list[str]) -> None:
         for one in all_running():
             files.write_all(1, f"{one.state.name}\n")
         return
-    if "\n" in options.path:
-        raise Failure("cannot share a path with a line feed in it")
     outside, inside = share_of(options.path, posix.getcwd())
+    if "\n" in outside + inside:
+        raise Failure("cannot share a path with a line feed in it")
     subhost = shares.find(options.name)
     if options.undo:
         shares.undo(subhost, outside, inside)

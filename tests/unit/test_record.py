@@ -47,3 +47,12 @@ def test_nothing_on_record():
 def test_another_version_or_damage(line):
     with pytest.raises(Failure, match="the state file of x is damaged, or of another version of overlay-boot: "):
         Record(f"config /c\n{line}\n", "x")
+
+
+def test_a_line_that_was_cut_off_is_none():
+    assert Record("config /c\nnetns 12").netns is None and Record("init 5").init is None
+
+
+def test_no_line_has_another_in_it():
+    with pytest.raises(Failure, match="no line feed"):
+        record.line("upper", "/a\nb")
