@@ -78,8 +78,8 @@ def refuse_hibernating(state: State) -> None:
     """Raises Failure if it hibernates and nobody is at work with it."""
     if state.is_hibernating() and not locked_by(state.fd, COMMAND):
         config = state.record().config
-        raise Failure(f"{state.name} is hibernating: overlay-boot {config} takes it up, with --shell for a shell "
-                      f"in it, and overlay-stop {config} ends it")
+        raise Failure(f"{state.name} is hibernating: overlay-boot {config} wakes it, with --shell for a shell in it, "
+                      f"and overlay-stop {config} removes it")
 
 
 def all_running() -> list[Running]:

@@ -28,7 +28,7 @@ def parse_one_or_all(parser: "argparse.ArgumentParser", arguments: list[str]) ->
     """Return the options of a command that takes either --all or one configuration file."""
     options = parser.parse_args(arguments)
     if options.all == (options.conf is not None):
-        parser.error("--all or CONF, one of them")
+        parser.error("give either --all or CONF")
     return options
 
 

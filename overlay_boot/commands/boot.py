@@ -17,7 +17,7 @@ def command(arguments: list[str]) -> int:
     made = parser()
     options = parse_one_or_all(made, arguments)
     if options.verbose and not options.check:
-        made.error("--verbose goes with --check")
+        made.error("--verbose requires --check")
     require_root()
     if options.all:
         from ..side_by_side import boot_all

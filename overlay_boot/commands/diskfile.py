@@ -43,11 +43,11 @@ def parsed(arguments: list[str]) -> "argparse.Namespace":
     made = parser()
     options = made.parse_args(arguments)
     if options.create and (options.path or options.read_only):
-        made.error("--create takes SIZE and FILE, and no MOUNT/PATH or --read-only")
+        made.error("--create takes SIZE and FILE, but neither MOUNT/PATH nor --read-only")
     if options.fs and not options.create:
-        made.error("--fs is for --create")
+        made.error("--fs requires --create")
     if not options.create and not options.path:
-        made.error("MOUNT/PATH is missing")
+        made.error("give either MOUNT/PATH or --create")
     return options
 
 

@@ -466,4 +466,4 @@ def test_the_plan_follows_the_configuration(subhost, directory):
 
 def test_verbose_is_for_check_only(subhost):
     done = run(BOOT, "--verbose", subhost().conf)
-    assert done.returncode == 2 and "--verbose goes with --check" in done.stderr
+    assert done.returncode == 2 and "--verbose requires --check" in done.stderr
