@@ -195,7 +195,7 @@ def built_arguments(function):
     return ast.parse(f"def {typed}: ...").body[0].args
 
 
-TYPES = {"unicode": "str", **dict.fromkeys(["long", "unsigned int", "unsigned long", "uint64_t"], "int")}
+TYPES = {"unicode": "str", **dict.fromkeys(["long", "unsigned int", "unsigned long", "unsigned short", "uint64_t"], "int")}
 
 
 def forget_what_is_not_checked(declared, built):
