@@ -57,7 +57,7 @@ class Boot:
             one.execute(self)
         hibernates = self.state.is_hibernating()
         try:
-            for one in TAKING_UP if hibernates else MAKING:
+            for one in WAKING if hibernates else MAKING:
                 if one.concerns(self):
                     one.execute(self)
         except BaseException:
@@ -274,7 +274,7 @@ def sweep_hibernating(boot: Boot) -> None:
 
 
 @step("Mount namespace")
-def take_up_mounts(boot: Boot) -> None:
+def reopen_mounts(boot: Boot) -> None:
     from . import hibernation
     boot.network = network.reopened(boot.state)
     boot.mounts = hibernation.reopened(boot.state.record())
@@ -307,8 +307,7 @@ def pid_1_again(boot: Boot) -> None:
 BEGINNING = [read_conf, take_the_name]      # until it is known whether the subhost hibernates
 MAKING = [sweep, control_group, mount_namespace, resolve, unpack_layers, upper_on_tmpfs, open_log, make_network,
           premount, root_on_live, postmount, share, init, wait_for_cables, pid_1, hand_over]
-TAKING_UP = [sweep_hibernating, control_group, take_up_mounts, resolve_again, open_log, init_again, pid_1_again,
-             hand_over]
+WAKING = [sweep_hibernating, control_group, reopen_mounts, resolve_again, open_log, init_again, pid_1_again, hand_over]
 
 
 def boot(config: Config, *, foreground: bool = False, shell: bool = False) -> None:

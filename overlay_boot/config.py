@@ -1,7 +1,7 @@
 """The configuration file: overlay-boot.conf(5)."""
 import posix
 
-from . import environment, files, namespaces, paths
+from . import files, namespaces, paths
 from .errors import Failure, complain
 
 TYPE_CHECKING = False
@@ -143,7 +143,6 @@ class Config:
         check_name(self.name)
         if "\n" in self.path:
             raise Failure(f"{path}: no line feed can be in the path of a configuration file")
-        self.reaper = environment.variable("REAPER") or namespaces.REAPER_PATH
 
     def resolve_log(self) -> None:
         """Find LOG, whose command runs where the caller is, as NAME's does."""
@@ -155,6 +154,8 @@ class Config:
         handed has values that are not to be found again.  Raises Failure, which
         names the variable.
         """
+        from . import environment
+        self.reaper = environment.variable("REAPER") or namespaces.REAPER_PATH
         self.handed = handed or self.handed
         here = paths.parent(self.path)
         base = paths.join(here, self.value("BASE", here, cgroup))
@@ -262,6 +263,7 @@ def of_environment(action: str) -> Config:
     action stands in the place of an ACTION that is not set.  Raises Failure
     without a CONFIG.
     """
+    from . import environment
     path = environment.variable("CONFIG")
     if not path:
         raise Failure("CONFIG is not in the environment: this command is for hooks of overlay-boot")

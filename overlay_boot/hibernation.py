@@ -92,14 +92,14 @@ def is_kept(mounts: int, path: str) -> bool:
 
 
 def note(state: State, values: dict[str, str], hostname: str) -> None:
-    """Note what will be needed to take the subhost up: values of variables, and its host name."""
+    """Note what will be needed to wake the subhost: values of variables, and its host name."""
     for variable, value in values.items():
         if variable not in ANEW:
             state.note("values", value, variable)
     state.note("host_name", hostname)
 
 
-@doing("take down what hibernates")
+@doing("remove what hibernates")
 def release(directory: str) -> None:
     """Remove what unshare_kept_mounts() made, as far as it got."""
     file = file_in(directory)
@@ -125,7 +125,7 @@ def refuse_others(config: Config, state: State) -> None:
         raise Failure(f"{state.name} is hibernating, and was booted from {made_from}")
 
 
-@doing("take up the mounts")
+@doing("wake the subhost")
 def reopened(record: Record) -> Fd:
     """Return a descriptor of the mount namespace that is kept.  Raises Failure if it is not there any more."""
     path = file_in(record.mounts or "")

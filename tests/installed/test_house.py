@@ -297,10 +297,10 @@ def test_every_key_that_has_to_be_removed_has_its_remover():
 
 def test_the_steps_of_a_boot_are_those_of_the_manual():
     """Of the same titles, and in the same order; and of one that hibernates, each is one of these."""
-    from overlay_boot.boot import BEGINNING, MAKING, TAKING_UP
+    from overlay_boot.boot import BEGINNING, MAKING, WAKING
     text = read(f"{TREE}/man/overlay-boot.8.adoc")
     section = text.partition("\n== THE BOOT, STEP BY STEP\n")[2].partition("\n== ")[0]
-    assert {step.title for step in TAKING_UP} < {step.title for step in MAKING}
+    assert {step.title for step in WAKING} < {step.title for step in MAKING}
     assert [step.title for step in (*BEGINNING, *MAKING)] == re.findall(r"^\. \*(.+)\.\*$", section, re.MULTILINE)
 
 
