@@ -2,6 +2,7 @@
 import posix
 
 from . import beneath, cgroup, hooks, interruption, keeper, log, namespaces, network, rootfs, state
+from .clearing import clear, clear_leftovers, hibernate
 from .config import Config
 from .errors import Failure, complain, reason
 from .files import Fd
@@ -71,7 +72,6 @@ class Boot:
             self.cables.give_up()
         if self.host:
             self.host.enter()
-        from .clearing import clear, hibernate
         try:
             if hibernates:
                 hibernate(self.state)
@@ -132,7 +132,6 @@ def take_the_name(boot: Boot) -> None:
     interruption.hold()
     boot.state = state.claim(boot.config.name)
     while boot.state.is_of_2_0_0 and not boot.state.is_hibernating():
-        from .clearing import clear
         clear(boot.state)               # what is made now has its state in another place
         boot.state = state.claim(boot.config.name)
     if boot.state.is_hibernating():
@@ -143,7 +142,6 @@ def take_the_name(boot: Boot) -> None:
 @step("Sweep")
 def sweep(boot: Boot) -> None:
     if not boot.state.is_empty():
-        from .clearing import clear_leftovers
         clear_leftovers(boot.state)
         boot.state.forget()
     if network.is_there(boot.config.name):
@@ -269,7 +267,6 @@ def hand_over(boot: Boot) -> None:
 
 @step("Sweep")
 def sweep_hibernating(boot: Boot) -> None:
-    from .clearing import hibernate
     hibernate(boot.state)
 
 
