@@ -37,21 +37,21 @@ class Accounts:
 
     def named(self, member: "tarfile.TarInfo") -> "Owner":
         """Return whom a member of a package's archive belongs to, by the names in it."""
-        return number(self.users, member.uname), number(self.groups, member.gname)
+        return number_of(self.users, member.uname), number_of(self.groups, member.gname)
 
     def write(self, layer: Layer) -> None:
         """Write passwd(5) and group(5), and shadow(5) and gshadow(5) with nothing but locked passwords in them."""
-        shadow = number(self.groups, "shadow")
-        layer.file("/etc/passwd", encoded([row[0], "x", *row[2:]] for row in self.users))
-        layer.file("/etc/group", encoded([row[0], "x", *row[2:]] for row in self.groups))
-        layer.file("/etc/shadow", encoded([row[0], "*", "", "0", "99999", "7", "", "", ""] for row in self.users),
-                   0o640, (0, shadow))
-        layer.file("/etc/gshadow", encoded([row[0], "*", "", row[3]] for row in self.groups), 0o640, (0, shadow))
+        shadow = number_of(self.groups, "shadow")
+        layer.make_file("/etc/passwd", encoded([row[0], "x", *row[2:]] for row in self.users))
+        layer.make_file("/etc/group", encoded([row[0], "x", *row[2:]] for row in self.groups))
+        locked = encoded([row[0], "*", "", "0", "99999", "7", "", "", ""] for row in self.users)
+        layer.make_file("/etc/shadow", locked, 0o640, (0, shadow))
+        layer.make_file("/etc/gshadow", encoded([row[0], "*", "", row[3]] for row in self.groups), 0o640, (0, shadow))
         for name in ("subuid", "subgid"):
-            layer.file(f"/etc/{name}", b"")
+            layer.make_file(f"/etc/{name}", b"")
 
 
-def number(rows: "list[Row]", name: str) -> int:
+def number_of(rows: "list[Row]", name: str) -> int:
     """Return the number of an account; root's, if there is none of that name."""
     return next((int(row[2]) for row in rows if row[0] == name), 0)
 

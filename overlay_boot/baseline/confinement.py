@@ -19,7 +19,7 @@ CONFINED = ("env", "-i", "unshare", "--mount", "--pid", "--fork", "--kill-child"
             "--mount-proc=/proc", "--wd=/")
 
 # Descriptor 3 is where a script tells what has failed.
-PROLOGUE = f"""\
+SETUP = f"""\
 exec 3>&1 >/dev/null 2>&1
 export PATH={BIN}:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 HOME=/root DPKG_ROOT=
 hostname localhost
@@ -39,7 +39,7 @@ def run(script: str, root: Root, workshop: Workshop) -> list[str]:
             with rootfs.mount_place(live, "tmp") as tmp:
                 rootfs.mount_new("tmpfs", tmp, namespaces.NOSUID | namespaces.NODEV, mode="1777")
             os.close(rootfs.mount_place(live, "proc"))      # for unshare(1) to mount on
-            write_programs(live, PROLOGUE + script)
+            write_programs(live, SETUP + script)
             said = processes.run([*CONFINED, f"--root={workshop.live}", "/bin/sh", SCRIPT], {}, "/", output=True)
     finally:
         namespaces.umount2(workshop.live, namespaces.DETACH)

@@ -56,7 +56,7 @@ class Package:
     def script(self, name: str) -> str:
         """Return the text of a maintainer script; "" if it has none, or none for a shell."""
         try:
-            text = self.root.text(f"{INFO}/{self.record}.{name}")
+            text = self.root.read_text(f"{INFO}/{self.record}.{name}")
         except FileNotFoundError:
             return ""
         return text if text.startswith(SHELLS) else ""
@@ -68,7 +68,7 @@ class Database:
     def __init__(self, root: Root) -> None:
         """Raises Failure if there are none."""
         try:
-            text = root.text(STATUS)
+            text = root.read_text(STATUS)
         except OSError as error:
             raise Failure(f"cannot read {root.path_of(STATUS)}: {error.strerror}") from None
         stanzas = [(stanza.strip("\n"), fields(stanza)) for stanza in text.split("\n\n") if stanza.strip()]

@@ -25,12 +25,12 @@ def hide(layer: Layer, system: System) -> None:
     """Hide all in the root directory but the software, and in that what administrators and subhosts have there."""
     shipped = {path for package in system.database.packages for path in package.paths if path.count("/") == 1}
     for name in (*RESTORED, *EMPTY):
-        layer.directory(f"/{name}", *system.of_directory(f"/{name}", MODES.get(name, 0o755)), opaque=True)
+        layer.make_directory(f"/{name}", *system.of_directory(f"/{name}", MODES.get(name, 0o755)), opaque=True)
     for name in system.names("/"):
         if not (name in (*RESTORED, *EMPTY) or f"/{name}" in shipped or leads_into_usr(system.path_of(f"/{name}"))):
             layer.hide(f"/{name}")
-    layer.directory(USR, *system.of_directory(USR))
-    layer.directory(LOCAL, *system.of_directory(LOCAL), opaque=True)
+    layer.make_directory(USR, *system.of_directory(USR))
+    layer.make_directory(LOCAL, *system.of_directory(LOCAL), opaque=True)
     for base in bases():
         hide_subhost(layer, system, base)
 
@@ -50,7 +50,7 @@ def hide_subhost(layer: Layer, system: System, base: str) -> None:
     parts = path.split("/")[1:]
     for count in range(1, len(parts)):
         above = "/" + "/".join(parts[:count])
-        layer.directory(above, *system.of_directory(above))
+        layer.make_directory(above, *system.of_directory(above))
     layer.hide(path)
 
 

@@ -28,10 +28,10 @@ def anonymise(layer: Layer, system: System) -> None:
     system.accounts.write(layer)
     for path in (*BACKUPS, *IDENTITIES):
         layer.remove(path)
-    layer.file("/etc/machine-id", b"", 0o444)   # machine-id(5): to be found at the first boot
-    layer.file("/etc/hosts", HOSTS)
-    layer.file("/etc/fstab", FSTAB)
-    layer.link("/etc/mtab", "../proc/self/mounts")
+    layer.make_file("/etc/machine-id", b"", 0o444)      # machine-id(5): to be found at the first boot
+    layer.make_file("/etc/hosts", HOSTS)
+    layer.make_file("/etc/fstab", FSTAB)
+    layer.make_symlink("/etc/mtab", "../proc/self/mounts")
     for path in list(private_keys(layer)):
         layer.remove(path)
         layer.remove(f"{path}.pub")

@@ -40,7 +40,8 @@ class Layer:
         """Return a descriptor of the directory that path is in, which is made if there is none."""
         return self.opened(paths.parent(path), make=0o755)
 
-    def directory(self, path: str, mode: int = 0o755, owner: tuple[int, int] = (0, 0), *, opaque: bool = False) -> None:
+    def make_directory(self, path: str, mode: int = 0o755, owner: tuple[int, int] = (0, 0), *,
+                       opaque: bool = False) -> None:
         """Make a directory, of that mode and owner whether it exists or not.
 
         opaque: nothing is seen of those of the same path beneath.
@@ -52,7 +53,7 @@ class Layer:
             if opaque:
                 set_xattr(fd, OPAQUE, b"y")
 
-    def file(self, path: str, data: bytes, mode: int = 0o644, owner: tuple[int, int] = (0, 0)) -> None:
+    def make_file(self, path: str, data: bytes, mode: int = 0o644, owner: tuple[int, int] = (0, 0)) -> None:
         """Make a regular file in the place of any other."""
         name = paths.name(path)
         with self.above(path) as at:
@@ -62,7 +63,7 @@ class Layer:
                 os.fchown(fd, *owner)
                 os.fchmod(fd, mode)     # after fchown, which takes set-uid away
 
-    def link(self, path: str, target: str) -> None:
+    def make_symlink(self, path: str, target: str) -> None:
         """Make a symbolic link in the place of any other file."""
         with self.above(path) as at:
             unlink(paths.name(path), at)

@@ -40,11 +40,11 @@ def run(layer: Layer, system: System, workshop: Workshop) -> bool:
 
     What they make is kept in /etc and /var but for logs and caches, and in /usr/local.
     """
-    shared, notes = set(hidden.in_software(workshop.layer)), notes_in(layer)
+    shared, written = set(hidden.in_software(workshop.layer)), logs_and_caches(layer)
     failed = confinement.run(script(system.database.packages), system, workshop)
     for path in sorted(set(hidden.in_software(workshop.layer)) - shared):
         discard(f"{workshop.layer}{path}")
-    for path in notes_in(layer) - notes:
+    for path in logs_and_caches(layer) - written:
         layer.remove(path)
     for line in failed:
         kind, _, name = line.partition(" ")
@@ -52,7 +52,7 @@ def run(layer: Layer, system: System, workshop: Workshop) -> bool:
     return not failed
 
 
-def notes_in(layer: Layer) -> set[str]:
+def logs_and_caches(layer: Layer) -> set[str]:
     """Return the logs and caches that have anything in them; debconf's cache is no cache, but its memory."""
     return {path for top in ("/var/cache", "/var/log") for path, size in layer.regular_files(top)
             if size and not path.startswith("/var/cache/debconf/")}

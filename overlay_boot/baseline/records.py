@@ -14,8 +14,8 @@ OF_TOOLS = ("/var/lib/apt/extended_states", "/var/lib/ucf/hashfile", "/var/lib/u
 def copy_records(layer: Layer, system: System) -> None:
     """Write dpkg's database, less what administrators put into it, and what apt and ucf remember of the packages."""
     for made in DIRECTORIES:
-        layer.directory(RECORDS + made)
-    layer.file(STATUS, os.fsencode(system.database.status))
+        layer.make_directory(RECORDS + made)
+    layer.make_file(STATUS, os.fsencode(system.database.status))
     for path in (*(f"{RECORDS}/{name}" for name in FILES), *OF_TOOLS):
         copy_file(layer, system, path)
     for name in system.names(f"{RECORDS}/triggers"):
@@ -26,7 +26,7 @@ def copy_records(layer: Layer, system: System) -> None:
     copy_info(layer, system)
     names = {row[0] for row in (*system.accounts.users, *system.accounts.groups)}
     overrides = [line for line in system.lines(f"{RECORDS}/statoverride") if set(line.split()[:2]) <= names]
-    layer.file(f"{RECORDS}/statoverride", os.fsencode("".join(f"{line}\n" for line in overrides)))
+    layer.make_file(f"{RECORDS}/statoverride", os.fsencode("".join(f"{line}\n" for line in overrides)))
 
 
 def copy_info(layer: Layer, system: System) -> None:
@@ -37,14 +37,14 @@ def copy_info(layer: Layer, system: System) -> None:
         if record not in packages:
             continue
         if kind == "list" and packages[record].obsolete:
-            layer.file(f"{INFO}/{name}", os.fsencode("".join(f"{path}\n" for path in packages[record].paths)))
+            layer.make_file(f"{INFO}/{name}", os.fsencode("".join(f"{path}\n" for path in packages[record].paths)))
         else:
             copy_file(layer, system, f"{INFO}/{name}")
 
 
 def copy_file(layer: Layer, system: System, path: str) -> None:
     """Write a regular file of the system as it is, if there is one."""
-    found = system.file(path)
+    found = system.read_file(path)
     if found:
         data, info = found
-        layer.file(path, data, stat.S_IMODE(info.st_mode))
+        layer.make_file(path, data, stat.S_IMODE(info.st_mode))

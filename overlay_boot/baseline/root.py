@@ -29,7 +29,7 @@ class Root:
         """Return the names in a directory.  Raises OSError if it is none."""
         return os.listdir(self.path_of(path))
 
-    def status(self, path: str) -> os.stat_result | None:
+    def lstat(self, path: str) -> os.stat_result | None:
         """Return what lstat(2) says of a path; None if nothing is there."""
         try:
             return os.lstat(self.path_of(path))
@@ -38,7 +38,7 @@ class Root:
                 return None
             raise
 
-    def text(self, path: str) -> str:
+    def read_text(self, path: str) -> str:
         """Return the content of a text file.  Raises OSError if it cannot be read."""
         with open(self.path_of(path), encoding="utf-8", errors="surrogateescape") as file:
             return file.read()
@@ -46,11 +46,11 @@ class Root:
     def lines(self, path: str) -> list[str]:
         """Return the lines of a text file; none if there is no such file."""
         try:
-            return self.text(path).splitlines()
+            return self.read_text(path).splitlines()
         except FileNotFoundError:
             return []
 
-    def file(self, path: str, largest: int = sys.maxsize) -> tuple[bytes, os.stat_result] | None:
+    def read_file(self, path: str, largest: int = sys.maxsize) -> tuple[bytes, os.stat_result] | None:
         """Return the content of a regular file and what fstat(2) says of it.
 
         Returns None if the path is no regular file, or one of more than largest bytes.  Raises OSError if it cannot be

@@ -16,8 +16,8 @@ from .system import System
 
 PLACES = ("/etc/", "/var/")
 NOT_THEIRS = (f"{dpkg.RECORDS}/",)              # dpkg's own: records.py
-SYSTEM = ("/usr/", "/etc/", "/var/", "/run/", "/proc/", "/dev/", "/lib/", "/bin/", "/sbin/")
-ADMINISTRATORS = ("/usr/local/",)
+OF_PACKAGES = ("/usr/", "/etc/", "/var/", "/run/", "/proc/", "/dev/", "/lib/", "/bin/", "/sbin/")
+OF_ADMINISTRATORS = ("/usr/local/",)
 BESIDE = ("", ".dpkg-dist", ".dpkg-new", ".ucf-dist")   # where dpkg and ucf leave the shipped version of an edited file
 LARGEST = 1 << 26                               # bytes of a file that is compared
 
@@ -38,10 +38,10 @@ class Shipped:
         self.system = system
         self.origins: dict[str, Origin] = {}    # by the path in the system, which differs if it is diverted
         for package in system.database.packages:
-            self.note(system.database, package)
+            self.add(system.database, package)
         self.parents = {parent for path in self.origins for parent in parents(path)}
 
-    def note(self, database: Database, package: Package) -> None:
+    def add(self, database: Database, package: Package) -> None:
         found = [path for path in package.paths if path.startswith(PLACES) and not path.startswith(NOT_THEIRS)]
         if not found:
             return
@@ -77,16 +77,16 @@ class Shipped:
         md5 = self.origins[place].md5
         if md5:
             return copy_matching(layer, self.system, place, md5, [place + suffix for suffix in BESIDE])
-        info = self.system.status(place)
+        info = self.system.lstat(place)
         if place in self.parents or info and stat.S_ISDIR(info.st_mode):
-            layer.directory(place, *self.system.of_directory(place))
+            layer.make_directory(place, *self.system.of_directory(place))
             return True
         if not info or not stat.S_ISLNK(info.st_mode):
             return False
         target = os.readlink(self.system.path_of(place))
         if not leads_into_system(place, target):
             return False
-        layer.link(place, target)
+        layer.make_symlink(place, target)
         return True
 
     def restore_from_archive(self, layer: Layer, archive: str, wanted: dict[str, str]) -> None:
@@ -97,17 +97,17 @@ class Shipped:
                 continue
             attributes = member.mode, self.system.accounts.named(member)
             if member.isdir():
-                layer.directory(place, *attributes)
+                layer.make_directory(place, *attributes)
             elif member.issym():
-                layer.link(place, member.linkname)
+                layer.make_symlink(place, member.linkname)
             elif content:
                 data = content.read()
                 if self.origins[place].md5 not in (None, md5_of(data)):
                     continue                    # not the package that it is called
-                info = self.system.status(place)
+                info = self.system.lstat(place)
                 if info and stat.S_ISREG(info.st_mode):     # maintainer scripts have set what it has
                     attributes = self.system.attributes(info)
-                layer.file(place, data, *attributes)
+                layer.make_file(place, data, *attributes)
             else:
                 continue
             del wanted[member.name]
@@ -126,19 +126,19 @@ def parents(path: str) -> list[str]:
 def leads_into_system(place: str, target: str) -> bool:
     """Tell whether a symbolic link at place leads to where packages have their files."""
     path = paths.normal(paths.join(paths.parent(place), target)) + "/"
-    return path.startswith(SYSTEM) and not path.startswith(ADMINISTRATORS)
+    return path.startswith(OF_PACKAGES) and not path.startswith(OF_ADMINISTRATORS)
 
 
 def copy_matching(layer: Layer, system: System, place: str, md5: str, sources: list[str]) -> bool:
     """Copy to place the first of the sources that has the MD5 sum; tell whether one has."""
     for source in sources:
         try:
-            found = system.file(source, LARGEST)
+            found = system.read_file(source, LARGEST)
         except OSError:
             continue
         if found and md5_of(found[0]) == md5:
             data, info = found
-            layer.file(place, data, *system.attributes(info))
+            layer.make_file(place, data, *system.attributes(info))
             return True
     return False
 

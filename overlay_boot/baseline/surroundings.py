@@ -12,10 +12,10 @@ LONGEST = 1 << 16
 
 def connect(layer: Layer, system: System, directory: str) -> None:
     """Write resolv.conf(5) and sources.list(5), with a directory for apt to work in."""
-    layer.file("/etc/resolv.conf", resolver(system))
+    layer.make_file("/etc/resolv.conf", resolver(system))
     sources = apt.sources(system, directory)
     if sources:
-        layer.file("/etc/apt/sources.list", os.fsencode("".join(f"{line}\n" for line in sources)))
+        layer.make_file("/etc/apt/sources.list", os.fsencode("".join(f"{line}\n" for line in sources)))
 
 
 def resolver(system: System) -> bytes:

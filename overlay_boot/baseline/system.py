@@ -22,5 +22,5 @@ class System(Root):
 
     def of_directory(self, path: str, mode: int = 0o755) -> tuple[int, tuple[int, int]]:
         """Return (mode, owner) of a directory; the mode given, and root, if the system has none there."""
-        info = self.status(path)
+        info = self.lstat(path)
         return self.attributes(info) if info and stat.S_ISDIR(info.st_mode) else (mode, (0, 0))

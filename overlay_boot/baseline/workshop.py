@@ -17,7 +17,7 @@ class Workshop:
 
     def __init__(self, directory: str) -> None:
         """Raises Failure if there is something in the place of the baseline that is none."""
-        self.directory = checked(directory)
+        self.directory = checked_directory(directory)
         self.path = f"{paths.parent(self.directory).rstrip('/')}/.{paths.name(self.directory)}.overlay-baseline"
         self.layer = f"{self.path}/layer"           # what will be the baseline
         self.archives = f"{self.path}/archives"     # of packages, fetched
@@ -76,7 +76,7 @@ class Workshop:
                 discard(f"{self.path}/{name}")
 
 
-def checked(directory: str) -> str:
+def checked_directory(directory: str) -> str:
     """Return the absolute path of a directory for a baseline.  Raises Failure if there is something that is none."""
     directory = paths.normal(paths.join(os.getcwd(), directory))
     try:

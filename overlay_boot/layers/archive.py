@@ -24,7 +24,7 @@ CHUNK = 1 << 20
 class Archive:
     """An archive, open for reading.  The end of a with statement closes it."""
 
-    __slots__ = ("fd", "path", "status")
+    __slots__ = ("fd", "path", "stat")
 
     def __init__(self, path: str) -> None:
         """Raises Failure if it is not there, or is no regular file."""
@@ -33,8 +33,8 @@ class Archive:
             self.fd = files.opened(path)
         except OSError as error:
             raise Failure(f"LAYER={path}: {error.strerror}") from None
-        self.status = posix.fstat(self.fd)
-        if self.status.st_mode & files.KIND != files.REGULAR:
+        self.stat = posix.fstat(self.fd)
+        if self.stat.st_mode & files.KIND != files.REGULAR:
             posix.close(self.fd)
             raise Failure(f"LAYER={path} is neither a directory nor an archive")
 
@@ -49,23 +49,23 @@ class Archive:
 
         Raises Failure if it is changed meanwhile.
         """
-        known = fingerprint(self.status)
+        known = fingerprint(self.stat)
         for one, digest, _ in seen():
             if one == known:
                 return digest
         # A change within one tick of the clock would not show in the times.
-        age = time.time_ns() - self.status.st_ctime_ns
+        age = time.time_ns() - self.stat.st_ctime_ns
         if 0 <= age < TICK:
             time.sleep((TICK - age) / 1e9)
         digest = sha256(self.fd)
         self.check_unchanged()
         if "\n" not in self.path:
-            append(line(known, digest, self.path))
+            add_to_seen(entry(known, digest, self.path))
         return digest
 
     def check_unchanged(self) -> None:
         """Raises Failure if the file was changed since it was opened."""
-        if fingerprint(posix.fstat(self.fd)) != fingerprint(self.status):
+        if fingerprint(posix.fstat(self.fd)) != fingerprint(self.stat):
             raise Failure(f"LAYER={self.path}: it was changed while it was read")
 
 
@@ -102,11 +102,11 @@ def seen() -> list[tuple[str, str, str]]:
     return [(" ".join(words[:5]), words[5], words[6]) for words in split if len(words) == 7 and is_digest(words[5])]
 
 
-def line(known: str, digest: str, path: str) -> str:
+def entry(known: str, digest: str, path: str) -> str:
     return f"{known} {digest} {path}\n"
 
 
-def append(text: str) -> None:
+def add_to_seen(text: str) -> None:
     """Add a line to the list.  It is one write(2), and so never mixed with another process's."""
     with files.opened(SEEN, posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND | posix.O_NOFOLLOW, 0o600) as fd:
         posix.write(fd, paths.encode(text))
@@ -117,7 +117,7 @@ def forget_all_but(digests: "Container[str]") -> None:
     kept = {}
     for known, digest, path in reversed(seen()):
         if digest in digests:
-            kept[path, digest] = line(known, digest, path)
+            kept[path, digest] = entry(known, digest, path)
     anew = f"{SEEN}.part"
     with files.opened(anew, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_NOFOLLOW, 0o600) as fd:
         files.write_all(fd, "".join(kept.values()))

@@ -213,7 +213,7 @@ class Unpacker:
     def mark(self, member: tar.Member, name: bytes) -> None:
         """Give what cannot be opened, a symbolic link or a whiteout, its attributes."""
         posix.chown(name, member.uid, member.gid, dir_fd=self.directory, follow_symlinks=False)
-        for key, value in checked(member.xattrs):
+        for key, value in permitted(member.xattrs):
             posix.setxattr(f"/proc/self/fd/{self.directory}/".encode() + name, key, value, follow_symlinks=False)
         posix.utime(name, ns=(member.mtime, member.mtime), dir_fd=self.directory, follow_symlinks=False)
 
@@ -246,12 +246,12 @@ def set_attributes(fd: int, member: tar.Member, made_with: int | None = None) ->
         posix.fchown(fd, member.uid, member.gid)
     if member.mode != made_with:
         posix.fchmod(fd, member.mode)
-    for key, value in checked(member.xattrs):
+    for key, value in permitted(member.xattrs):
         posix.setxattr(fd, key, value)
     posix.utime(fd, ns=(member.mtime, member.mtime))
 
 
-def checked(xattrs: "Sequence[tuple[bytes, bytes]]") -> "Iterator[tuple[bytes, bytes]]":
+def permitted(xattrs: "Sequence[tuple[bytes, bytes]]") -> "Iterator[tuple[bytes, bytes]]":
     """Yield the extended attributes that a layer can have.  Raises Failure for one that it cannot have.
 
     Those that lead an overlay mount elsewhere are such.

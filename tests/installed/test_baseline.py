@@ -157,8 +157,9 @@ def test_no_private_key_or_mail_name_that_a_maintainer_script_makes(host, direct
     package = f"{directory}/keys"
     write(f"{package}/DEBIAN/control", "Package: overlay-boot-keys\nVersion: 1\nArchitecture: all\nPriority: important\n"
                                        "Maintainer: nobody <nobody@example.org>\nDescription: makes keys\n")
-    write(f"{package}/DEBIAN/postinst", "#!/bin/sh\nset -e\ncd /etc\necho made >keys.made\necho ssh-ed25519 AAAA >keys.pub\necho host.example >mailname\n"
-                                        "echo '-----BEGIN OPENSSH PRIVATE KEY-----' >keys\n", 0o755)
+    write(f"{package}/DEBIAN/postinst", "#!/bin/sh\nset -e\ncd /etc\necho made >keys.made\necho host.example >mailname\n"
+                                        "for key in keys1 keys2 keys3 keys4 keys5 keys6; do\necho ssh-ed25519 AAAA >$key.pub\n"
+                                        "echo '-----BEGIN OPENSSH PRIVATE KEY-----' >$key\ndone\n", 0o755)
     assert run("dpkg-deb", "--build", package, f"{host}/keys.deb").returncode == 0
     try:
         done = run("chroot", host, "dpkg", "--install", "/keys.deb")
@@ -166,8 +167,8 @@ def test_no_private_key_or_mail_name_that_a_maintainer_script_makes(host, direct
         run(BASELINE, "--offline", "--root", host, f"{directory}/layer", seconds=200)
     finally:
         run("chroot", host, "dpkg", "--purge", "overlay-boot-keys")
-        for name in ("etc/keys", "etc/keys.made", "etc/keys.pub", "etc/mailname", "keys.deb"):
-            os.unlink(f"{host}/{name}")
+        for path in (*glob.glob(f"{host}/etc/keys*"), f"{host}/etc/mailname", f"{host}/keys.deb"):
+            os.unlink(path)
     assert glob.glob(f"{directory}/layer/etc/keys*") == [f"{directory}/layer/etc/keys.made"]
     assert not os.path.exists(f"{directory}/layer/etc/mailname")
 
