@@ -202,7 +202,7 @@ def make_network(boot: Boot) -> None:
         boot.network = network.make(boot.state)
         if config.cables:
             from . import cables
-            boot.cables = cables.plug(cables.plan(config.cables, config.name), boot.state, boot.network, boot.log)
+            boot.cables = cables.plug(cables.parse(config.cables, config.name), boot.state, boot.network, boot.log)
     boot.hooks = Hooks(config, boot.sources, boot.group, boot.log)
     if not hooks.are_default(config):
         # ip-netns(8) shall do in a hook: the cables are there, the name is in its mount namespace
@@ -325,7 +325,7 @@ def check(config: Config, sources: Sources, own: dict[str, int] | None = None) -
         layers.check(config.layers)
     if config.cables:
         from . import cables
-        cables.check(cables.plan(config.cables, config.name), own)
+        cables.check(cables.parse(config.cables, config.name), own)
 
 
 def note(boot: Boot) -> None:

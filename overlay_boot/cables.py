@@ -1,7 +1,7 @@
 """Virtual cables: veth pairs from the host, NAMEn, into the subhost, ethn; and the VLANs on them.
 
-What CABLES asks for is a plan first, in which all that is wrong with it is
-found.  pyroute2 takes ten times as long to import as a boot takes: it is for
+What is wrong with CABLES is found when it is parsed, before anything is made.
+pyroute2 takes ten times as long to import as a boot takes: it is for
 what is told of cables, and no boot or stop has it on its way.
 """
 import _signal
@@ -98,7 +98,7 @@ class Specifier:
             raise Failure(f"CABLES: {self.word}: {reason(error)}") from None
 
 
-def plan(specifiers: list[str], name: str) -> list[Interface]:
+def parse(specifiers: list[str], name: str) -> list[Interface]:
     """Return what the words of CABLES ask for, in their order.  Raises Failure for a word that asks for nothing."""
     planned: list[Interface] = []
     for word in specifiers:

@@ -115,7 +115,7 @@ def interfaces(config: Config) -> str:
     if config.cables:
         from . import cables
         stanzas += [f"auto {cable.inner}\niface {cable.inner} inet manual\n"
-                    for cable in cables.plan(config.cables, config.name) if cable.inner]
+                    for cable in cables.parse(config.cables, config.name) if cable.inner]
     return f"# Generated for subhost {config.name}\n" + "\n".join(stanzas)
 
 

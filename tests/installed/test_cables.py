@@ -1006,7 +1006,7 @@ def test_messages_are_what_pyroute2_reads_in_them(bridge):
 def test_the_plan_of_cables():
     """What can be told of VLANs where no kernel makes them."""
     from overlay_boot import cables
-    planned = cables.plan(["=", "br0=.302", f"br1={MAC.upper()}", "=.07", "=.4094", "="], "x")
+    planned = cables.parse(["=", "br0=.302", f"br1={MAC.upper()}", "=.07", "=.4094", "="], "x")
     assert [(one.noted_as, one.name, one.bridge, one.up, one.inner) for one in planned] == [
         ("cables", "x0", None, True, "eth0"), ("vlans", "x0.302", "br0", True, None), ("cables", "x1", "br1", True, "eth1"),
         ("vlans", "x1.7", None, False, None), ("vlans", "x1.4094", None, False, None), ("cables", "x2", None, False, "eth2")]
