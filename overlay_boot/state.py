@@ -21,7 +21,7 @@ A process loses its locks when it closes any descriptor of the file: it is opene
 import posix
 import select
 import time
-from errno import ENOSPC
+from errno import ENOENT, ENOSPC
 
 from . import files, paths, proc, record
 from .errors import Failure, complain, doing
@@ -64,7 +64,10 @@ class State:
         except NotADirectoryError:
             # Until Debian 15: a subhost that 2.0.0 has booted, and that has outlived the upgrade.
             self.path = directory_of(name)
-            self.fd = posix.open(self.path, flags)
+            try:
+                self.fd = posix.open(self.path, flags)
+            except IsADirectoryError:   # another command has just cleared that, and a boot has made the other
+                raise FileNotFoundError(ENOENT, posix.strerror(ENOENT), self.path) from None
 
     def close(self) -> None:
         """Close the file, and so leave all locks of it."""
@@ -150,7 +153,7 @@ def open_or_make(name: str) -> State:
             make_directory(STATES)
             make_directory(directory_of(name))
             return State(name, create=True)
-        except (FileNotFoundError, IsADirectoryError):      # another command has just removed or made a directory
+        except FileNotFoundError:       # another command has just removed a directory
             continue
         except OSError:
             tidy_directories(name)
