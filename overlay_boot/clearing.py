@@ -1,5 +1,5 @@
 """The clearing that every subhost ends with, and every boot that fails, at once or by the next command."""
-from . import cgroup, network, rootfs
+from . import cgroup, network
 from .errors import doing
 from .namespaces import COMMAND, lock
 from .record import GONE, SCHEMA, Record
@@ -71,6 +71,7 @@ def release_mounts(_name: str, record: Record) -> None:
 
 
 def remove_mount_point(_name: str, record: Record) -> None:
+    from . import rootfs
     rootfs.remove_mount_point(record.mount_point or "")
 
 

@@ -14,7 +14,7 @@ from .rootfs import Sources
 REAPER = namespaces.REAPER_PATH
 DUMMY_FIFO = "/run/dummy_service"
 STARTS = "# overlay-init starts:"       # the first line of what overlay-init prints
-LONGEST_PROGRAM = 1 << 17               # far more than our reaper has
+LONGEST_PROGRAM = 1 << 16               # bytes, far more than our reaper has
 LONGEST_TEXT = 128 << 10                # of one argument, execve(2)
 
 

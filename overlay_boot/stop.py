@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # What a full init system, known by its program's name, takes for a request to shut down: systemd(1), init(8).
 SHUT_DOWN = {"systemd": _signal.SIGRTMIN + 3, "init": _signal.SIGPWR}
 HANG_UP_AFTER = 1       # seconds: what has a terminal may heed SIGTERM first
-LONGEST_PROGRAM = 1 << 17
+LONGEST_PROGRAM = 1 << 16       # bytes, far more than our reaper has
 
 
 def stop(config: Config) -> None:

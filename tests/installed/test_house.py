@@ -71,6 +71,42 @@ def test_start_up_budget_of_the_whole_way(subhost):
         assert "overlay_boot" in imported and not COSTLY & imported
 
 
+LOADERS = """
+import sys
+sys.path.insert(0, {folder!r})
+import overlay_boot.boot
+for name, module in sorted(sys.modules.items()):
+    if name.startswith("overlay_boot."):
+        print(name, type(module.__spec__.loader).__name__, getattr(module, "SEEN", ""))
+"""
+
+
+def loaders(folder):
+    """{module: (the class that has loaded it, SEEN in it)} of what a boot imports from a folder."""
+    done = run("/usr/bin/python3", "-IS", "-c", LOADERS.format(folder=folder))
+    assert done.returncode == 0, done.stderr
+    return {words[0]: words[1:] for words in map(str.split, done.stdout.splitlines())}
+
+
+def test_modules_are_loaded_from_what_the_package_has_compiled():
+    found = loaders(MODULES)
+    assert found.pop("overlay_boot.namespaces") == ["ExtensionFileLoader"]
+    assert found and set(map(tuple, found.values())) == {("Compiled",)}
+
+
+def test_a_source_that_was_changed_counts(tmp_path):
+    """As with importlib, which also sees to what is not compiled at all."""
+    shutil.copytree(f"{MODULES}/overlay_boot", tmp_path / "overlay_boot")       # with the times that the files have
+    assert loaders(str(tmp_path))["overlay_boot.paths"] == ["Compiled"]
+    with open(tmp_path / "overlay_boot/paths.py", "a") as file:
+        file.write("SEEN = 'changed'\n")
+    for compiled in glob.glob(f"{tmp_path}/overlay_boot/__pycache__/files.*"):
+        os.unlink(compiled)
+    found = loaders(str(tmp_path))
+    assert found["overlay_boot.paths"] == ["SourceFileLoader", "changed"]
+    assert found["overlay_boot.files"] == ["SourceFileLoader"] and found["overlay_boot.state"] == ["Compiled"]
+
+
 def test_launchers_leave_out_what_a_start_need_not_have():
     for path in COMMANDS.values():
         with open(path) as file:
