@@ -57,20 +57,17 @@ def inodes_text(pair: tuple[int, int]) -> str:
 class Field:
     """A key: the attribute of Record that it makes, how its value is read and written, and who clears what it notes."""
 
-    __slots__ = ("attribute", "cleared_by", "empty", "key", "read", "write")
+    __slots__ = ("attribute", "cleared_by", "empty", "is_many", "key", "read", "write")
 
     def __init__(self, key: str, attribute: str, read: "Callable[[str], Any]" = str,
                  write: "Callable[[Any], str]" = str, *, empty: object = None, cleared_by: str = "") -> None:
         self.key = key
+        self.is_many = key.endswith(":")
         self.attribute = attribute
         self.read = read
         self.write = write
         self.empty = empty              # the attribute where nothing is on record
         self.cleared_by = cleared_by
-
-    @property
-    def is_many(self) -> bool:
-        return self.key.endswith(":")
 
 
 # What has to be removed from the host comes first, in the order of its removal; clearing.py has the functions.
