@@ -136,8 +136,10 @@ class Record:
     def take(self, line: str) -> bool:
         """Take a line; False if it is none of ours."""
         key, blank, value = line.partition(" ")
-        one, colon, name = key.partition(":")
-        field = MANY.get(one + colon) if colon else SINGLE.get(key)
+        field, name = SINGLE.get(key), ""
+        if not field:
+            one, colon, name = key.partition(":")
+            field = MANY.get(one + colon)
         if not field or not blank:
             return False
         try:
