@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-INTERRUPTED = 128 + _signal.SIGINT      # as a shell has it
+INTERRUPTED: int = 128 + _signal.SIGINT      # as a shell has it
 
 
 def new_parser(command: str, description: str) -> "argparse.ArgumentParser":
