@@ -73,7 +73,7 @@ def test_state_of_another_version(subhost, line):
     try:
         for ended in (one.stop(), one.go("true")):
             assert one_line(ended).endswith(f"the state file of {one.name} is damaged, or of another version of overlay-boot: {line}")
-        assert is_alive(int(one.records()["init"]))
+        assert is_alive(int(one.records()["init"])) and one.row()["state"] == "unreadable"
     finally:
         with open(one.state, "r+") as file:
             text = file.read().replace(line + "\n", "")
