@@ -175,8 +175,9 @@ class Relay:
         while not ended:
             events = wait([*self.inward, *self.outward], {pidfd: select.POLLIN})
             ended = pidfd in events
-            self.go_on(self.inward, events)
+            # In this order: a terminal that has hung up already shall not show the echo of what is typed into it.
             self.go_on(self.outward, events)
+            self.go_on(self.inward, events)
         # Others may have the descriptors open as well, and go on: what is there by now is waited for, and no more.
         while events := wait(self.outward, {}, None if any(one.unwritten for one in self.outward) else 0):
             self.go_on(self.outward, events)
