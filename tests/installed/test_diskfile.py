@@ -418,7 +418,7 @@ def test_while_what_was_killed_is_cleared_its_image_is_free(make, image, machine
     one = make(IMAGE=image)
     machine.look()
     keeper = one.booted().keeper
-    tracer = start("strace", "-o", "/dev/null", "-p", str(keeper), "-e", "trace=unlink", "-e", "inject=unlink:delay_exit=1000000")
+    tracer = start("strace", "-o", "/dev/null", "-p", str(keeper), "-e", "trace=rmdir", "-e", "inject=rmdir:delay_exit=1000000")
     wait_for(lambda: read(f"/proc/{keeper}/status").partition("TracerPid:\t")[2].split("\n")[0] == str(tracer.pid))
     kill(one.init, 9)
     wait_for(one.is_gone)
