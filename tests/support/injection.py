@@ -492,6 +492,8 @@ class Scenario:
 
 
 TYPED = b"exit\n"       # on a terminal, for a shell
+# What the terminals and bash make of that, before the command itself says anything.
+SESSION = re.compile(rb"\A(?:exit\r\n)*(?:\x1b\[\?2004h.*?\x1b\[\?2004l\r)?(?:exit\r\n)*", re.DOTALL)
 BOOT_COMMAND = "overlay-boot kx.conf"
 SHELL_COMMAND = "overlay-boot --shell kx.conf"
 STOP_COMMAND = "overlay-stop kx.conf"
@@ -799,7 +801,7 @@ class Inside:
                 for end in ends:
                     os.close(end)
             file.seek(0)
-            said = (said + file.read()).removeprefix(TYPED.replace(b"\n", b"\r\n"))
+            said = SESSION.sub(b"", said) + file.read()
         return Ended([command], status, said.decode(errors="replace").replace("\r\n", "\n"))
 
     def _judged(self, ended, aim):
