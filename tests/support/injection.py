@@ -797,9 +797,7 @@ class Inside:
                 status = process.wait(PATIENCE)
             finally:
                 process.kill()
-                said = os.read(ends[0], 1 << 16) if ends and select_one(ends[0]) else b""
-                for end in ends:
-                    os.close(end)
+                said = shown(*ends) if ends else b""
             file.seek(0)
             said = SESSION.sub(b"", said) + file.read()
         return Ended([command], status, said.decode(errors="replace").replace("\r\n", "\n"))
@@ -892,8 +890,17 @@ class Inside:
                 pass
 
 
-def select_one(fd):
-    return bool(select.select([fd], [], [], 0)[0])
+def shown(user, tty):
+    """What a terminal has shown, of which all has arrived when nobody has it open any more; it is closed."""
+    os.close(tty)
+    said = b""
+    while select.select([user], [], [], 0.2)[0]:
+        try:
+            said += os.read(user, 1 << 16)
+        except OSError:         # EIO
+            break
+    os.close(user)
+    return said
 
 
 def difference(before, after):
