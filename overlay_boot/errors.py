@@ -10,19 +10,13 @@ if TYPE_CHECKING:
     P = ParamSpec("P")
     R = TypeVar("R")
 
-DONE, FAILED, MISUSED = 0, 1, 2
+DONE, FAILED = 0, 1
 
 
 class Failure(Exception):
     """What could not be done, in one line: verb, object as the user wrote it, reason."""
 
     status = FAILED
-
-
-class Misuse(Failure):
-    """The command was called wrongly."""
-
-    status = MISUSED
 
 
 def reason(error: Exception) -> str:

@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import tempfile
-import time
 
 import machine as shared
 import pytest
@@ -115,11 +114,7 @@ class Machine:
         self.before = shared.Snapshot()
 
     def is_as_before(self):
-        """At once, but for processes: who removes the last thing of a subhost takes a moment to end after that."""
-        end = time.monotonic() + 1
         differences = shared.Snapshot().differences(self.before)
-        while differences.startswith("processes: ") and "\n" not in differences and time.monotonic() < end:
-            differences = shared.Snapshot().differences(self.before)
         assert not differences, f"the machine is not as it was before:\n{differences}"
 
 

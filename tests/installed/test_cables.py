@@ -520,8 +520,10 @@ def test_the_subhosts_own_end_removes_the_cables(subhost, host, machine, bridge)
     with_stanza(one, host)
     one.booted()
     assert host.is_remembered(f"{one.name}0")
+    keeper = one.keeper
     one.go("/bin/sh", "-c", "echo >/run/dummy_service")     # which may be killed with it
     wait_for(one.is_gone)
+    wait_for(lambda: not is_alive(keeper))                  # which has removed the last thing of it just now
     machine.is_as_before()
     assert not host.is_remembered(f"{one.name}0")
 

@@ -72,9 +72,11 @@ def test_it_ends_with_the_last_service(subhost, machine):
     one = subhost(START="/opt/service")
     one.write("opt/service", "#!/bin/sh\nsleep 1000000 & echo $! >/run/pid\n", 0o755)
     one.booted()
+    keeper = one.keeper
     wait_for(lambda: read(f"/proc/{one.init}/comm") == ".reaper\n")
     one.go("sh", "-c", "kill $(cat /run/pid)")
     wait_for(one.is_gone)
+    wait_for(lambda: not is_alive(keeper))      # which has removed the last thing of it just now
     machine.is_as_before()
 
 

@@ -43,9 +43,11 @@ def test_a_subhost_that_2_0_0_booted_ends_by_itself(subhost, machine):
     """Its keeper executes the clearing of this version."""
     machine.look()
     one = subhost().booted()
+    keeper = one.keeper
     of_2_0_0(one)
     one.sh("echo >/run/dummy_service")
     wait_for(lambda: not os.path.exists(f"{STATES}/{one.name}"))
+    wait_for(lambda: not is_alive(keeper))      # which has removed the last thing of it just now
     machine.is_as_before()
 
 
