@@ -45,7 +45,7 @@ def test_a_subhost_that_2_0_0_booted_ends_by_itself(subhost, machine):
     one = subhost().booted()
     keeper = one.keeper
     of_2_0_0(one)
-    one.sh("echo >/run/dummy_service")
+    one.go("sh", "-c", "echo >/run/dummy_service")      # which may be killed with it
     wait_for(lambda: not os.path.exists(f"{STATES}/{one.name}"))
     wait_for(lambda: not is_alive(keeper))      # which has removed the last thing of it just now
     machine.is_as_before()

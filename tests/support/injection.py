@@ -224,6 +224,14 @@ def alive():
             yield int(process), rest
 
 
+def kill(process):
+    """SIGKILL to a process that may have ended, of itself or with its PID 1."""
+    try:
+        os.kill(process, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
 def process_lines():
     for process, stat in alive():
         yield f"process {process} {stat.rpartition(')')[0]})"
@@ -613,7 +621,7 @@ class Inside:
             keeper = int(file.read().rpartition(")")[2].split()[1])
         chosen = {"keeper": [keeper], "init": [init], "both": [init, keeper], "all": [keeper, *self._members()]}
         for process in chosen[victims]:
-            os.kill(process, signal.SIGKILL)
+            kill(process)
         if recovery == "none":
             if not patiently(lambda: snapshot(self.directory) == self.at_rest):
                 return [[f"it has not cleared up by itself: {difference(self.at_rest, snapshot(self.directory))}"]]
@@ -628,7 +636,7 @@ class Inside:
         time.sleep(delay)
         for process, _ in alive():
             if process not in before:
-                os.kill(process, signal.SIGKILL)
+                kill(process)
         boot.wait()
         return [self._recovered(recovery, False)]
 
@@ -779,7 +787,7 @@ class Inside:
             print(*options, file=file)
         ended = self._run(*self.scenario.command)
         os.unlink(self.options)
-        wait_until(lambda: not [os.kill(process, signal.SIGKILL) for process, stat in alive()
+        wait_until(lambda: not [kill(process) for process, stat in alive()
                                 if stat.startswith("(strace)")], "strace goes on")
         return ended
 
