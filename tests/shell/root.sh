@@ -29,7 +29,7 @@ apt_options() { apt-config dump | grep -E '^Acquire::(Check-|http|https|Retries)
 # bootstrap KIND SUITE INCLUDED [HOOK...]: CACHE/SUITE.KIND.tar, unless there is one of this week
 bootstrap() {
 	tar=$CACHE/$2.$1.tar
-	mkdir -p "$CACHE"
+	mkdir -p "$CACHE" build
 	exec 7<"$CACHE"
 	flock 7
 	if [ -z "$(find "$tar" -mtime -7 2>/dev/null)" ]; then
