@@ -21,15 +21,16 @@ COMMANDS = {
 
 # As in debian/control.
 LONG_DESCRIPTION = """\
-A subhost is a directory with a configuration file and the few files in
-which it differs from its host. overlay-boot lays these files over the host's
-own root file system, and boots the result with its own host name, mounts,
-processes and network. There is nothing to install in a subhost or to keep up
-to date: what the host has, the subhost has.
+A subhost is the host's own system, booted a second time on the same kernel,
+with its own host name, mounts, processes and network. On disk it is a
+directory with a configuration file and the few files in which it differs from
+the host; overlay-boot lays these over the host's root file system. Nothing
+has to be installed in a subhost or kept up to date: what the host has, the
+subhost has.
 
-overlay-go enters a running subhost, overlay-stop stops it and leaves nothing
-behind, and overlay-ls lists the subhosts. Virtual cables connect subhosts to
-the host's bridges."""
+overlay-go enters a running subhost, overlay-stop stops it and leaves only its
+files and its log, and overlay-ls lists the subhosts. Virtual cables connect
+subhosts to the host's bridges."""
 
 
 def module(command):

@@ -4,7 +4,7 @@ cdef extern from *:
     """
     #include <sys/types.h>
 
-    /* The bytes of a state file that are locked, fcntl(2): overlay-boot(7), WHAT IS RUNNING. */
+    /* The bytes of a state file that are locked, fcntl(2): overlay-boot(7), RUNNING SUBHOSTS. */
     enum { COMMAND_BYTE, KEEPER_BYTE, STOP_BYTE };
 
     /* The key of a state file that the keeper writes: the process id of PID 1. */

@@ -14,7 +14,6 @@ from . import files, namespaces
 from .files import Fd
 
 INSIDE, REFUSED = namespaces.IN_ROOT, namespaces.NO_SYMLINKS
-ANYTHING = posix.O_RDONLY | posix.O_NONBLOCK | posix.O_NOCTTY      # neither waits for anybody nor takes a terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ def exists(root: int, path: "Path", links: int) -> bool:
 
 def read(root: int, path: "Path", limit: int, links: int) -> bytes:
     """Return at most limit bytes of a file below root, none of what is no regular file.  Raises OSError."""
-    with opened(root, path, ANYTHING, links) as fd:
+    with opened(root, path, files.READ_ANYTHING, links) as fd:
         return posix.read(fd, limit) if files.kind_of(fd) == files.REGULAR else b""
 
 

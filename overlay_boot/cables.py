@@ -78,7 +78,7 @@ class Vlan(Interface):
             links.add_vlan(self.name, index, self.outer, self.tag, bridge=self.bridge, up=self.up)
         except OSError as error:
             if error.errno == EOPNOTSUPP:
-                raise Failure(f"{reason(error)} (by this kernel: 802.1Q VLANs)") from None
+                raise Failure(f"{reason(error)}: this kernel does not support 802.1Q VLANs") from None
             raise
 
 
@@ -141,10 +141,10 @@ def mac_address(text: str) -> bytes:
     """Return the address as the kernel takes it."""
     octets = text.lower().split(":")
     if len(octets) != 6 or not all(len(octet) == 2 and set(octet) <= set("0123456789abcdef") for octet in octets):
-        raise Failure("after = comes nothing, a MAC address or .TAG")
+        raise Failure("only a MAC address, .TAG or nothing can follow the =")
     address = bytes.fromhex("".join(octets))
     if address[0] & 1:
-        raise Failure("a multicast address cannot be an interface's")
+        raise Failure("an interface cannot have a multicast address")
     if not any(address):
         raise Failure("the address is zero")
     return address
@@ -158,11 +158,11 @@ def check(planned: list[Interface], own: dict[str, int] | None = None) -> None:
     for one in planned:
         with Specifier(one.word):
             if files.kind(f"{INTERFACES}/{one.name}") and not (own and own.get(one.name) == index_of(one.name)):
-                raise Failure(f"an interface {one.name} is there already, and is not ours")
+                raise Failure(f"an interface {one.name} exists already, and overlay-boot has no record of it")
             if one.bridge and not files.kind(f"{INTERFACES}/{one.bridge}"):
                 raise Failure(f"there is no bridge {one.bridge}")
             if one.bridge and not files.kind(f"{INTERFACES}/{one.bridge}/bridge"):
-                raise Failure(f"{one.bridge} is no bridge")
+                raise Failure(f"{one.bridge} is not a bridge")
 
 
 def plug(planned: list[Interface], state: "State", network: int, log: int) -> "Plugged":

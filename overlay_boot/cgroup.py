@@ -57,7 +57,7 @@ def make(state: State) -> Fd:
             if not unit:
                 make_parent(root)
             if files.exists(path, root):
-                raise Failure(f"a control group {path} is there already, and is not ours")
+                raise Failure(f"a control group {path} exists already, and overlay-boot has no record of it")
             state.note("cgroup", path)
             try:
                 posix.mkdir(path, dir_fd=root)

@@ -142,7 +142,7 @@ class Config:
         self.name = self.value("NAME", ".") or paths.name(path).removesuffix(".conf")
         check_name(self.name)
         if "\n" in self.path:
-            raise Failure(f"{path}: no line feed can be in the path of a configuration file")
+            raise Failure(f"{path}: the path of a configuration file cannot contain a line feed")
 
     def resolve_log(self) -> None:
         """Find LOG, whose command runs where the caller is, as NAME's does."""
@@ -242,7 +242,7 @@ class Config:
     def refuse_work(self) -> None:
         """Raises Failure if WORK is to be elsewhere than an UPPER that is made anew."""
         if "WORK" in self.assigned:
-            raise Failure(f"WORK={self.assigned['WORK'][0]}: with UPPER={self.upper}, WORK is on the same tmpfs")
+            raise Failure(f"WORK={self.assigned['WORK'][0]}: WORK is on the tmpfs of UPPER={self.upper}, and cannot be set")
 
     def settings(self) -> dict[str, str]:
         """Return the variables and their effective values, in the manual's order.  None is given to a shell."""
@@ -340,16 +340,16 @@ def is_share(text: str) -> bool:
 
 def checked_ram_size(text: str) -> str:
     if text != "none" and size_of(text) is None and not is_share(text):
-        raise Failure(f"RAM_SIZE={text} is neither a size, as 50M, nor none")
+        raise Failure(f"RAM_SIZE={text} is neither a size such as 50M nor none")
     return text
 
 
 def checked_tmpfs(text: str) -> str:
     """Return the size of an UPPER that is made anew.  To tmpfs(5) 0 means that there is no limit."""
     if size_of(text) is None and not is_share(text):
-        raise Failure(f"UPPER={TMPFS}{text}: {text or 'nothing'} is no size, as 50M is one")
+        raise Failure(f"UPPER={TMPFS}{text}: {text or 'nothing'} is not a size such as 50M")
     if not int(text.rstrip("%kmgtKMGT")):
-        raise Failure(f"UPPER={TMPFS}{text}: of the size 0, a tmpfs has no limit")
+        raise Failure(f"UPPER={TMPFS}{text}: a tmpfs of size 0 has no limit")
     return text
 
 
@@ -358,7 +358,7 @@ def checked_limit(text: str) -> tuple[int, int]:
     most, _, members = text.partition(" ")
     size, members = size_of(most), members.strip() or MOST_MEMBERS
     if size is None or not is_number(members):
-        raise Failure(f"LAYER_LIMIT={text} is no size, as 10G, and no number of members behind it")
+        raise Failure(f"LAYER_LIMIT={text} is not a size such as 10G, optionally followed by a number of members")
     return size, int(members)
 
 

@@ -153,8 +153,8 @@ class Image:
             return Fd(rootfs.new_mount(self.kind, 0, source=path, **flags, **OPTIONS.get(self.kind, {})))
         except OSError as error:
             raise Failure({
-                EINVAL: f"its {self.kind} is damaged, or more than this kernel knows",
-                ENODEV: f"this kernel has no {self.kind}",
+                EINVAL: f"its {self.kind} is damaged, or has features that this kernel does not support",
+                ENODEV: f"this kernel does not support {self.kind}",
             }.get(error.errno or 0) or error.strerror) from None
 
     def set_up_loop_device(self) -> tuple[Fd, str]:
@@ -223,7 +223,7 @@ def create(path: str, size: str, kind: str) -> None:
     posix.umask(0o022)
     length = size_of(size)
     if not length:
-        raise Failure(f"{size} is no size, as 10G is")
+        raise Failure(f"{size} is not a size such as 10G")
     directory = paths.parent(paths.join(posix.getcwd(), path))
     try:
         if files.kind(path):

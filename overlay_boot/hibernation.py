@@ -45,7 +45,7 @@ def unshare_kept_mounts(state: State) -> tuple[View, View]:
         pass
     views = kept(file) or kept_with_higher_id(file)
     if not views:
-        raise Failure("cannot keep the mounts: this mount namespace is younger to the kernel than any that it makes")
+        raise Failure("cannot keep the mounts: to the kernel, every new mount namespace is older than this one")
     return views
 
 
@@ -132,7 +132,7 @@ def reopened(record: Record) -> Fd:
     mounts = files.opened(path, posix.O_RDONLY)
     if files.identity(mounts)[0] != files.identity("/proc/self/ns/mnt")[0]:     # no namespace, but the file beneath
         posix.close(mounts)
-        raise Failure(f"its mount namespace {path} is not there any more")
+        raise Failure(f"its mount namespace {path} no longer exists")
     return mounts
 
 

@@ -55,8 +55,7 @@ class Hooks:
         if not text.strip():
             raise Failure(f"INIT: {config.init[0]} printed nothing")
         if "\0" in text or len(text) >= LONGEST_TEXT:
-            raise Failure(f"INIT: {config.init[0]} printed something other than less than {LONGEST_TEXT} characters "
-                          f"of text")
+            raise Failure(f"INIT: {config.init[0]} printed a NUL byte, or {LONGEST_TEXT} characters or more")
         return ["/bin/sh", "-c", text], started(text)
 
     def run(self, variable: str, words: list[str], arguments: list[str], *, output: bool = False) -> bytes:
@@ -128,7 +127,7 @@ def write_missing(upper: int, path: str, text: str) -> None:
                 beneath.write_new(at, name, text, 0o644)
     except OSError as error:
         if error.errno in (ENOTDIR, ELOOP, ENOENT):
-            raise Failure(f"UPPER: {directory} in it is no directory: {error.strerror}") from None
+            raise Failure(f"UPPER: {directory} in it is not a directory: {error.strerror}") from None
         raise Failure(f"cannot write {path} into UPPER: {error.strerror}") from None
 
 

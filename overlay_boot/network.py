@@ -23,7 +23,7 @@ def is_there(name: str) -> bool:
 
 
 def already_there(name: str) -> Failure:
-    return Failure(f"a network namespace {path_of(name)} is there already, and is not ours")
+    return Failure(f"a network namespace {path_of(name)} exists already, and overlay-boot has no record of it")
 
 
 class Entered:
@@ -77,7 +77,7 @@ def reopened(state: State) -> Fd:
     inodes = state.record().netns
     if not inodes or posix.fstat(network).st_ino != inodes[1]:
         posix.close(network)
-        raise Failure(f"its network namespace {path} is another one by now")
+        raise Failure(f"its network namespace {path} has been replaced by another one")
     return network
 
 

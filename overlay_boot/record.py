@@ -3,7 +3,7 @@
 A line is a key, a blank and a value.  Of a key the last line counts.  A key that ends with a colon has a name of
 something behind it, and stands for many; an empty value takes one of those, or a fact, back.
 
-overlay-boot(7), WHAT IS RUNNING, describes every key.
+overlay-boot(7), RUNNING SUBHOSTS, describes every key.
 """
 from . import namespaces
 from .errors import Failure

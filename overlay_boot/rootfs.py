@@ -283,7 +283,8 @@ def mount_place(root: int, name: str) -> Fd:
         return beneath.directory(root, name, beneath.REFUSED, make=0o755)
     except OSError as error:
         if files.exists(name, root):
-            raise Failure(f"/{name} in the subhost is no directory that can be mounted on: {error.strerror}") from None
+            raise Failure(f"/{name} in the subhost is not a directory that can be mounted on: "
+                          f"{error.strerror}") from None
         raise Failure(f"cannot make the directory /{name} in the subhost: {error.strerror}") from None
 
 

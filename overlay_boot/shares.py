@@ -53,7 +53,7 @@ def find(name: str) -> Running:
     except NotRunning:
         from . import subhosts
         if any(one.name == name for one in subhosts.inherited()):
-            raise Failure(f"{name} was booted by the shell version: boot it again to share with it") from None
+            raise Failure(f"{name} was booted by overlay-boot 1.6.4: boot it again to share with it") from None
         raise
 
 
@@ -140,7 +140,7 @@ def mount_point(root: int, path: str, is_directory: bool) -> Fd:
     """
     place = paths.normal(path)
     if place == "/":
-        raise Failure(f"{path} is no place in a subhost to mount on")
+        raise Failure(f"{path} is the root directory of the subhost")
     if is_directory:
         return beneath.directory(root, place, beneath.INSIDE, make=0o755)
     with beneath.directory(root, paths.parent(place), beneath.INSIDE, make=0o755) as parent:

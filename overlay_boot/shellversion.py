@@ -135,7 +135,7 @@ class Inherited:
         self.record.vlans = {link.get_attr("IFLA_IFNAME"): link["index"] for link in tagged}
 
 
-@doing("take over the subhost of the shell version")
+@doing("take over the subhost that overlay-boot 1.6.4 booted")
 def take_over(config: Config, state: State) -> "Inherited | None":
     """For a stop: return the running one of the configuration, with what has to be removed in the state file; or None.
 
@@ -184,7 +184,7 @@ def file_below(name: str) -> int:
         return next(entry.inode() for entry in entries if entry.name == name)
 
 
-@doing("end what the shell version has started")
+@doing("end what overlay-boot 1.6.4 started")
 def end(name: str, processes: tuple[str, ...]) -> None:
     """End those of the processes, PROCESS:START, that are left, and remove the control group if the first had made one.
 

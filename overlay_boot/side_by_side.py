@@ -30,7 +30,7 @@ def boot_all() -> bool:
     wanted: dict[str, str] = {}         # {real path: path in the list}: each once, in the order of the list
     for path in listed():
         if not path.startswith("/"):
-            complain(f"{path}: not a full path, as {LIST} has to have it")
+            complain(f"{path}: not a full path, which {LIST} requires")
             succeeded = False
         elif real(path) not in up:
             wanted.setdefault(real(path), path)

@@ -160,7 +160,7 @@ def stop_service(running: "Subhost", word: str, group: int) -> None:
         log.append(record.log, (record.upper,), said)
     except (Failure, OSError) as failure:
         if not has_ended(running.init_fd, 1):       # with the last service PID 1 ends
-            complain(f"stop {word}: {reason(failure)}")
+            complain(f"cannot stop {word}: {reason(failure)}")
 
 
 def terminate(running: "Subhost") -> None:

@@ -69,7 +69,8 @@ class Shipped:
                 self.restore_from_archive(layer, archives[package], wanted)
             if wanted:
                 complete = False
-                complain(f"cannot get {package.name} {package.version}: without {', '.join(sorted(wanted.values()))}")
+                complain(f"cannot get {package.name} {package.version}: the baseline lacks "
+                         f"{', '.join(sorted(wanted.values()))}")
         return complete
 
     def restore_from_system(self, layer: Layer, place: str) -> bool:
@@ -165,5 +166,5 @@ def restore_registered(layer: Layer, system: System) -> bool:
         sources = [*(place + suffix for suffix in BESIDE), cached, *templates]
         if not copy_matching(layer, system, place, md5, sources):
             complete = False
-            complain(f"cannot get {place} as its package has registered it")
+            complain(f"cannot restore {place}: the host has no copy of it as its package registered it")
     return complete

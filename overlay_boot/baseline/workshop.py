@@ -28,7 +28,7 @@ class Workshop:
         try:
             self.fd = self.locked()
         except BlockingIOError:
-            raise Failure(f"cannot make {self.directory}: another overlay-baseline is at it") from None
+            raise Failure(f"cannot make {self.directory}: another overlay-baseline is making it") from None
         except OSError as error:
             raise Failure(f"cannot make {self.path}: {error.strerror}") from None
         self.clear()                                # of one that was killed
@@ -87,9 +87,9 @@ def checked_directory(directory: str) -> str:
             return directory
         raise Failure(f"cannot make {directory}: {error.strerror}") from None
     if not stat.S_ISDIR(info.st_mode):
-        raise Failure(f"cannot replace {directory}: it is no directory")
+        raise Failure(f"cannot replace {directory}: it is not a directory")
     if BASELINE_MARK not in os.listxattr(directory) and os.listdir(directory):
-        raise Failure(f"cannot replace {directory}: it is not empty, and no baseline")
+        raise Failure(f"cannot replace {directory}: it is neither empty nor a baseline")
     return directory
 
 

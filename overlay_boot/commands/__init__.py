@@ -51,7 +51,7 @@ def require_root() -> None:
             posix.execv(f"{directory}/sudo", command)
         except OSError:
             continue
-    raise Failure("must be run by root (and there is no sudo here)")
+    raise Failure("must be run as root, and sudo is not installed")
 
 
 def run(command: "Callable[[list[str]], int | None]") -> int:

@@ -24,7 +24,7 @@ class Decompressor:
         """
         words = next((words for magic, words in COMMANDS.items() if posix.pread(archive, len(magic), 0) == magic), None)
         if not words:
-            raise Failure("it is neither compressed by gzip nor by zstd")
+            raise Failure("it is compressed neither by gzip nor by zstd")
         posix.lseek(archive, 0, 0)
         with Fds(posix.pipe()) as ends, files.opened("/dev/null", posix.O_WRONLY) as null:
             try:

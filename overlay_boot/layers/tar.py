@@ -183,9 +183,9 @@ def xattrs_in(records: "Records", vendors: list[bytes], found: Member) -> list[t
 def check_numbers(found: Member, size: int) -> None:
     """Only a plain file has data: who skips those of another, and who does not, would see different members."""
     if size < 0 or size and found.type != REGTYPE:
-        raise Failure(f"{shown(found.name)}: its header has a size that cannot be")
+        raise Failure(f"{shown(found.name)}: its header has an impossible size")
     if not 0 <= found.uid < 0xffffffff or not 0 <= found.gid < 0xffffffff or abs(found.mtime) >= 1 << 63:
-        raise Failure(f"{shown(found.name)}: its owner or time cannot be")
+        raise Failure(f"{shown(found.name)}: its owner or time is impossible")
 
 
 def shown(name: bytes) -> str:
@@ -202,7 +202,7 @@ def type_and_size(block: bytes) -> tuple[bytes, int]:
             return block[156:157], number(block[124:136])
     except ValueError:
         pass
-    raise Failure("what it has for the header of a member is none: it is no tar archive, or damaged")
+    raise Failure("it has no valid header where a member should begin: it is not a tar archive, or is damaged")
 
 
 def checksum(block: bytes) -> int:
@@ -253,7 +253,7 @@ def add_records(records: "Records", data: bytes) -> None:
 def whole(digits: bytes) -> int:
     """Return a whole number of an extended header, or of what a sparse file has.  Raises Failure if it is none."""
     if not digits.isdigit() or len(digits) > 18:
-        raise Failure("a number in an extended header is none")
+        raise Failure("a number in an extended header is invalid")
     return int(digits)
 
 

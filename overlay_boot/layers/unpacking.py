@@ -129,7 +129,7 @@ class Unpacker:
                 self.directories[path] = member
                 return
             if not name or member.name.endswith(b"/"):
-                raise Failure("it has the name of a directory, and is none")
+                raise Failure("it is not a directory, but has the name of one")
             self.enter(above)
             self.make(member, name, stream)
         except (Failure, OSError, ValueError) as error:
@@ -157,7 +157,8 @@ class Unpacker:
             return beneath.directory(self.root, path, beneath.REFUSED, make=make)
         except OSError as error:
             if error.errno in NO_DIRECTORY:
-                raise Failure(f"it is below what is no directory, or a symbolic link: {error.strerror}") from None
+                raise Failure(f"its path leads through what is not a directory, or is a symbolic link: "
+                              f"{error.strerror}") from None
             raise
 
     def make_directory(self, path: bytes, above: bytes, name: bytes) -> None:
@@ -203,7 +204,7 @@ class Unpacker:
         try:
             directory = self.directory_at(above)
         except FileNotFoundError:
-            raise Failure("it is a link to what is not in it") from None
+            raise Failure("it is a hard link, but its target is not an earlier file of the archive") from None
         with directory:
             try:
                 posix.link(target, name, src_dir_fd=directory, dst_dir_fd=self.directory, follow_symlinks=False)
@@ -231,7 +232,7 @@ def below_root(name: bytes) -> bytes:
     if parts[0] != b"root":
         raise Failure("it is not below root/")
     if b"" in parts or b"." in parts or b"\0" in name:
-        raise Failure("its name is no path")
+        raise Failure("its name is not a valid path")
     if len(parts) > DEEPEST:
         raise Failure(f"it is in more than {DEEPEST} directories")
     return b"/".join(parts[1:])
@@ -267,7 +268,7 @@ def permitted(xattrs: "Sequence[tuple[bytes, bytes]]") -> "Iterator[tuple[bytes,
 def refusal(member: tar.Member, error: Failure | OSError | ValueError) -> Failure:
     """Return what is told of a member that cannot be made."""
     if isinstance(error, FileExistsError):
-        why = "it is in it twice"
+        why = "it is in the archive twice"
     elif isinstance(error, OSError):
         why = str(error.strerror)
     elif isinstance(error, ValueError):

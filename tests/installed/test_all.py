@@ -131,8 +131,8 @@ def test_each_failure_is_told_and_the_others_go_on(subhost, listed, directory, m
     assert sorted(ended.stderr.splitlines()) == sorted([
         f"overlay-boot: {directory}/missing.conf: cannot read {directory}/missing.conf: No such file or directory",
         f"overlay-boot: {bad.conf}: " + one_line(bad.boot()).removeprefix("overlay-boot: "),
-        "overlay-boot: relative.conf: not a full path, as /etc/subhosts.conf has to have it",
-        "overlay-boot: --check: not a full path, as /etc/subhosts.conf has to have it"])
+        "overlay-boot: relative.conf: not a full path, which /etc/subhosts.conf requires",
+        "overlay-boot: --check: not a full path, which /etc/subhosts.conf requires"])
     assert running() == names([good, twin])
     listed(elsewhere)
     assert one_line(all_of(BOOT)) == (f"overlay-boot: {elsewhere}: {good.name} is running already, from {good.conf}")
@@ -351,7 +351,7 @@ def test_a_control_group_that_is_there(subhost, group, fails):
     os.setxattr(path, "trusted.delegate", b"1")
     os.mkdir(f"{path}/{one.name}")
     said = one_line(run(*in_group(path, BOOT, one.conf)))
-    assert f"{os.path.basename(path)}/{one.name} is there already, and is not ours" in said
+    assert f"{os.path.basename(path)}/{one.name} exists already, and overlay-boot has no record of it" in said
     os.rmdir(f"{path}/{one.name}")
 
 

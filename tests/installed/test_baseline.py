@@ -341,7 +341,7 @@ def test_a_package_that_cannot_be_had_is_named(host, directory):
     finally:
         write(status, text)
     assert done.returncode == 3
-    assert re.search(r"^overlay-baseline: cannot get cron 0~gone: without .*/etc/init.d/cron", done.stderr), done.stderr
+    assert re.search(r"^overlay-baseline: cannot get cron 0~gone: the baseline lacks .*/etc/init.d/cron", done.stderr), done.stderr
     assert os.path.exists(f"{directory}/layer/etc/sudoers") and not os.path.exists(f"{directory}/layer/etc/init.d/cron")
 
 
@@ -349,9 +349,9 @@ def test_what_is_no_baseline_is_not_replaced(host, directory):
     write(f"{directory}/mine/file", "mine")
     assert "no baseline" in one_line(run(BASELINE, "--root", host, f"{directory}/mine"))
     assert read(f"{directory}/mine/file") == "mine"
-    assert "no directory" in one_line(run(BASELINE, "--root", host, f"{directory}/mine/file"))
+    assert "not a directory" in one_line(run(BASELINE, "--root", host, f"{directory}/mine/file"))
     os.symlink("mine", f"{directory}/link")
-    assert "no directory" in one_line(run(BASELINE, "--root", host, f"{directory}/link"))
+    assert "not a directory" in one_line(run(BASELINE, "--root", host, f"{directory}/link"))
     assert os.listdir(directory) and not glob.glob(f"{directory}/.*")
 
 

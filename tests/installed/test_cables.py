@@ -241,7 +241,7 @@ def test_a_device_that_is_no_bridge(subhost, fails, bridge, interface, device):
             pytest.skip("this kernel has no 802.1Q VLANs")
         interface(device, "link", "br0", "type", "vlan", "id", "5")
     one = subhost(CABLES=f"{device}={MAC}")
-    line = fails(one, f" {device}={MAC}: ", f"{device} is no bridge")
+    line = fails(one, f" {device}={MAC}: ", f"{device} is not a bridge")
     assert fails([BOOT, "--check", one.conf]) == line
 
 

@@ -253,7 +253,7 @@ def test_a_boot_that_fails_leaves_it_hibernating(hibernating, machine):
 
 def test_its_network_namespace_is_gone(hibernating):
     run("umount", f"{NETNS}/{hibernating.name}")
-    assert f"{NETNS}/{hibernating.name} is another one by now" in one_line(hibernating.boot())
+    assert f"{NETNS}/{hibernating.name} has been replaced by another one" in one_line(hibernating.boot())
     hibernating.stopped()
 
 
@@ -263,7 +263,7 @@ def test_a_control_group_of_its_name_is_not_its_own(hibernating):
     group = f"/proc/self/fd/{root}/{cgroup.PARENT}/{hibernating.name}"
     os.makedirs(group)
     try:
-        assert "is there already, and is not ours" in one_line(hibernating.boot())
+        assert "overlay-boot has no record of it" in one_line(hibernating.boot())
         hibernating.stopped()
         assert os.path.isdir(group)
     finally:
@@ -279,7 +279,7 @@ def test_its_mount_namespace_is_gone(subhost, shell, host):
     place = f"{STATES}/{one.name}/mounts/mnt"
     done("umount", place)
     assert (one.row()["state"], one.row()["shares"]) == ("hibernating", None)
-    assert f"its mount namespace {place} is not there any more" in one_line(one.boot())
+    assert f"its mount namespace {place} no longer exists" in one_line(one.boot())
     one.stopped()
 
 

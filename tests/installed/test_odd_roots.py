@@ -330,7 +330,7 @@ def test_no_service_command(over, busybox_root):
     wait_for(lambda: "cannot start ssh: the subhost has no command service" in one.said())
     wait_for(lambda: "dummy_service" in one.inside("ps"))
     done = one.stop()
-    assert (done.returncode, done.stderr) == (0, "overlay-stop: stop ssh: cannot execute service: No such file or directory\n")
+    assert (done.returncode, done.stderr) == (0, "overlay-stop: cannot stop ssh: cannot execute service: No such file or directory\n")
 
 
 def test_busybox_as_init(over, busybox_root):
@@ -430,7 +430,7 @@ def test_services_of_another_architecture(over, foreign):
     wait_for(lambda: read(f"{one.upper}/did") == "start\n")
     wait_for(lambda: read(f"/proc/{one.init}/comm") == ".reaper\n")     # the shell before it was emulated
     done = one.stop()
-    assert done.stderr == "overlay-stop: stop nothing: cannot execute service: No such file or directory\n"
+    assert done.stderr == "overlay-stop: cannot stop nothing: cannot execute service: No such file or directory\n"
     assert read(f"{one.upper}/did") == "start\nstop\n"
 
 

@@ -216,7 +216,7 @@ def test_what_is_shared_already(running, data):
     assert len(shared(running)) == 1
 
 
-@pytest.mark.parametrize("inside, why", [("/", "is no place"), ("..", "is no place"), ("/etc/passwd", "Not a directory"),
+@pytest.mark.parametrize("inside, why", [("/", "is the root"), ("..", "is the root"), ("/etc/passwd", "Not a directory"),
                                          ("/etc/passwd/x", "Not a directory")])
 def test_a_place_that_is_none(running, data, inside, why):
     before = mounts(running.init)

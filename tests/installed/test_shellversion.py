@@ -142,7 +142,7 @@ def is_there(interface):
 def test_nothing_is_shared_with_it(inherited):
     one = inherited()
     assert one_line(run(SHARE, "/srv", one.name)) == \
-        f"overlay-share: {one.name} was booted by the shell version: boot it again to share with it"
+        f"overlay-share: {one.name} was booted by overlay-boot 1.6.4: boot it again to share with it"
 
 
 def test_it_is_listed_entered_and_stopped(inherited, machine):
@@ -384,7 +384,7 @@ def is_not_taken_for_one(one):
     assert one.row() is None and one.name not in run(GO).stdout.split()
     assert one_line(one.go("true")) == f"overlay-go: {one.name} is not running"
     assert one_line(one.stop()) == f"overlay-stop: {one.name} is not running"
-    assert f"a network namespace {NETNS}/{one.name} is there already, and is not ours" in one_line(one.boot())
+    assert f"a network namespace {NETNS}/{one.name} exists already, and overlay-boot has no record of it" in one_line(one.boot())
     assert one.is_unharmed() and os.path.exists(f"{NETNS}/{one.name}")
 
 

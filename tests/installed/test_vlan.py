@@ -137,7 +137,7 @@ def test_an_interface_that_is_a_vlan_is_no_bridge(host, subhost, bridge, fails, 
     done("ip", "link", "add", "link", "br0", "name", "br0.5", "type", "vlan", "id", "5")
     machine.look()
     one = subhost(CABLES="br0.5=")
-    assert "br0.5 is no bridge" in fails(one, "CABLES: br0.5=: ") == fails([BOOT, "--check", one.conf])
+    assert "br0.5 is not a bridge" in fails(one, "CABLES: br0.5=: ") == fails([BOOT, "--check", one.conf])
 
 
 def test_overlay_ls_tells_of_vlans(host, subhost, bridge):
