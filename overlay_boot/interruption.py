@@ -3,17 +3,21 @@ import _signal
 
 from .errors import Failure
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import NoReturn
-
 SIGNALS = (_signal.SIGTERM, _signal.SIGHUP, _signal.SIGINT)
 
 
 def hold() -> None:
-    """Hold the signals back until the next `Wait`, where they raise Failure.  overlay-stop ends a boot by SIGTERM."""
-    def interrupted(number: int, _frame: object) -> "NoReturn":
-        raise Failure(f"interrupted by signal {number}")
+    """Hold the signals back until the next `Wait`, where they raise Failure.  overlay-stop ends a boot by SIGTERM.
+
+    Only the first one raises it: another one that is pending would interrupt what undoes the boot.
+    """
+    is_first = True
+
+    def interrupted(number: int, _frame: object) -> None:
+        nonlocal is_first
+        if is_first:
+            is_first = False
+            raise Failure(f"interrupted by signal {number}")
 
     _signal.pthread_sigmask(_signal.SIG_BLOCK, SIGNALS)
     for number in SIGNALS:
