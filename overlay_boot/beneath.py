@@ -1,7 +1,7 @@
 """What stands in a directory that may be hostile: a subhost's UPPER and LIVE, a layer that is being made.
 
 Everything is reached from a descriptor of that directory, by openat2(2), through no symbolic link that leads out of it.
-Each function takes, as links, what symbolic links mean:
+What is passed as links tells what symbolic links mean:
 
     INSIDE   They lead to where they lead for the subhost, whose root the directory is.
     REFUSED  There must be none.
@@ -10,7 +10,7 @@ Nothing is opened to be used before it is known for what it is.
 """
 import posix
 
-from . import files, namespaces
+from . import files, namespaces, paths
 from .files import Fd
 
 INSIDE, REFUSED = namespaces.IN_ROOT, namespaces.NO_SYMLINKS
@@ -60,8 +60,12 @@ def exists(root: int, path: "Path", links: int) -> bool:
 
 def read(root: int, path: "Path", limit: int, links: int) -> bytes:
     """Return at most limit bytes of a file below root, none of what is no regular file.  Raises OSError."""
-    with opened(root, path, files.READ_ANYTHING, links) as fd:
-        return posix.read(fd, limit) if files.kind_of(fd) == files.REGULAR else b""
+    with opened(root, path, posix.O_PATH, links) as found:
+        status = posix.fstat(found)
+        if status.st_mode & files.KIND != files.REGULAR:
+            return b""                      # a device does something when it is opened
+        with files.opened(paths.of_descriptor(found)) as fd:
+            return posix.read(fd, min(limit, status.st_size or limit))
 
 
 def write_new(at: int, name: str, data: str | bytes, mode: int) -> None:

@@ -1,5 +1,6 @@
 """LOG, which PID 1's output goes to by way of the keeper, and that of hooks and of services that are stopped."""
 import posix
+from errno import EINVAL
 
 from . import beneath, files, paths
 from .config import LOGS
@@ -27,12 +28,28 @@ def make(path: str, own: tuple[str, ...]) -> Fd:
 
 def existing(path: str, own: tuple[str, ...], more: int = 0) -> Fd:
     """Open a log for appending.  Where the files are the subhost's, no symbolic link is followed."""
-    for directory in own:
-        if path.startswith(directory + "/"):
-            with files.opened(directory, files.PLACE) as root:
-                return beneath.opened(root, path.removeprefix(directory + "/"), FLAGS | more, beneath.REFUSED,
-                                      MODE if more else 0)
+    if paths.parent(path) != LOGS:
+        theirs = [files.identity(directory) for directory in own if files.kind(directory)]
+        parts = path.split("/")
+        for number in range(1, len(parts)):
+            above = "/".join(parts[:number]) + "/"
+            if files.identity(above) in theirs:     # however it is written
+                with files.opened(above, files.PLACE) as root:
+                    return beneath_own(root, "/".join(parts[number:]), more)
     return files.opened(path, FLAGS | more, MODE)
+
+
+def beneath_own(root: int, path: str, more: int) -> Fd:
+    """Open a log in a directory of the subhost's: a regular file, or a new one."""
+    try:
+        with beneath.opened(root, path, posix.O_PATH, beneath.REFUSED) as found:
+            if files.kind_of(found) != files.REGULAR:
+                raise OSError(EINVAL, "not a regular file")
+            return files.opened(paths.of_descriptor(found), FLAGS & ~posix.O_NOFOLLOW)
+    except FileNotFoundError:
+        if not more:
+            raise
+    return beneath.opened(root, path, FLAGS | more | posix.O_EXCL, beneath.REFUSED, MODE)
 
 
 def append(path: str, own: tuple[str, ...], said: bytes) -> None:

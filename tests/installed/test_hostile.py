@@ -163,15 +163,25 @@ def test_a_reaper_that_is_a_hard_link(subhost, small_root, directory):
     assert read(canary) == "overlay-boot reaper of old\n" and read(f"{one.upper}/.reaper") == read(f"{PROGRAMS}/reaper")
 
 
-def test_a_log_in_the_subhosts_own_files(subhost, outside):
-    """LOG may be in UPPER; where the subhost then has a link, nothing is written by it."""
-    one = subhost(LOG="root/var/log/boot.log", START="/opt/service")
+@pytest.mark.parametrize("log, upper", [("root/var/log/boot.log", "root"), ("./root/var//log/boot.log", "root"),
+                                        ("root/var/log/boot.log", "root/"), ("link/var/log/boot.log", "./root/.")])
+def test_a_log_in_the_subhosts_own_files(subhost, outside, log, upper):
+    """LOG may be in UPPER, however that is written; where the subhost then has a link, nothing is written by it."""
+    one = subhost(LOG=log, UPPER=upper, START="/opt/service")
+    os.symlink("root", f"{one.base}/link")
     os.makedirs(f"{one.upper}/var")
     os.symlink(f"{outside}/dir", f"{one.upper}/var/log")
     one.write("opt/service", "#!/bin/sh\necho spoilt\nsleep 1000000 &\n", 0o755)
     done = one.boot()
     if done.returncode:
         assert "LOG=" in one_line(done)
+
+
+def test_a_log_that_is_no_file(subhost):
+    """What the subhost has in its place is not even opened."""
+    one = subhost(LOG="root/log")
+    os.mkfifo(f"{one.upper}/log")
+    assert f"LOG={one.upper}/log: not a regular file" in one_line(one.boot())
 
 
 # Programs of its own
