@@ -50,7 +50,7 @@ def find(names: set[str]) -> "list[Inherited]":
 class Inherited:
     """What running.Running is for one of ours; its unshare(1) is the keeper, and its shell besides."""
 
-    __slots__ = ("init", "init_fd", "keeper", "keeper_fd", "name", "record", "shell", "shell_fd")
+    __slots__ = ("init", "init_fd", "keeper", "keeper_fd", "name", "record", "shell", "shell_fd", "words")
 
     def __init__(self, name: str, keeper: int) -> None:
         """Raises ProcessLookupError if it is none."""
@@ -60,15 +60,22 @@ class Inherited:
         try:
             self.keeper_fd, self.init_fd, self.shell_fd = map(posix.pidfd_open, (self.keeper, self.init, self.shell))
             # From here on the numbers cannot become those of other processes unseen.
+            self.words = proc.arguments(self.shell)
             if not self.is_one() or any(map(has_ended, (self.keeper_fd, self.init_fd, self.shell_fd))):
                 raise ProcessLookupError
             self.record = Record()
-            self.record.config = config_path(self.shell, proc.arguments(self.shell)[2])
+            self.record.config = config_path(self.shell, self.words[2])
             self.record.cgroup = proc.control_group(self.init) or "."
             self.record.since = started(self.init)
         except BaseException:
             self.close()
             raise
+
+    def __enter__(self) -> "Inherited":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         for fd in (self.keeper_fd, self.init_fd, self.shell_fd):
@@ -76,7 +83,7 @@ class Inherited:
                 posix.close(fd)
 
     def is_one(self) -> bool:
-        words = proc.arguments(self.shell)
+        words = self.words
         return (proc.parent(self.init) == self.keeper and proc.parent(self.keeper) == self.shell
                 and is_roots(self.keeper) and is_roots(self.shell)
                 and proc.program(self.keeper) == "unshare"
@@ -94,10 +101,6 @@ class Inherited:
     def network(self) -> str:
         """The path of its network namespace."""
         return path_of(self.name)
-
-    def mounts(self) -> dict[int, proc.Mount]:
-        """Return {id: Mount} of all that its PID 1 can see."""
-        return proc.mounts(self.init)
 
     def members(self) -> list[int]:
         """Return the process ids in its PID namespace, and in those that have been made in that."""

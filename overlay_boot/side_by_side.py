@@ -6,11 +6,12 @@ import sys
 from errno import EBUSY
 
 from . import cgroup, environment, files, interruption, namespaces, paths, processes, subhosts
+from .clearing import forget
 from .errors import Failure, complain
 from .files import Fd
-from .namespaces import STOP, locked_by
+from .namespaces import COMMAND, STOP, lock, locked_by
 from .running import find
-from .state import names, noted
+from .state import State, names, noted
 from .subhosts_conf import LIST, listed, real
 
 TYPE_CHECKING = False
@@ -52,13 +53,32 @@ def stop_all() -> bool:
 
     Return whether none of them is left.  Raises Failure if interrupted: the stops under way then wait no longer.
     """
-    succeeded = True
-    for child in side_by_side(configs(), _signal.SIGINT):
-        if child.status and child.config not in configs():
+    for name in names():
+        clear_unbegun(name)
+    unreadable: list[Failure] = []
+    wanted = configs(unreadable)
+    for failure in unreadable:
+        complain(failure)
+    succeeded = not unreadable
+    for child in side_by_side(wanted, _signal.SIGINT):
+        if child.status and child.config not in configs([]):
             continue                    # it has ended by itself, or was dead: overlay-stop calls that a failure
         child.pass_on()
         succeeded = succeeded and child.status == 0
     return succeeded
+
+
+def clear_unbegun(name: str) -> None:
+    """Clear what a boot has left that was killed before its first record."""
+    try:
+        state = State(name)
+    except FileNotFoundError:           # it has just gone
+        return
+    # A boot that is about to begin waits for us, as for any stop.
+    if lock(state.fd, STOP) and lock(state.fd, COMMAND) and state.is_current() and state.is_empty():
+        forget(state)
+    else:
+        state.close()
 
 
 def configs_running() -> set[str]:
@@ -69,17 +89,19 @@ def configs_running() -> set[str]:
             one = find(name)
         except Failure:
             continue
-        with one.state:
+        with one.state, one:
             if one.record.config and not locked_by(one.state.fd, STOP):
                 found.add(one.record.config)
-            one.close()
     return found
 
 
-def configs() -> list[str]:
-    """Return the configuration files of all subhosts that are running or have a state file, the last boot first."""
+def configs(unreadable: list[Failure]) -> list[str]:
+    """Return the configuration files of all subhosts that are running or have a state file, the last boot first.
+
+    unreadable gets the reasons why state files cannot be read.
+    """
     since = inherited()
-    for _, record in noted(skip_damaged=True):
+    for _, record in noted(unreadable):
         if record.config:               # else nothing was made yet
             since[record.config] = record.since or float("inf")
     return sorted(since, key=lambda config: since[config], reverse=True)

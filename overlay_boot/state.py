@@ -13,8 +13,8 @@ command line or bare PID has to be believed.
     KEEPER   the keeper: the subhost is running
     STOP     a stop, from its beginning to its end
 
-In the file stands what has to be removed from the host in the end, each line written before the thing is made;
-record.py has the keys.  It is cleared by whoever holds COMMAND.
+The file lists what has to be removed from the host in the end, each line written before the thing is made; record.py
+has the keys.  It is cleared by whoever holds COMMAND.
 
 A process loses its locks when it closes any descriptor of the file: it is opened once.
 """
@@ -24,7 +24,7 @@ import time
 from errno import ENOENT, ENOSPC
 
 from . import files, paths, proc, record
-from .errors import Failure, complain, doing
+from .errors import Failure, doing
 from .namespaces import COMMAND, KEEPER, STOP, lock, locked_by
 from .record import GONE, Record
 
@@ -182,7 +182,7 @@ def claim(name: str) -> State:
                 lock(state.fd, STOP, wait=True)
         elif not lock(state.fd, COMMAND):
             booting = locked_by(state.fd, COMMAND)
-            if booting == state.keeper():           # clearing up after PID 1's own end
+            if booting and booting == state.keeper():       # clearing up after PID 1's own end
                 wait_for(booting)
             elif booting and not locked_by(state.fd, STOP):
                 raise Failure(f"{name} is being booted already, by process {booting}")
@@ -250,10 +250,10 @@ def changed(name: str) -> int:
         return posix.stat(directory_of(name)).st_ctime_ns       # 2.0.0's, as in State
 
 
-def noted(*, skip_damaged: bool = False) -> "Iterator[tuple[str, Record]]":
+def noted(unreadable: list[Failure] | None = None) -> "Iterator[tuple[str, Record]]":
     """Yield (name, what is on record) of all that have a state file, oldest first.
 
-    Raises Failure for one that is damaged, or with skip_damaged complains of it.
+    Raises Failure for one that is damaged, or with unreadable adds it to that.
     """
     for name in names():
         try:
@@ -262,9 +262,9 @@ def noted(*, skip_damaged: bool = False) -> "Iterator[tuple[str, Record]]":
         except FileNotFoundError:       # it has just gone
             continue
         except Failure as failure:
-            if not skip_damaged:
+            if unreadable is None:
                 raise
-            complain(failure)
+            unreadable.append(failure)
             continue
         yield name, found
 

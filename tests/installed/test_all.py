@@ -54,6 +54,26 @@ def on_one_processor(*command):
     return ["taskset", "-c", str(min(os.sched_getaffinity(0))), *command]
 
 
+# What cannot be read, or was not begun
+
+def test_a_subhost_with_a_damaged_state_file_is_left_and_told_of_once(subhost, listed):
+    one, other = subhost().booted(), subhost().booted()
+    with open(one.state) as file:
+        text = file.read()
+    write(one.state, text + "colour red\n")
+    kill(other.keeper, signal.SIGKILL)
+    ended = all_of(STOP)
+    write(one.state, text)
+    assert ended.returncode == 1 and "damaged" in one_line(ended) and running() == {one.name}
+
+
+def test_what_was_killed_before_its_first_record(subhost, listed, machine):
+    one = subhost()
+    write(one.state, "")
+    succeeds(STOP)
+    machine.is_as_before()
+
+
 # The list
 
 def test_every_listed_subhost_is_booted_and_stopped(subhost, listed, machine):
