@@ -320,7 +320,8 @@ def far_interfaces(network: str) -> dict[int, tuple[str, list[str]]]:
         found: dict[int, tuple[str, list[str]]] = {
             link["index"]: (link.get_attr("IFLA_IFNAME"), []) for link in route.get_links()}
         for address in route.get_addr():
-            found[address["index"]][1].append(f"{address.get_attr('IFA_ADDRESS')}/{address['prefixlen']}")
+            if address["index"] in found:       # else it has been made just now
+                found[address["index"]][1].append(f"{address.get_attr('IFA_ADDRESS')}/{address['prefixlen']}")
     return found
 
 

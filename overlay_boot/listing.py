@@ -48,19 +48,19 @@ def of_state(name: str) -> "Row | None":
                 return of_running(state)
             except ProcessLookupError:
                 return of_processless(state)
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return None                     # it has just gone
-    except Failure:
-        return row(name, "unreadable", None)        # damaged, or of another version
+    except (OSError, Failure):          # damaged, of another version, or no file
+        return row(name, "unreadable", None)
 
 
 def of_running(state: State) -> "Row":
     """Raises ProcessLookupError if it is not running."""
-    running = Running(state)
-    processes, memory = usage(running)
-    return row(state.name, "stopping" if locked_by(state.fd, STOP) else "running", running.record.config,
-               pid=running.init, since=running.record.since, processes=processes, memory=memory,
-               cables=plugged(running), shares=shared(running))
+    with Running(state) as running:
+        processes, memory = usage(running)
+        return row(state.name, "stopping" if locked_by(state.fd, STOP) else "running", running.record.config,
+                   pid=running.init, since=running.record.since, processes=processes, memory=memory,
+                   cables=plugged(running), shares=shared(running))
 
 
 def of_processless(state: State) -> "Row | None":
@@ -82,18 +82,19 @@ def of_hibernating(state: State) -> "Row | None":
     except (OSError, Failure):
         if not state.is_current():
             return None                 # it has just gone
-        cables = shares = None          # somebody has unmounted what is kept
+        # somebody has unmounted what is kept
     return row(one.name, "hibernating", one.record.config, since=one.record.since, processes=0,
                cables=cables, shares=shares)
 
 
 def of_inherited(running: "shellversion.Inherited") -> "Row | None":
     try:
-        members = running.members()
-        running.find_cables()
-        return row(running.name, "running", running.record.config, pid=running.init, since=running.record.since,
-                   processes=len(members), memory=sum(map(proc.memory, members)), cables=plugged(running))
-    except OSError:
+        with running:
+            members = running.members()
+            running.find_cables()
+            return row(running.name, "running", running.record.config, pid=running.init, since=running.record.since,
+                       processes=len(members), memory=sum(map(proc.memory, members)), cables=plugged(running))
+    except (FileNotFoundError, ProcessLookupError):
         return None                     # it has just gone
 
 

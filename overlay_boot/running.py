@@ -3,6 +3,7 @@ import posix
 
 from . import proc
 from .errors import Failure, doing
+from .files import Fds
 from .namespaces import COMMAND, locked_by
 from .record import GONE
 from .state import State, names
@@ -18,17 +19,23 @@ class Running:
         """Raises ProcessLookupError if it is not running (any more)."""
         self.state, self.name = state, state.name
         self.keeper = state.keeper()
-        if not self.keeper:
-            raise ProcessLookupError
-        self.keeper_fd = posix.pidfd_open(self.keeper)
         self.record = state.record()
         self.init = self.record.init or GONE
-        if self.init == GONE:
+        if not self.keeper or self.init == GONE:
             raise ProcessLookupError
-        self.init_fd = posix.pidfd_open(self.init)
-        # The kernel vouches for the keeper, and the keeper has but one child.
-        if proc.parent(self.init) != self.keeper or state.keeper() != self.keeper:
-            raise ProcessLookupError
+        with Fds() as fds:
+            self.keeper_fd = fds.keep(posix.pidfd_open(self.keeper))
+            self.init_fd = fds.keep(posix.pidfd_open(self.init))
+            # The kernel vouches for the keeper, and the keeper has but one child.
+            if proc.parent(self.init) != self.keeper or state.keeper() != self.keeper:
+                raise ProcessLookupError
+            fds.let_go()
+
+    def __enter__(self) -> "Running":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         posix.close(self.keeper_fd)
@@ -82,13 +89,14 @@ def refuse_hibernating(state: State) -> None:
                       f"and overlay-stop {config} removes it")
 
 
-def all_running() -> list[Running]:
-    """Return every running subhost, in the order of their boots."""
+def boots() -> list[tuple[float, str]]:
+    """Return (time of its boot, name) of every running subhost, the first boot first."""
     found = []
     for name in names():
         try:
-            found.append(find(name))
+            one = find(name)
         except Failure:
-            pass
-    found.sort(key=lambda one: one.record.since)
-    return found
+            continue
+        with one.state, one:
+            found.append((one.record.since, name))
+    return sorted(found)

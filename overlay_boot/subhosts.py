@@ -25,9 +25,9 @@ def find_inherited(name: str) -> "shellversion.Inherited":
     raise NotRunning(name)
 
 
-def all_running() -> "list[Subhost]":
-    """Return every running subhost, in the order of their boots."""
-    return sorted([*running.all_running(), *inherited()], key=lambda one: one.record.since)
+def boots() -> list[tuple[float, str]]:
+    """Return (time of its boot, name) of every running subhost, the first boot first."""
+    return sorted([*running.boots(), *((one.record.since, one.name) for one in inherited())])
 
 
 def inherited() -> "list[shellversion.Inherited]":

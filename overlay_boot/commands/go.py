@@ -15,9 +15,9 @@ def command(arguments: list[str]) -> int | None:
         user, arguments = options.user, [options.name, *options.command] if options.name else []
     require_root()
     if not arguments:
-        from ..subhosts import all_running
-        for one in all_running():
-            files.write_all(1, f"{one.name}\n")
+        from ..subhosts import boots
+        for _, name in boots():
+            files.write_all(1, f"{name}\n")
         return None
     name, *words = arguments
     return enter(find(name), words, user)

@@ -1,4 +1,6 @@
 """overlay-premount(8): the default PREMOUNT hook."""
+import posix
+
 from ..config import of_environment
 from ..hooks import premount
 from ..rootfs import Sources
@@ -14,6 +16,7 @@ def command(arguments: list[str]) -> None:
     if arguments in (["-h"], ["--help"]):
         parser().print_help()
         return
+    posix.umask(0o022)
     config = of_environment("overlay-premount")
     premount(config, Sources(config))
 

@@ -4,7 +4,7 @@ import posix
 from .. import files, shares
 from ..config import share_of
 from ..errors import Failure
-from ..running import all_running
+from ..running import boots
 from . import new_parser, require_root, run
 
 TYPE_CHECKING = False
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 def command(arguments: list[str]) -> None:
     options = parser().parse_args(arguments)
     require_root()
+    posix.umask(0o022)          # for what is made in the subhost to mount on
     if options.name is None:
-        for one in all_running():
-            files.write_all(1, f"{one.state.name}\n")
+        for _, name in boots():
+            files.write_all(1, f"{name}\n")
         return
     outside, inside = share_of(options.path, posix.getcwd())
     if "\n" in outside + inside:

@@ -114,6 +114,13 @@ def test_states(subhost):
     assert one.row() is None
 
 
+def test_more_subhosts_than_it_may_have_files_open(subhost):
+    many = [subhost().booted() for _ in range(12)]
+    for command in (LS, GO):
+        said = run("prlimit", "--nofile=20", command)
+        assert said.stderr == "" and all(f"{one.name}" in said.stdout for one in many)
+
+
 # /etc/subhosts.conf
 
 def test_those_that_are_listed_and_do_not_run(subhost, listing):

@@ -34,6 +34,12 @@ def shared(one):
 
 # Sharing
 
+def test_what_is_made_to_mount_on_is_for_all(running, data):
+    """Whatever the caller's umask."""
+    assert run(SHARE, f"{data}:/srv/deep/er", running.name, umask=0o077).returncode == 0
+    assert running.sh("stat -c %a /srv /srv/deep").split() == ["755", "755"]
+
+
 def test_a_directory_under_its_own_path(running, data):
     share(data, running.name)
     assert running.inside("cat", f"{data}/file") == "from the host"
