@@ -27,7 +27,7 @@ hostname localhost
 
 
 def run(script: str, root: Root, workshop: Workshop) -> list[str]:
-    """Run shell commands over the root and the layer in the workshop.  Return the lines that they tell has failed.
+    """Run shell commands over the root and the layer in the workshop.  Return what they report as failed, a line each.
 
     Raises Failure if they cannot be run.  The caller has a mount namespace of its own.
     """

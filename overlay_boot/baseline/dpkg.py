@@ -117,7 +117,7 @@ def diversions(root: Root) -> dict[str, tuple[str, str]]:
 def contents(archive: str) -> "Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]":
     """Yield (member, its content as a file or None) of what a package's archive installs, in order; paths as /etc/x.
 
-    Of one that is broken it is what comes before the fault, which is complained of.
+    If it is broken, yields what precedes the fault, and complains.
     """
     with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", archive], stdout=subprocess.PIPE,
                           stderr=subprocess.DEVNULL) as process:

@@ -31,8 +31,11 @@ def hide(layer: Layer, system: System) -> None:
             layer.hide(f"/{name}")
     layer.make_directory(USR, *system.of_directory(USR))
     layer.make_directory(LOCAL, *system.of_directory(LOCAL), opaque=True)
-    for base in bases():
-        hide_subhost(layer, system, base)
+    hidden: list[str] = []
+    for base in sorted(bases()):
+        if not any(base.startswith(f"{outer}/") for outer in hidden):      # else that is hidden with it
+            hide_subhost(layer, system, base)
+            hidden.append(base)
 
 
 def leads_into_usr(path: str) -> bool:
@@ -70,7 +73,7 @@ def bases() -> "Iterator[str]":
 def in_software(layer: str) -> "Iterator[str]":
     """Yield the paths that the directory of a layer has among the software: what hides something, or scripts made.
 
-    /usr/local is none of it.
+    /usr/local is left out.
     """
     for top in os.listdir(layer):
         if top in (*RESTORED, *EMPTY):

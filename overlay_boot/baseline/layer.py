@@ -4,6 +4,7 @@ Whatever stands in it already, scripts of packages may have put there: beneath.p
 """
 import os
 import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .. import beneath, files, paths
@@ -80,7 +81,7 @@ class Layer:
             at = self.opened(paths.parent(path))
         except OSError:
             return
-        with at:
+        with at, suppress(IsADirectoryError):
             unlink(paths.name(path), at)
 
     def has(self, path: str) -> bool:

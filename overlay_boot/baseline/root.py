@@ -7,6 +7,9 @@ import os
 import stat
 import sys
 
+from .. import files
+from ..files import Fd
+
 NOT_THERE = (errno.ENOENT, errno.ENOTDIR)
 NO_FILE = (*NOT_THERE, errno.ELOOP, errno.ENXIO)        # nothing, a symbolic link, or a socket
 
@@ -62,6 +65,6 @@ class Root:
             if error.errno in NO_FILE:
                 return None
             raise
-        with open(fd, "rb") as file:
+        with Fd(fd):
             info = os.fstat(fd)
-            return (file.read(), info) if stat.S_ISREG(info.st_mode) and info.st_size <= largest else None
+            return (files.read_all(fd), info) if stat.S_ISREG(info.st_mode) and info.st_size <= largest else None

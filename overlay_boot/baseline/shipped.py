@@ -55,7 +55,7 @@ class Shipped:
     def restore(self, layer: Layer, directory: str, *, offline: bool) -> bool:
         """Write all of it to the layer, with archives that are fetched into the directory unless this is to be offline.
 
-        Tells whether all could be had; what could not is complained of.
+        Tells whether all could be had, and complains of what could not.
         """
         edited: dict[Package, dict[str, str]] = {}      # {package: {path in it: path in the system}}
         for place in sorted(self.origins):              # a directory before what is in it
@@ -151,7 +151,7 @@ def md5_of(data: bytes) -> str:
 def restore_registered(layer: Layer, system: System) -> bool:
     """Write the files of /etc that are registered with ucf(1), as it has them on record.
 
-    Tells whether all could be had; what could not is complained of.
+    Tells whether all could be had, and complains of what could not.
     """
     registered = (line.split() for line in system.lines("/var/lib/ucf/registry"))
     owners = {words[1]: words[0] for words in registered if len(words) == 2}

@@ -11,8 +11,9 @@ INCOMPLETE = 3
 def command(arguments: list[str]) -> int | None:
     options = parser().parse_args(arguments)
     require_root()
+    from .. import paths
     from ..baseline import make
-    root = options.root.rstrip("/")
+    root = paths.real(options.root).rstrip("/")
     return None if make(options.dir, root, offline=options.offline) else INCOMPLETE
 
 

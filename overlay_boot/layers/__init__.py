@@ -44,7 +44,14 @@ def provide(paths: list[str], limit: tuple[int, int], state: "State") -> list[st
 
 def own(directories: list[str]) -> list[str]:
     """Return those directories of layers that tell of this subhost, in their order.  A baseline is for any subhost."""
-    return [path for path in directories if BASELINE_MARK not in posix.listxattr(path)]
+    return [path for path in directories if not is_baseline(path)]
+
+
+def is_baseline(directory: str) -> bool:
+    try:
+        return BASELINE_MARK in posix.listxattr(directory)
+    except OSError:                     # its file system has no extended attributes
+        return False
 
 
 def is_directory(path: str) -> bool:

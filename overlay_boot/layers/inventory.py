@@ -59,23 +59,26 @@ def used(*, complete: bool) -> dict[str, list[str]]:
 
     If it has to be complete, raises Failure for a configuration file whose layers cannot be known.
     """
-    found = booted()
+    found = booted(complete=complete)
     for conf in listed():
-        if not files.kind(conf):
-            continue
         try:
             for digest in configured(conf):
                 found.setdefault(digest, []).append(conf)
-        except Failure as failure:
+        except FileNotFoundError:
+            continue
+        except (OSError, Failure) as failure:
             if complete:
                 raise Failure(f"cannot tell which layers {conf} uses: {failure}") from None
     return found
 
 
-def booted() -> dict[str, list[str]]:
-    """Return {digest: [name]} of the layers on record for a subhost, that is booted or waits to be cleared."""
+def booted(*, complete: bool = True) -> dict[str, list[str]]:
+    """Return {digest: [name]} of the layers on record for a subhost, that is booted or waits to be cleared.
+
+    If it has to be complete, raises Failure for a state file that cannot be read.
+    """
     found: dict[str, list[str]] = {}
-    for name, record in state.noted():
+    for name, record in state.noted(None if complete else []):
         for digest in record.layers:
             found.setdefault(digest, []).append(name)
     return found
@@ -84,14 +87,15 @@ def booted() -> dict[str, list[str]]:
 def configured(conf: str) -> list[str]:
     """Return the digests of the layers that a configuration file names.  No command in it is run.
 
-    Raises Failure if it takes a command to know them.
+    Raises Failure if it takes a command to know them, FileNotFoundError if there is no such file.
     """
+    here = paths.parent(paths.real(conf))
     assigned = config.read(conf)
     values = assigned.get("LAYER", [])
     base = assigned.get("BASE", ["."])[0]
     if any(value.startswith("!") for value in [*values, base]) and values:
         raise Failure("LAYER or BASE in it is a command")
-    base = paths.join(paths.parent(paths.real(conf)), base)
+    base = paths.real(paths.join(here, base))
     known = seen()
     return [digest for value in values for digest in digests_at(paths.join(base, value), known)]
 
@@ -170,10 +174,11 @@ def first_difference(one: str, other: str) -> str:
 
 
 def described(path: str) -> tuple[object, ...]:
-    """Return everything about what is at a path that a layer has from its archive."""
+    """Return everything about what is at a path that a layer has from its archive, but the times of directories."""
     status = os.lstat(path)
     kind = status.st_mode & files.KIND
-    length, links = (0, 0) if kind == files.DIRECTORY else (status.st_size, status.st_nlink)
+    # A directory that no member tells of has the time when it was made.
+    of_content = () if kind == files.DIRECTORY else (status.st_size, status.st_nlink, status.st_mtime_ns)
     xattrs = {name: os.getxattr(path, name, follow_symlinks=False)
               for name in os.listxattr(path, follow_symlinks=False)}
     content = ""
@@ -182,7 +187,7 @@ def described(path: str) -> tuple[object, ...]:
             content = sha256(fd)
     elif kind == files.SYMLINK:
         content = os.readlink(path)
-    return status.st_mode, status.st_uid, status.st_gid, length, links, status.st_mtime_ns, xattrs, content
+    return status.st_mode, status.st_uid, status.st_gid, of_content, xattrs, content
 
 
 # Remove

@@ -24,6 +24,7 @@ NEW_FILE = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC
 ACCESS = 0o777              # of a mode: to change the owner takes none of these away
 NO_DIRECTORY = (ENOTDIR, ELOOP)
 FORBIDDEN = {tar.CHRTYPE: "a device", tar.BLKTYPE: "a device", tar.FIFOTYPE: "a FIFO"}
+NO_TARGET = "it is a hard link, but its target is not an earlier file of the archive"
 
 XATTRS = (b"user.", b"security.", b"system.posix_acl_", b"trusted.")
 OVERLAY = b"trusted.overlay."
@@ -202,14 +203,10 @@ class Unpacker:
     def make_link(self, member: tar.Member, name: bytes) -> None:
         above, _, target = below_root(member.link).rpartition(b"/")
         try:
-            directory = self.directory_at(above)
-        except FileNotFoundError:
-            raise Failure("it is a hard link, but its target is not an earlier file of the archive") from None
-        with directory:
-            try:
+            with self.directory_at(above) as directory:
                 posix.link(target, name, src_dir_fd=directory, dst_dir_fd=self.directory, follow_symlinks=False)
-            except (FileNotFoundError, PermissionError):
-                raise Failure("it is a link to what is no file in it") from None
+        except (FileNotFoundError, PermissionError):
+            raise Failure(NO_TARGET) from None
 
     def mark(self, member: tar.Member, name: bytes) -> None:
         """Give what cannot be opened, a symbolic link or a whiteout, its attributes."""

@@ -449,7 +449,7 @@ def test_a_hard_link_to_a_symbolic_link(subhost, small_root):
 
 
 @pytest.mark.parametrize("data, why", [
-    (b"", "neither compressed"), (b"text", "neither compressed"), (tar(), "neither compressed"), (gzip.compress(tar())[:-4], "damaged"),
+    (b"", "compressed neither"), (b"text", "compressed neither"), (tar(), "compressed neither"), (gzip.compress(tar())[:-4], "damaged"),
     (gzip.compress(tar())[:60], "truncated"), (gzip.compress(tar()) + b"x", "damaged"), (b"\x28\xb5\x2f\xfdx", "truncated"),
     (gzip.compress(tar(member("root/x", random.Random(1).randbytes(100000))))[:50000], "truncated")], ids=range(8))
 def test_an_archive_whose_compression_is_wrong(subhost, fails, data, why):
@@ -755,6 +755,25 @@ def test_overlay_layers_removes_one(subhost, small_root):
     one.stopped()
     assert "no layer in the cache" in one_line(run(LAYERS, "--remove", "x"))
     assert run(LAYERS, "--remove", digest[:10]).returncode == 0 and layers() == []
+
+
+def test_a_layer_whose_archive_has_no_directories_is_right(subhost, small_root):
+    one = subhost(LOWER=small_root, LAYER="layer.tar.gz")
+    text_layer(one.base, "layer")
+    one.booted().stopped()
+    assert run(LAYERS, "--check").stdout == f"{layers()[0]}: right\n"
+
+
+def test_overlay_layers_lists_beside_a_damaged_state_file(running, subhost, small_root):
+    one = subhost(LOWER=small_root, LAYER="layer.tar.gz")
+    text_layer(one.base, "layer")
+    one.booted().stopped()
+    text = read(running.state)
+    write(running.state, text + "colour red\n")
+    listed, removed = run(LAYERS), run(LAYERS, "--remove-unused")
+    write(running.state, text)
+    assert listed.returncode == 0 and layers()[0][:8] in listed.stdout
+    assert "damaged" in one_line(removed) and len(layers()) == 1
 
 
 def test_overlay_layers_checks(subhost, directory, small_root):
