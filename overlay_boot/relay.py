@@ -7,6 +7,7 @@ terminal it gets one of the subhost's own devpts, in that of everything else a p
 import _signal
 import posix
 import select
+import sys
 
 from . import beneath, files, namespaces, paths
 from .errors import Failure
@@ -27,11 +28,12 @@ class Direction:
     non-blocking.  The caller's may be so as well: that is a flag of the open file, which others have open too.
     """
 
-    __slots__ = ("inside", "sink", "source", "unwritten")
+    __slots__ = ("inside", "left", "sink", "source", "unwritten")
 
     def __init__(self, source: int, sink: int, *, inside: int) -> None:
         self.source, self.sink, self.inside = source, sink, inside
         self.unwritten = b""
+        self.left = sys.maxsize         # bytes that are still to be read
         posix.set_blocking(inside, False)
 
     def awaited(self) -> tuple[int, int]:
@@ -50,7 +52,7 @@ class Direction:
         Raises OSError if it is the caller's end that fails.
         """
         try:
-            data = self.unwritten or posix.read(self.source, CHUNK)
+            data = self.unwritten or posix.read(self.source, min(CHUNK, self.left))
         except BlockingIOError:
             return True
         except OSError:
@@ -59,6 +61,8 @@ class Direction:
             return False                # EIO: nobody has the terminal open any more
         if not data:
             return False
+        if not self.unwritten:
+            self.left -= len(data)
         self.unwritten = data
         try:
             self.unwritten = data[posix.write(self.sink, data):]
@@ -77,6 +81,7 @@ class Relay:
     def __init__(self) -> None:
         self.ours = Fds()
         self.outer = self.inner = -1    # the two ends of the pseudo-terminal, if there is one
+        self.screen = -1                # the caller's terminal, if there is one
         self.inward: list[Direction] = []
         self.outward: list[Direction] = []
 
@@ -94,12 +99,12 @@ class Relay:
         Those which are to be closed here, once the process has them, are added to theirs.  Raises Failure if the
         subhost has no terminal to give.
         """
-        screen = next((fd for fd in (1, 2, 0) if posix.isatty(fd)), -1)
-        if screen >= 0:
+        self.screen = next((fd for fd in (1, 2, 0) if posix.isatty(fd)), -1)
+        if self.screen >= 0:
             self.open_terminal(root, theirs)
             self.resize()
             _signal.signal(_signal.SIGWINCH, self.resize)
-            self.outward.append(Direction(self.outer, screen, inside=self.outer))
+            self.outward.append(Direction(self.outer, self.screen, inside=self.outer))
         return [self.passed(fd, theirs) for fd in (0, 1, 2)]
 
     def passed(self, fd: int, theirs: Fds) -> int:
@@ -136,15 +141,15 @@ class Relay:
         """Give the inner terminal the size of the caller's; also as a handler of SIGWINCH."""
         import termios
         try:
-            termios.tcsetwinsize(self.outer, termios.tcgetwinsize(caller_terminal()))
+            termios.tcsetwinsize(self.outer, termios.tcgetwinsize(self.screen))
         except termios.error:
             pass                        # it has gone, which will show
 
     def serve(self, pidfd: int) -> None:
         """Copy until the process of a pidfd has ended, and what it has printed is out.
 
-        Raises Failure if the caller's terminal fails, OSError if another descriptor of his does, and SystemExit if
-        there is a terminal, and a signal hangs it up.
+        Raises Failure if the caller's terminal fails, OSError if another of the caller's descriptors does, and
+        SystemExit if there is a terminal, and a signal hangs it up.
         """
         if self.outer < 0:
             self.copy(pidfd)
@@ -159,8 +164,7 @@ class Relay:
         """Copy, with the caller's terminal handing on every key as it is; in the end it is as it was."""
         import termios
         import tty
-        terminal = caller_terminal()
-        before = termios.tcgetattr(terminal)
+        before = termios.tcgetattr(self.screen)
         for number in (_signal.SIGTERM, _signal.SIGHUP):
             _signal.signal(number, hang_up)
         try:
@@ -168,7 +172,7 @@ class Relay:
                 tty.setraw(0, termios.TCSADRAIN)    # keeps what is typed already
             self.copy(pidfd)
         finally:
-            termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+            termios.tcsetattr(self.screen, termios.TCSADRAIN, before)
 
     def copy(self, pidfd: int) -> None:
         ended = False
@@ -178,7 +182,9 @@ class Relay:
             # In this order: a terminal that has hung up already shall not show the echo of what is typed into it.
             self.go_on(self.outward, events)
             self.go_on(self.inward, events)
-        # Others may have the descriptors open as well, and go on: what is there by now is waited for, and no more.
+        # Others may have the descriptors open as well, and go on: what a pipe holds may be there by now, and no more.
+        for one in self.outward:
+            one.left = CHUNK
         while events := wait(self.outward, {}, None if any(one.unwritten for one in self.outward) else 0):
             self.go_on(self.outward, events)
 
@@ -205,10 +211,6 @@ def wait(directions: list[Direction], others: dict[int, int], timeout: int | Non
     for fd, events in wanted.items():
         poll.register(fd, events)
     return dict(poll.poll(timeout))
-
-
-def caller_terminal() -> int:
-    return next(fd for fd in (0, 1, 2) if posix.isatty(fd))
 
 
 def hang_up(number: int, _frame: object) -> "NoReturn":

@@ -487,6 +487,14 @@ def test_a_subhost_without_a_terminal_to_give(running, terminal):
 
 # What is running
 
+def test_what_goes_on_writing_does_not_keep_it(running, directory):
+    """A file gets what is there when the command ends."""
+    with open(f"{directory}/said", "wb") as file:
+        done = running.go("sh", "-c", "echo first; yes & exit 3", stdout=file, stderr=subprocess.DEVNULL, seconds=10)
+    assert done.returncode == 3 and read(f"{directory}/said").startswith("first\n")
+    assert os.path.getsize(f"{directory}/said") < 10 << 20
+
+
 def test_without_a_name_the_list(subhost):
     made = [subhost().booted() for _ in range(3)]
     found = run(GO).stdout.splitlines()
