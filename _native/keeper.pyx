@@ -232,14 +232,17 @@ cdef pid_t clone_init(Subhost *subhost, int console, int *go, int *failed) noexc
     return child
 
 
-cdef ssize_t record(int state, pid_t child) noexcept nogil:
+cdef bint record(int state, pid_t child) noexcept nogil:
+    """Note PID 1 in the state file; whether all of the line could be written."""
     cdef char line[LINE]
+    cdef ssize_t length
     line[0] = 0
     put(line, INIT_KEY)
     put(line, b" ")
     put_number(line, child)
     put(line, b"\n")
-    return write(state, line, strlen(line))
+    length = strlen(line)
+    return write(state, line, length) == length
 
 
 cdef pid_t start(Subhost *subhost, int console) noexcept nogil:
@@ -267,7 +270,7 @@ cdef pid_t start(Subhost *subhost, int console) noexcept nogil:
         if size == 0:                   # closed by execve
             close(failed[0])
             # Only now: nobody shall enter before PID 1 is confined.
-            if record(subhost.handed.state, child) > 0:
+            if record(subhost.handed.state, child):
                 return child
             tell(subhost.handed.report, b"cannot write the state file", b"", errno)
             kill(child, SIGKILL)
@@ -318,6 +321,7 @@ cdef void let_go(Subhost *subhost) noexcept nogil:
     close(subhost.handed.network)
     close(subhost.handed.group)
     close(subhost.handed.root)
+    # Of a boot in the foreground, which was this process; any other one leaves the lock when it ends.
     lock(subhost.handed.state, F_SETLK, F_UNLCK, COMMAND_BYTE)
     ready(subhost.notify)
     if not subhost.handed.boot:
@@ -329,7 +333,7 @@ cdef void let_go(Subhost *subhost) noexcept nogil:
     close(null)
     if not subhost.handed.bound:
         prctl(PR_SET_PDEATHSIG, 0)
-    write(subhost.handed.report, b"+", 1)
+    write(subhost.handed.report, DONE, strlen(DONE))
     close(subhost.handed.report)
 
 
@@ -375,8 +379,10 @@ cdef int keep(Subhost *subhost) noexcept nogil:
     sigprocmask(SIG_SETMASK, &everything, NULL)
     signal(SIGCHLD, SIG_DFL)            # ignored, there is no end of PID 1 to wait for
     signals = signalfd(-1, &everything, SFD_CLOEXEC | SFD_NONBLOCK)
-    if signals < 0 or pipe2(console, O_CLOEXEC) < 0 \
-            or lock(subhost.handed.state, F_SETLK, F_WRLCK, KEEPER_BYTE) < 0:
+    if signals < 0 or pipe2(console, O_CLOEXEC) < 0:
+        tell(subhost.handed.report, b"cannot make a pipe for what PID 1 prints", b"", errno)
+        return 1
+    if lock(subhost.handed.state, F_SETLK, F_WRLCK, KEEPER_BYTE) < 0:
         tell(subhost.handed.report, b"cannot lock the state file", b"", errno)
         return 1
     child = start(subhost, console[1])

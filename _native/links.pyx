@@ -75,7 +75,7 @@ def add_vlan(str name, int index, str outer, unsigned short tag, *, str bridge=N
 
 
 def delete_link(int index, str name):
-    """RTM_DELLINK: the interface of that index if it has that name; none is none to delete."""
+    """RTM_DELLINK: delete the interface of that index if it has that name, else nothing."""
     cdef Request request
     cdef char found[IFNAMSIZ]
     if if_indextoname(index, found) == NULL or found != encoded(name):

@@ -1,9 +1,9 @@
-# What the kernel's and libc's headers say, for the extension and the programs alike.
+# What the kernel's and libc's headers say, for the extensions and the programs alike.
 # No number of the kernel's is typed in here: Cython only learns the names.
 
 cdef extern from "<errno.h>" nogil:
     int errno
-    enum: EINTR, EAGAIN, ENOENT, ENOTDIR, EACCES, ENODEV, EINVAL, EPROTO, ENAMETOOLONG
+    enum: EINTR, ESRCH, EAGAIN, ENOENT, ENOTDIR, EACCES, ENODEV, EINVAL, EPROTO, ENAMETOOLONG
 
 cdef extern from *:
     """
@@ -41,10 +41,10 @@ cdef extern from "<unistd.h>" nogil:
     int chdir(const char *path)
     int fchdir(int fd)
     int syncfs(int fd)
-    int unlink(const char *path)
     int mkfifo(const char *path, unsigned int mode)
     int sethostname(const char *name, size_t size)
     int execve(const char *path, char *const *argv, char *const *envp)
+    pid_t getpid()
     pid_t getppid()
     pid_t setsid()
     int setgroups(size_t count, const gid_t *groups)
@@ -58,14 +58,13 @@ cdef extern from "<grp.h>" nogil:
 cdef extern from "<fcntl.h>" nogil:
     struct flock:
         short l_type
-        short l_whence
         long l_start
         long l_len
         pid_t l_pid
     int open(const char *path, int flags, ...)
     int openat(int directory, const char *path, int flags, ...)
     int fcntl(int fd, int command, ...)
-    enum: O_RDONLY, O_RDWR, O_WRONLY, O_CLOEXEC, O_NONBLOCK, O_NOFOLLOW, O_PATH, O_DIRECTORY, O_NOCTTY
+    enum: O_RDONLY, O_RDWR, O_CLOEXEC, O_NONBLOCK, O_NOFOLLOW, O_PATH, O_DIRECTORY, O_NOCTTY
     enum: AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE
     enum: F_RDLCK, F_WRLCK, F_UNLCK, F_SETLK, F_SETLKW, F_GETLK, F_SETFL, F_OFD_SETLK
 
@@ -121,7 +120,7 @@ cdef extern from "<signal.h>" nogil:
     int sigemptyset(sigset_t *signals)
     int sigprocmask(int how, const sigset_t *signals, sigset_t *former)
     int kill(pid_t process, int number)
-    enum: SIG_SETMASK, SIGCHLD, SIGTERM, SIGINT, SIGPWR, SIGHUP, SIGKILL, SIGUSR1, SIGCONT, NSIG
+    enum: SIG_SETMASK, SIGCHLD, SIGTERM, SIGINT, SIGPWR, SIGKILL, SIGUSR1, SIGCONT, NSIG
 
 cdef extern from "<sys/signalfd.h>" nogil:
     struct signalfd_siginfo:
@@ -230,11 +229,11 @@ cdef extern from "<linux/openat2.h>" nogil:
         uint64_t flags
         uint64_t mode
         uint64_t resolve
-    enum: RESOLVE_IN_ROOT, RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV
+    enum: RESOLVE_IN_ROOT, RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS
 
 cdef extern from "<linux/close_range.h>" nogil:
     enum: CLOSE_RANGE_CLOEXEC
 
 cdef extern from "<sys/syscall.h>" nogil:
-    enum: SYS_clone3, SYS_openat2, SYS_close_range, SYS_pivot_root, SYS_statx
+    enum: SYS_clone3, SYS_openat2, SYS_close_range, SYS_pivot_root
     enum: SYS_fsopen, SYS_fsconfig, SYS_fsmount, SYS_move_mount, SYS_open_tree, SYS_mount_setattr

@@ -1,5 +1,5 @@
 # cython: language_level=3, binding=False, auto_pickle=False
-"""The kernel's calls that Python has not got: one function each, of the kernel's name.
+"""The kernel's calls that Python has not got: a function each, named as the kernel's call where it is no more than that.
 
 Each raises OSError with errno, the path (if there is one) as filename, and in
 `verb` what could not be done.
@@ -16,6 +16,7 @@ include "python.pxi"
 # protocol.pxd
 COMMAND, KEEPER, STOP = COMMAND_BYTE, KEEPER_BYTE, STOP_BYTE
 INIT = INIT_KEY.decode()
+DONE_REPORT = <bytes>DONE
 REAPER_PATH = REAPER.decode()
 MARK_OF_REAPER = <bytes>REAPER_MARK
 # unshare(2), setns(2)
@@ -329,6 +330,7 @@ cdef struct Child:
     int inside              # pidfd of the process whose namespaces it enters, or -1
     int namespaces
     bint bound              # it is killed when this process ends
+    pid_t parent            # this process
     bint terminal           # standard input becomes its controlling terminal
     bint as_user
     uid_t uid
@@ -345,6 +347,9 @@ cdef int become(Child *child) noexcept nogil:
     cdef char **path = child.paths
     if child.bound:
         prctl(PR_SET_PDEATHSIG, SIGKILL)
+        if child.inside < 0 and getppid() != child.parent:      # it has ended before that
+            set_errno(ESRCH)
+            return -1
     if child.inside >= 0 and c_setns(child.inside, child.namespaces) < 0:
         return -1
     for number in range(3):
@@ -436,6 +441,7 @@ def spawn(paths, argv, env, *, standard, directory=None, int cgroup=-1, bint bou
     child.inside = inside
     child.namespaces = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP | CLONE_NEWTIME
     child.bound = bound
+    child.parent = getpid()
     child.terminal = terminal
     child.directory = <char *>text(where)
     if pipe2(ends, O_CLOEXEC) < 0:

@@ -14,6 +14,9 @@ cdef extern from *:
     #define REAPER "/.reaper"
     #define REAPER_MARK "overlay-boot reaper"
 
+    /* What the keeper reports once PID 1 has been executed; else the reason why not. */
+    #define DONE "+"
+
     /* What a boot hands over to the keeper, as the keeper's standard input.  Descriptors stay open under their numbers.
        Behind it stand texts, a NUL after each: NOTIFY, CLEAR, HOSTNAME, and the words of the command of PID 1. */
     typedef struct {
@@ -26,12 +29,13 @@ cdef extern from *:
         int group;          /* its control group */
         int root;           /* its root directory; -1 if the mount namespace has it as its root already */
         int log;            /* what the subhost prints goes there */
-        int report;         /* "+" once PID 1 has been executed, else the reason why not */
+        int report;         /* the keeper writes DONE, or a reason, there */
     } handover_t;
     enum { HANDOVER_TEXTS = 3, MOST_WORDS = 8, LONGEST_HANDOVER = 1 << 18 };
     """
     enum: COMMAND_BYTE, KEEPER_BYTE, STOP_BYTE, HANDOVER_TEXTS, MOST_WORDS, LONGEST_HANDOVER
     const char *INIT_KEY
+    const char *DONE
     const char *REAPER
     const char *REAPER_MARK
     ctypedef struct handover_t:

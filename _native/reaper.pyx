@@ -5,10 +5,11 @@ Reaps every child, of its own and adopted, and exits when none is left.  With
 FIFO it also stays, with no child, until something is written to that (if it
 can be made: /run may be full, or read-only), or until it is asked to end.
 SIGTERM, SIGINT, SIGPWR and SIGRTMIN+3 are requests for an orderly end: all
-processes get SIGTERM, and those that are no children (who was let in by
-overlay-go, which tells us of their ends by SIGCHLD) have time to end.  SIGUSR1 is one to stay until then, with no child: what
-stops the services shall not be killed with the last of them.  No other signal
-does anything.
+processes get SIGTERM.  Those that overlay-go let in are no children, but they
+too are given time to end: overlay-go sends SIGCHLD when one has.  SIGUSR1 tells
+it to stay, even without a child, until it is asked to end: what stops the
+services shall not be killed with the last of them.  No other signal does
+anything.
 
 overlay-boot knows its own reaper by the words "overlay-boot reaper" in the file.
 """

@@ -63,6 +63,9 @@ def make(state: State) -> Fd:
                 posix.mkdir(path, dir_fd=root)
             except FileNotFoundError:   # the last subhost's end has removed the parent
                 continue
+            except FileExistsError:     # made just now, and by somebody else
+                state.note("cgroup", None)
+                continue
             return directory(path, root)
 
 

@@ -10,7 +10,6 @@ PROGRAM = f"{PROGRAMS}/keeper"
 CLEAR = f"{PROGRAMS}/clear"
 STANDARD_OUTPUT, STANDARD_ERROR = 1, 2
 NONE = -1               # in the place of a descriptor
-DONE = b"+"             # what the keeper says once PID 1 was executed
 
 
 class Keeper:
@@ -35,7 +34,7 @@ class Keeper:
         try:
             with self.said, interruption.Wait():
                 said = read_report(self.said)
-            if said != DONE:
+            if said != namespaces.DONE_REPORT:
                 raise Failure(said.decode() or "the keeper was killed")
         except BaseException:
             posix.kill(self.process, _signal.SIGKILL)
@@ -80,7 +79,7 @@ def give_in_to_signals() -> None:
 def read_report(source: int) -> bytes:
     """Return what is written to a pipe until PID 1 has been executed or cannot be."""
     said = chunk = posix.read(source, 4096)
-    while chunk and said != DONE:
+    while chunk and said != namespaces.DONE_REPORT:
         chunk = posix.read(source, 4096)
         said += chunk
     return said

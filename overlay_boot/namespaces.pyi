@@ -1,4 +1,4 @@
-# The types of _native/namespaces.pyx, which tells what each function does. tests/test_house.py holds the two together.
+# The types of _native/namespaces.pyx, which tells what each function does. A test holds the two together.
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
@@ -9,6 +9,7 @@ KEEPER: Final[int]
 STOP: Final[int]
 INIT: Final[str]
 REAPER_PATH: Final[str]
+DONE_REPORT: Final[bytes]
 MARK_OF_REAPER: Final[bytes]
 NEWNS: Final[int]
 NEWUTS: Final[int]
