@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .cables import Plugged
+    from .record import Record
 
 LONGEST_HOSTNAME = 64       # HOST_NAME_MAX, gethostname(2)
 
@@ -56,25 +57,26 @@ class Boot:
         """
         for one in BEGINNING:
             one.execute(self)
-        hibernates = self.state.is_hibernating()
+        sleeper = self.state.record() if self.state.is_hibernating() else None
         try:
-            for one in WAKING if hibernates else MAKING:
+            for one in WAKING if sleeper else MAKING:
                 if one.concerns(self):
                     one.execute(self)
         except BaseException:
-            self.undo(hibernates=hibernates)
+            self.undo(sleeper)
             raise
 
-    def undo(self, *, hibernates: bool) -> None:
-        """Remove what the steps have made.  A subhost that hibernated goes on hibernating."""
+    def undo(self, sleeper: "Record | None") -> None:
+        """Remove what the steps have made.  A subhost that hibernated goes on as it was on record."""
         interruption.ignore()
         if self.cables:
             self.cables.give_up()
         if self.host:
             self.host.enter()
         try:
-            if hibernates:
+            if sleeper:
                 hibernate(self.state)
+                self.state.note("since", sleeper.since)
             else:
                 clear(self.state)
         except (OSError, Failure) as error:
@@ -103,7 +105,7 @@ class Step:
     """A step of a boot: its title, as overlay-boot(8) has it, and what is done.
 
     concerns tells whether there is anything to do for this configuration.  plan.py
-    describes each step: that is nothing that a boot should have to load.
+    describes each step: a boot need not load those descriptions.
     """
 
     __slots__ = ("concerns", "execute", "title")

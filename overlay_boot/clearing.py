@@ -38,7 +38,7 @@ def clear_leftovers(state: State) -> None:
     """Remove from the host what was noted, by this boot or by a predecessor that was killed."""
     record = state.record()
     if record.mounts:
-        state.note("init", GONE)        # half of it is not to be taken up
+        state.note("init", GONE)        # half of it is not to be woken
     cleared = set()
     for field in SCHEMA:
         if field.cleared_by and getattr(record, field.attribute) and field.cleared_by not in cleared:
@@ -93,7 +93,6 @@ def hibernate(state: State) -> None:
         cgroup.remove(group)
         state.note("cgroup", None)      # one of that name may be somebody else's from now on
     cgroup.tidy()
-    state.note("since", now())
 
 
 def clear_ended(name: str) -> None:
@@ -105,5 +104,6 @@ def clear_ended(name: str) -> None:
     if lock(state.fd, COMMAND) and not state.keeper() and state.is_current():
         if state.is_hibernating():
             hibernate(state)
+            state.note("since", now())
         else:
             clear(state)

@@ -22,7 +22,7 @@ from .state import State, directory_of
 
 STOCK = 4096            # ids of namespaces that Linux 6.18 gives a processor at a time
 ATTEMPTS = 8
-# The values that are found anew when a subhost is taken up; the others are those that it was made with.
+# The values that are found anew when a subhost is woken; the others are those that it was made with.
 ANEW = ("INIT", "LOG", "START", "STOP_TIMEOUT")
 
 

@@ -1,6 +1,6 @@
 """overlay-boot --check: the values of a configuration, and the plan of its boot."""
 from . import cgroup, files, hooks, network, rootfs, state
-from .boot import BEGINNING, MAKING, Boot, check
+from .boot import BEGINNING, MAKING, WAKING, Boot, check
 from .config import Config
 from .rootfs import Sources
 from .state import State
@@ -42,8 +42,36 @@ def plan(config: Config, sources: Sources) -> list[tuple[str, str]]:
     """Return the steps of a boot of a configuration that is resolved: (title, what it does)."""
     boot = Boot(config)
     boot.sources = sources
+    if sources.tmpfs:
+        sources.put_upper(rootfs.mount_point_of(config.name))
+    if sources.layers:
+        sources.put_layers([*dict.fromkeys(reversed(sources.layers))])
     says = {**of_the_host(config), **of_the_root(config, sources)}
-    return [(step.title, says[step.title]) for step in (*BEGINNING, *MAKING) if step.concerns(boot)]
+    steps = MAKING
+    if hibernates(config.name):
+        says.update(of_waking(config))
+        steps = WAKING
+    return [(step.title, says[step.title]) for step in (*BEGINNING, *steps) if step.concerns(boot)]
+
+
+def hibernates(name: str) -> bool:
+    try:
+        with State(name) as opened:
+            return opened.is_hibernating()
+    except FileNotFoundError:
+        return False
+
+
+def of_waking(config: Config) -> dict[str, str]:
+    """Return what is different in a boot that wakes a subhost: {title: description}."""
+    return {
+        "Sweep": "remove the control group, if it is still there",
+        "Mount namespace": f"open the one that is kept, and {network.path_of(config.name)}; make a private copy of the "
+                           f"host's for hooks",
+        "Resolve": "find START, INIT, STOP_TIMEOUT and LOG anew; the other variables have the values that they had",
+        "PID 1": "start the keeper, which makes PID, IPC, UTS, time and cgroup namespaces and a process in them; that "
+                 "enters the mounts and the network that are kept, and executes the commands of INIT",
+    }
 
 
 def of_the_host(config: Config) -> dict[str, str]:
@@ -63,7 +91,7 @@ def of_the_host(config: Config) -> dict[str, str]:
         "Cables": "wait for ifup, and bring up what it has left down",
         "PID 1": f"start the keeper, which makes PID, IPC, UTS, time and cgroup namespaces and a process in them; that "
                  f"makes {config.live} its root, detaches the host's, and executes the commands of INIT",
-        "Hand over": "once PID 1 has been executed, the keeper notes its process id and releases COMMAND",
+        "Hand over": "once PID 1 has been executed, the keeper notes its process id, and COMMAND is released",
     }
 
 

@@ -45,6 +45,10 @@ class Sources:
         self.layers = directories
         self.lower[:0] = directories
 
+    def put_upper(self, mount_point: str) -> None:
+        """Have UPPER and WORK on the tmpfs that is mounted there."""
+        self.upper, self.work = f"{mount_point}/root", f"{mount_point}/work"
+
     def settings(self) -> dict[str, str]:
         """Return the variables that name them, with the values that they have by now."""
         return {"LIVE": self.live, "UPPER": self.upper, "WORK": self.work, "LOWER": ":".join(self.lower),
@@ -224,7 +228,7 @@ def mount_upper(sources: Sources, state: State) -> None:
         options["nr_inodes"] = str(max(1024, size >> 10))
     with directory(point, "UPPER") as upper:
         mount_new("tmpfs", upper, namespaces.NOSUID | namespaces.NODEV, **options)
-    sources.upper, sources.work = f"{point}/root", f"{point}/work"
+    sources.put_upper(point)
     posix.mkdir(sources.upper, 0o755)
     posix.mkdir(sources.work, 0o700)
 

@@ -462,6 +462,8 @@ def test_the_plan_follows_the_configuration(subhost, directory):
     assert [title for title in ("Layers", "UPPER on a tmpfs", "Cables") if title not in steps] == []
     assert directory in steps["Layers"] and "5M" in steps["UPPER on a tmpfs"] and steps["INIT"].startswith("run echo exec /bin/x")
     assert steps["POSTMOUNT"].startswith("run ./post it ")
+    upper = f"/run/overlay-boot/{one.name}/upper/root"
+    assert steps["PREMOUNT"].endswith(f" {upper}") and f"{upper} above {directory}, /" in steps["The root on LIVE"]
 
 
 def test_verbose_is_for_check_only(subhost):

@@ -241,9 +241,11 @@ def test_another_file_of_the_same_name(hibernating, subhost):
 
 def test_a_boot_that_fails_leaves_it_hibernating(hibernating, machine):
     machine.look()
+    since = hibernating.row()["since"]
     hibernating.configure(INIT="/bin/false")
     assert "INIT" in one_line(hibernating.boot())
     machine.is_as_before()
+    assert hibernating.row()["since"] == since
     hibernating.configure(LOG="/proc/nowhere")
     assert "LOG=" in one_line(hibernating.boot())
     machine.is_as_before()
