@@ -14,7 +14,7 @@ from .rootfs import Sources
 REAPER = namespaces.REAPER_PATH
 DUMMY_FIFO = "/run/dummy_service"
 STARTS = "# overlay-init starts:"       # the first line of what overlay-init prints
-LONGEST_PROGRAM = 1 << 16               # bytes, far more than our reaper has
+LONGEST_PROGRAM = 1 << 20               # bytes, far more than our reaper has
 LONGEST_TEXT = 128 << 10                # of one argument, execve(2)
 
 
@@ -51,11 +51,12 @@ class Hooks:
             if not config.start and is_our_reaper(config, root):
                 return [REAPER, config.name, DUMMY_FIFO], []    # nothing for a shell to do
             return ["/bin/sh", "-c", init(config)], config.start
-        text = paths.decode(self.run("INIT", config.init, [], output=True))
+        said = self.run("INIT", config.init, [], output=True)
+        text = paths.decode(said)
         if not text.strip():
             raise Failure(f"INIT: {config.init[0]} printed nothing")
-        if "\0" in text or len(text) >= LONGEST_TEXT:
-            raise Failure(f"INIT: {config.init[0]} printed a NUL byte, or {LONGEST_TEXT} characters or more")
+        if b"\0" in said or len(said) >= LONGEST_TEXT:
+            raise Failure(f"INIT: {config.init[0]} printed a NUL byte, or {LONGEST_TEXT} bytes or more")
         return ["/bin/sh", "-c", text], started(text)
 
     def run(self, variable: str, words: list[str], arguments: list[str], *, output: bool = False) -> bytes:

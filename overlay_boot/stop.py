@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # What a full init system, known by its program's name, takes for a request to shut down: systemd(1), init(8).
 SHUT_DOWN = {"systemd": _signal.SIGRTMIN + 3, "init": _signal.SIGPWR}
 HANG_UP_AFTER = 1       # seconds: what has a terminal may heed SIGTERM first
-LONGEST_PROGRAM = 1 << 16       # bytes, far more than our reaper has
+LONGEST_PROGRAM = 1 << 20       # bytes, far more than our reaper has
 
 
 def stop(config: Config) -> None:
@@ -145,9 +145,10 @@ def stop_services(running: "Subhost") -> None:
                 stop_service(running, word, group)
                 if has_ended(running.init_fd):              # with the last service
                     break
-            namespaces.setns(own, namespaces.NEWPID)
         except ProcessLookupError:          # it has just ended
             pass
+        finally:
+            namespaces.setns(own, namespaces.NEWPID)
 
 
 def stop_service(running: "Subhost", word: str, group: int) -> None:
@@ -237,7 +238,8 @@ def takes_requests(process: int) -> bool:
     """Tell whether it is our reaper, and has blocked its signals already: before that, one would be lost."""
     try:
         with Fd(posix.open(f"/proc/{process}/exe", posix.O_RDONLY)) as program:
-            if namespaces.MARK_OF_REAPER not in posix.read(program, LONGEST_PROGRAM):
+            size = min(posix.fstat(program).st_size, LONGEST_PROGRAM)
+            if namespaces.MARK_OF_REAPER not in posix.read(program, size):
                 return False
         return proc.blocks(process, _signal.SIGTERM)
     except OSError:
