@@ -4,7 +4,7 @@ import marshal
 import posix
 import sys
 from _frozen_importlib import ModuleSpec as Spec
-from _frozen_importlib_external import ExtensionFileLoader
+from _frozen_importlib_external import MAGIC_NUMBER, ExtensionFileLoader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Compiled:
             return None
         # The head of a compiled file, PEP 552: the interpreter's number, flags, time and size of the source.
         of_source = int(status.st_mtime) & 0xffffffff | status.st_size << 32
-        if code[4:16] != (of_source << 32).to_bytes(12, "little"):
+        if code[:16] != MAGIC_NUMBER + (of_source << 32).to_bytes(12, "little") or len(code) == MOST:
             return None
         spec = Spec(fullname, self, origin=source, loader_state=memoryview(code)[16:])      # type: ignore[arg-type]
         spec.has_location = True

@@ -242,7 +242,8 @@ class Config:
     def refuse_work(self) -> None:
         """Raises Failure if WORK is to be elsewhere than an UPPER that is made anew."""
         if "WORK" in self.assigned:
-            raise Failure(f"WORK={self.assigned['WORK'][0]}: WORK is on the tmpfs of UPPER={self.upper}, and cannot be set")
+            raise Failure(f"WORK={self.assigned['WORK'][0]}: with UPPER={self.upper}, WORK is on the same tmpfs, and "
+                          f"cannot be set")
 
     def settings(self) -> dict[str, str]:
         """Return the variables and their effective values, in the manual's order.  None is given to a shell."""
@@ -355,11 +356,11 @@ def checked_tmpfs(text: str) -> str:
 
 def checked_limit(text: str) -> tuple[int, int]:
     """Return (bytes, members) of a LAYER_LIMIT.  The members have a default."""
-    most, _, members = text.partition(" ")
-    size, members = size_of(most), members.strip() or MOST_MEMBERS
-    if size is None or not is_number(members):
+    most, *members = text.split(None, 1) or [""]
+    size, count = size_of(most), members[0] if members else MOST_MEMBERS
+    if size is None or not is_number(count):
         raise Failure(f"LAYER_LIMIT={text} is not a size such as 10G, optionally followed by a number of members")
-    return size, int(members)
+    return size, int(count)
 
 
 def checked_seconds(text: str) -> str:

@@ -60,7 +60,7 @@ def mount(path: str, index: str | None, places: list[str], action: str, *, read_
 def open_image(path: str, read_only: bool) -> tuple[Fd, bool]:
     """Open a file that is to be an image: a descriptor, and whether it can be written to.
 
-    It can not if that is not asked for, or where everything is read-only.
+    It cannot if writing is not asked for, or the file system is read-only.
     Nobody is waited for, whatever is there.
     """
     try:

@@ -1,7 +1,7 @@
 """What is on record of a subhost: the schema of its state file.
 
-A line is a key, a blank and a value.  Of a key the last line counts.  A key that ends with a colon has a name of
-something behind it, and stands for many; an empty value takes one of those, or a fact, back.
+A line is a key, a blank and a value.  If a key occurs more than once, the last line counts.  A key that ends with a
+colon is followed by a name, and can occur once for each name.  An empty value takes back what an earlier line noted.
 
 overlay-boot(7), RUNNING SUBHOSTS, describes every key.
 """
