@@ -11,9 +11,10 @@ INCOMPLETE = 3
 def command(arguments: list[str]) -> int | None:
     options = parser().parse_args(arguments)
     require_root()
-    from .. import paths
+    import os
+
     from ..baseline import make
-    root = paths.real(options.root).rstrip("/")
+    root = os.path.realpath(options.root).rstrip("/")
     return None if make(options.dir, root, offline=options.offline) else INCOMPLETE
 
 

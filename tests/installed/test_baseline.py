@@ -105,9 +105,9 @@ def host(debian, fresh):
 
 @pytest.fixture(scope="session")
 def baseline(host, run_directory):
-    """The baseline of that."""
+    """The baseline of that; its path is given as a relative one."""
     made = f"{run_directory}/baseline"
-    done = run(BASELINE, "--root", host, made, seconds=250)
+    done = run(BASELINE, "--root", os.path.basename(host), made, cwd=os.path.dirname(host), seconds=250)
     assert (done.returncode, done.stderr) == (0, "")
     assert not glob.glob(f"{run_directory}/.baseline.*")
     return made
@@ -347,7 +347,7 @@ def test_a_package_that_cannot_be_had_is_named(host, directory):
 
 def test_what_is_no_baseline_is_not_replaced(host, directory):
     write(f"{directory}/mine/file", "mine")
-    assert "no baseline" in one_line(run(BASELINE, "--root", host, f"{directory}/mine"))
+    assert "neither empty nor a baseline" in one_line(run(BASELINE, "--root", host, f"{directory}/mine"))
     assert read(f"{directory}/mine/file") == "mine"
     assert "not a directory" in one_line(run(BASELINE, "--root", host, f"{directory}/mine/file"))
     os.symlink("mine", f"{directory}/link")
