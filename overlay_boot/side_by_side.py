@@ -75,7 +75,8 @@ def clear_unbegun(name: str) -> None:
     except FileNotFoundError:           # it has just gone
         return
     # A boot that is about to begin waits for us, as for any stop.
-    if lock(state.fd, STOP) and lock(state.fd, COMMAND) and state.is_current() and state.is_empty():
+    if (state.is_empty() and lock(state.fd, STOP) and lock(state.fd, COMMAND) and state.is_current()
+            and state.is_empty()):
         forget(state)
     else:
         state.close()

@@ -92,10 +92,15 @@ def configured(conf: str) -> list[str]:
     here = paths.parent(paths.real(conf))
     assigned = config.read(conf)
     values = assigned.get("LAYER", [])
+    if not values:
+        return []
     base = assigned.get("BASE", ["."])[0]
-    if any(value.startswith("!") for value in [*values, base]) and values:
+    if any(value.startswith("!") for value in [*values, base]):
         raise Failure("LAYER or BASE in it is a command")
-    base = paths.real(paths.join(here, base))
+    try:
+        base = paths.real(paths.join(here, base))
+    except OSError as error:
+        raise Failure(f"BASE={base} in it: {error.strerror}") from None
     known = seen()
     return [digest for value in values for digest in digests_at(paths.join(base, value), known)]
 

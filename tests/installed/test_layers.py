@@ -744,6 +744,8 @@ def test_nothing_is_removed_if_it_cannot_be_known(subhost, small_root, listed):
     one.booted().stopped()
     listed(one.conf)
     assert "is a command" in one_line(run(LAYERS, "--remove-unused")) and len(layers()) == 1
+    one.configure(LAYER="layer.tar.gz", BASE=f"{one.base}/not-mounted")
+    assert "not-mounted" in one_line(run(LAYERS, "--remove-unused")) and len(layers()) == 1
 
 
 def test_overlay_layers_removes_one(subhost, small_root):
