@@ -30,6 +30,7 @@ DEFAULTS: dict[str, str | None] = {
 }
 REPEATABLE = ("SHARE", "LAYER")
 IN_IMAGE = {"UPPER": "mnt/root", "WORK": "mnt/work"}            # the defaults where there is an IMAGE
+WARNING = ("overlay-boot", "overlay-check")                     # the commands that warn of suspect lines
 HANDED_DOWN = "OVERLAY_BOOT_VALUES"     # in a hook's environment: the boot has resolved them
 
 LOGS = "/var/log/overlay-boot"
@@ -37,16 +38,18 @@ TMPFS = "tmpfs:"                        # what an UPPER that is made anew begins
 
 UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
+MARK = b"\xef\xbb\xbf"                 # a byte order mark, as UTF-8 has it
+
 LONGEST_LINE = 1 << 16
 LONGEST_FILE = 1 << 22
 LONGEST_NAME = 12
 LONGEST_VARIABLE = 20           # of what is taken for a misspelt one
 
 
-def read(path: str) -> dict[str, list[str]]:
+def read(path: str, *, warn: bool = False) -> dict[str, list[str]]:
     """Return the assignments of a configuration file: {variable: [value, ...]}.
 
-    Raises Failure for what is no configuration file, in the user's words.
+    Raises Failure for what is no configuration file, in the user's words.  With warn, complains of suspect lines.
     """
     try:
         with files.opened(path) as fd:
@@ -59,12 +62,19 @@ def read(path: str) -> dict[str, list[str]]:
         raise Failure(f"{path} is longer than {LONGEST_FILE} bytes: not a configuration file")
     if b"\0" in data:
         raise Failure(f"{path} is not a text file")
-    return parse(data, path)
+    return parse(data, path, complain if warn else lambda _: None)
 
 
-def parse(data: bytes, path: str) -> dict[str, list[str]]:
-    """Return the assignments in the bytes of a configuration file.  Messages name it as path."""
+def parse(data: bytes, path: str, warn: "Callable[[str], None]" = complain) -> dict[str, list[str]]:
+    """Return the assignments in the bytes of a configuration file, and warn of suspect lines.
+
+    Messages name it as path.
+    """
     found: dict[str, list[str]] = {}
+    lines: dict[str, int] = {}          # where a variable is assigned
+    if data.startswith(MARK):
+        warn(f"{path}: the byte order mark at its beginning is ignored")
+        data = data.removeprefix(MARK)
     for number, line in enumerate(data.split(b"\n"), 1):
         if len(line) > LONGEST_LINE:
             raise Failure(f"{path}: line {number} is longer than {LONGEST_LINE} bytes")
@@ -72,27 +82,36 @@ def parse(data: bytes, path: str) -> dict[str, list[str]]:
             raise Failure(f"{path}: line {number} ends with CR LF, as on Windows, not with LF")
         left, equals, value = line.partition(b"=")
         name = paths.decode(left)
-        if name.rstrip() in REPEATABLE:
-            name = name.rstrip()
+        if paths.decode(left.rstrip()) in REPEATABLE:
+            name = paths.decode(left.rstrip())
         if not equals or name not in DEFAULTS and name not in REPEATABLE:
-            if equals:
-                suspect(name, path, number)
+            meant = suspect(name, assigns=bool(equals))
+            if meant:
+                what = name[:LONGEST_VARIABLE].strip() + paths.decode(equals)
+                warn(f"{path}: line {number} is ignored: {what} is not known (did you mean {meant}=?)")
             continue
         value = value.strip()
-        if value:
-            found.setdefault(name, []).append(paths.decode(value))
+        if not value:
+            continue
+        if b" #" in value or b"\t#" in value:
+            warn(f"{path}: line {number}: no comment can follow a value: # is part of it")
+        if name in found and name not in REPEATABLE:
+            warn(f"{path}: line {number} is ignored: {name} is assigned in line {lines[name]}")
+        lines.setdefault(name, number)
+        found.setdefault(name, []).append(paths.decode(value))
     return found
 
 
-def suspect(name: str, path: str, number: int) -> None:
-    """Warn of a name that looks like a misspelt variable's."""
-    word = name.strip().upper()
+def suspect(text: str, *, assigns: bool) -> str:
+    """Return the variable that a line seems to mean, of what is before its = if it assigns something; "" if none."""
+    name, colon, _ = text.partition(":")
+    *before, word = name.upper().split() or [""]
+    if not assigns and not colon or before not in ([], ["EXPORT"], ["SET"]):
+        return ""
     if not word.isidentifier() or len(word) > LONGEST_VARIABLE:
-        return
+        return ""
     import difflib
-    close = difflib.get_close_matches(word, [*DEFAULTS, *REPEATABLE], 1, 0.75)
-    if close:
-        complain(f"{path}: line {number} is ignored: {name}= is not known (did you mean {close[0]}=?)")
+    return next(iter(difflib.get_close_matches(word, [*DEFAULTS, *REPEATABLE], 1, 0.75)), "")
 
 
 class Config:
@@ -136,7 +155,7 @@ class Config:
         """Read the file.  Raises Failure if it is no configuration file, or has a NAME that cannot be one."""
         self.action = action
         self.handed = handed or {}
-        self.assigned = read(path)
+        self.assigned = read(path, warn=action in WARNING and not handed)
         self.defaults = DEFAULTS
         self.path = paths.real(path)
         self.name = self.value("NAME", ".") or paths.name(path).removesuffix(".conf")
@@ -172,10 +191,10 @@ class Config:
         self.resolve_root(value)
         self.layers = self.layers_of(cgroup)
         self.layer_limit = checked_limit(value("LAYER_LIMIT"))
-        self.cables = value("CABLES").split()
+        self.cables = paths.words(value("CABLES"))
         self.start = services(value("START"))
-        self.premount, self.postmount = value("PREMOUNT").split(), value("POSTMOUNT").split()
-        self.init = value("INIT").split()
+        self.premount, self.postmount = paths.words(value("PREMOUNT")), paths.words(value("POSTMOUNT"))
+        self.init = paths.words(value("INIT"))
         self.ram_size = checked_ram_size(value("RAM_SIZE"))
         self.stop_timeout = checked_seconds(value("STOP_TIMEOUT"))
         self.log = self.place(self.log)
@@ -223,7 +242,7 @@ class Config:
         """Return the value that an assignment, or its command, gives a variable.  Raises Failure, which names it."""
         if not text.startswith("!"):
             return text
-        words = text[1:].split()
+        words = paths.words(text[1:])
         if not words:
             raise Failure(f"{variable}: no command after !")
         from . import processes
@@ -298,15 +317,16 @@ def image_of(text: str, base: str) -> tuple[str, str] | None:
     """Return (file, partition or "") of an IMAGE, None if there is none."""
     if not text:
         return None
-    file, *index = text.rsplit(None, 1)
-    if not (index and index[0].isdigit()):
-        file, index = text, [""]
-    return paths.join(base, file), index[0]
+    *_, last = paths.words(text)
+    file = text.removesuffix(last).rstrip(paths.WHITE_SPACE)
+    if not (file and is_number(last)):
+        file, last = text, ""
+    return paths.join(base, file), last
 
 
 def services(text: str) -> list[str]:
     """Return the words of START.  Raises Failure for what is no service."""
-    words = text.split()
+    words = paths.words(text)
     if words == ["none"]:
         return []
     for word in words:
@@ -356,9 +376,9 @@ def checked_tmpfs(text: str) -> str:
 
 def checked_limit(text: str) -> tuple[int, int]:
     """Return (bytes, members) of a LAYER_LIMIT.  The members have a default."""
-    most, *members = text.split(None, 1) or [""]
+    most, *members = paths.words(text) or [""]
     size, count = size_of(most), members[0] if members else MOST_MEMBERS
-    if size is None or not is_number(count):
+    if size is None or len(members) > 1 or not is_number(count):
         raise Failure(f"LAYER_LIMIT={text} is not a size such as 10G, optionally followed by a number of members")
     return size, int(count)
 

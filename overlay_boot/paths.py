@@ -1,4 +1,4 @@
-"""Paths as text, and the bytes that the kernel has for them.
+"""Paths as text, words of it, and the bytes that the kernel has for them.
 
 This stands for os.path and os.fsencode: to import os takes 0.85 ms, a fifth of the interpreter's own start.  The system
 calls in os come from posix, which is built in.
@@ -7,6 +7,7 @@ import posix
 import sys
 
 ENCODING = sys.getfilesystemencoding()
+WHITE_SPACE = " \t\n\r\v\f"         # ASCII's
 
 
 def encode(text: str) -> bytes:
@@ -17,6 +18,11 @@ def encode(text: str) -> bytes:
 def decode(data: bytes) -> str:
     """Return bytes as text that keeps every one of them."""
     return data.decode(ENCODING, "surrogateescape")
+
+
+def words(text: str) -> list[str]:
+    """Return the words of text.  Only ASCII's white space is between them: what else Unicode has can be in a path."""
+    return [decode(word) for word in encode(text).split()]
 
 
 def join(directory: str, path: str) -> str:

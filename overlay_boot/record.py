@@ -5,7 +5,7 @@ colon is followed by a name, and can occur once for each name.  An empty value t
 
 overlay-boot(7), RUNNING SUBHOSTS, describes every key.
 """
-from . import namespaces
+from . import namespaces, paths
 from .errors import Failure
 
 TYPE_CHECKING = False
@@ -32,7 +32,7 @@ class Share:
 
 
 def words(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
+    return tuple(paths.words(text))
 
 
 def share(text: str) -> Share:
