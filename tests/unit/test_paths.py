@@ -7,6 +7,7 @@ import pytest
 paths = pytest.importorskip("overlay_boot.paths")
 environment = pytest.importorskip("overlay_boot.environment")
 files = pytest.importorskip("overlay_boot.files")
+in_line = pytest.importorskip("overlay_boot.subhosts_conf").in_line
 
 ABSOLUTE = ["/a", "/a/b", "/a/b.conf", "/a b/c\n", "/a/" + os.fsdecode(b"\xff"), "/\u20ac/x", "/..", "/a/../b"]
 
@@ -52,3 +53,14 @@ def test_environment(monkeypatch):
     assert environment.variable("NO_SUCH_VARIABLE_AT_ALL") is None
     for name, value in environment.variables().items():
         assert name and isinstance(value, str)
+
+
+def test_words_are_between_white_space_of_ascii():
+    assert paths.words(" a\tb\u00a0c\u3000\n d ") == ["a", "b\u00a0c\u3000", "d"] and paths.words(" \v\f\r") == []
+
+
+@pytest.mark.parametrize("line, found", [
+    ("/opt/a/a.conf\n", ["/opt/a/a.conf"]), (" /opt/my sub/a.conf\t/b.conf \n", ["/opt/my sub/a.conf", "/b.conf"]),
+    ("relative.conf /b.conf", ["relative.conf", "/b.conf"]), ("\n", []), ("/a\u00a0/b", ["/a\u00a0/b"]), ("/a  b/c", ["/a  b/c"])])
+def test_a_line_of_the_list(line, found):
+    assert in_line(line) == found
