@@ -19,7 +19,7 @@ def new_parser(command: str, description: str) -> "argparse.ArgumentParser":
     import argparse
 
     from .. import __version__
-    parser = argparse.ArgumentParser(prog=command, description=description)
+    parser = argparse.ArgumentParser(prog=command, description=description, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
 
@@ -58,11 +58,26 @@ def run(command: "Callable[[list[str]], int | None]") -> int:
     """Call a command's function with the arguments of this process, and print its failure.  Return the exit status."""
     open_standard()
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)    # ignored, as a caller may have it, ends of children are lost
+    if _signal.getsignal(_signal.SIGINT) == _signal.SIG_DFL:
+        _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+    status = attempted(lambda: command(sys.argv[1:]))
+    return attempted(flush) or status
+
+
+def flush() -> None:
+    """Have out what was printed: the device may be full."""
+    print(end="", flush=True)
+
+
+def attempted(action: "Callable[[], int | None]") -> int:
+    """Return the exit status of an action, which may fail.  Then the reason is printed."""
     try:
-        return command(sys.argv[1:]) or DONE
+        return action() or DONE
     except Failure as failure:
         complain(failure)
         return failure.status
+    except SystemExit as ended:
+        return int(ended.code or DONE)
     except BrokenPipeError:
         return FAILED
     except OSError as error:
@@ -72,5 +87,6 @@ def run(command: "Callable[[list[str]], int | None]") -> int:
         complain("out of memory")
         return FAILED
     except KeyboardInterrupt:
+        _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
         complain("interrupted")
         return INTERRUPTED
