@@ -102,6 +102,10 @@ class Inherited:
         """The path of its network namespace."""
         return path_of(self.name)
 
+    def is_ending(self) -> bool:
+        """Tell whether it has ended."""
+        return has_ended(self.init_fd)
+
     def members(self) -> list[int]:
         """Return the process ids in its PID namespace, and in those that have been made in that."""
         parents = {process: proc.parent(process) for process in proc.processes()}
@@ -139,19 +143,20 @@ class Inherited:
 
 
 @doing("take over the subhost that overlay-boot 1.6.4 booted")
-def take_over(config: Config, state: State) -> "Inherited | None":
-    """For a stop: return the running one of the configuration, with what has to be removed in the state file; or None.
+def take_over(path: str, state: State) -> "Inherited | None":
+    """For a stop: return the running one of a configuration file, or None.  What has to be removed is noted.
 
     From here on it is one of ours that is being stopped: if this process is
     killed, the next command for it ends the rest of it.  Its shell does not run
     any more: it would call programs of the subhost's, outside of that.
     """
-    found = next(iter(find({config.name})), None)
+    found = next(iter(find({state.name})), None)
     if not found:
         return None
     try:
-        if found.record.config != config.path:
-            raise Failure(f"{config.name} is running from {found.record.config}, not from {config.path}")
+        if found.record.config != path:
+            raise Failure(f"{state.name} is running from {found.record.config}, not from {path}")
+        config = Config(path, "overlay-stop")
         config.resolve_log()
         config.resolve()
         make_log(config)

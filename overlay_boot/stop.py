@@ -4,12 +4,11 @@ import posix
 import time
 
 from . import namespaces, proc
-from .config import Config
 from .errors import Failure, complain, doing, reason
 from .files import Fd
 from .namespaces import COMMAND, STOP, lock, locked_by
 from .running import NotRunning, Running
-from .state import PATIENCE, State, has_ended, open_or_make, tidy_directories, wait_for
+from .state import PATIENCE, State, await_clearing, has_ended, open_or_make, tidy_directories
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,19 +22,19 @@ HANG_UP_AFTER = 1       # seconds: what has a terminal may heed SIGTERM first
 LONGEST_PROGRAM = 1 << 20       # bytes, far more than our reaper has
 
 
-def stop(config: Config) -> None:
-    """Stop the subhost, or the boot of it that is under way.
+def stop(name: str, config: str) -> None:
+    """Stop the subhost of that name and configuration file, or the boot of it that is under way.
 
     Raises Failure if it is not running; left-overs of it are cleared then too.
     """
-    state = open_state(config.name)
+    state = open_state(name)
     lock(state.fd, STOP, wait=True)
     refuse_others(config, state)
     interrupted = interrupt_boot(state)
     if not state.is_current():
         if interrupted:
             return
-        raise NotRunning(config.name)
+        raise NotRunning(name)
     running = find(config, state)
     if not running:
         clear_dead(state, may_be_gone=interrupted)
@@ -44,7 +43,9 @@ def stop(config: Config) -> None:
         stop_services(running)
         terminate(running)
     finally:
+        from . import log
         from .clearing import clear_leftovers, forget
+        log.mark_end(running.record, "stopped")
         clear_leftovers(state)
         end_keeper(running)
         forget(state)
@@ -66,7 +67,7 @@ def open_state(name: str) -> State:
         raise NotRunning(name) from None
 
 
-def find(config: Config, state: State) -> "Subhost | None":
+def find(config: str, state: State) -> "Subhost | None":
     """Return the running subhost, or one that the shell version has booted; None if there is none."""
     try:
         return Running(state)
@@ -85,16 +86,16 @@ def clear_dead(state: State, *, may_be_gone: bool) -> None:
         raise NotRunning(state.name)
 
 
-def refuse_others(config: Config, state: State) -> None:
+def refuse_others(config: str, state: State) -> None:
     """Raises Failure for a subhost of the same name from another file, which is not ours to stop."""
-    other = state.record().config or config.path
-    if other == config.path:
+    other = state.record().config or config
+    if other == config:
         return
     keeper = state.keeper()
     if keeper and not proc.is_killed(keeper) or locked_by(state.fd, COMMAND):
-        raise Failure(f"{config.name} is running from {other}, not from {config.path}")
+        raise Failure(f"{state.name} is running from {other}, not from {config}")
     if state.is_hibernating():
-        raise Failure(f"{config.name} is hibernating, and was booted from {other}, not from {config.path}")
+        raise Failure(f"{state.name} is hibernating, and was booted from {other}, not from {config}")
 
 
 def interrupt_boot(state: State) -> bool:
@@ -103,7 +104,7 @@ def interrupt_boot(state: State) -> bool:
     while not lock(state.fd, COMMAND):
         process = locked_by(state.fd, COMMAND)
         if process and process == state.keeper():       # clearing up after PID 1's own end
-            wait_for(process)
+            await_clearing(state.name, process)
             continue
         try:
             pidfd = posix.pidfd_open(process) if process else -1
@@ -192,7 +193,7 @@ def ends(running: "Subhost", seconds: float) -> bool:
                 return False
     send(running.init_fd, _signal.SIGTERM)          # it hands it on, to all at once
     hangs_up = time.monotonic() + HANG_UP_AFTER
-    from . import clearing  # noqa: F401             # while they end: it takes half a millisecond
+    from . import clearing, log  # noqa: F401        # while they end: it takes half a millisecond
     while not has_ended(running.init_fd, min(0.1, end - time.monotonic())):
         if time.monotonic() >= end:
             return False

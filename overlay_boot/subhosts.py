@@ -6,7 +6,6 @@ and running.py serves in the place of this one.
 import posix
 
 from . import network, running, state
-from .config import Config
 from .errors import Failure
 from .running import NotRunning, Running
 from .state import State
@@ -49,8 +48,17 @@ def refuse_inherited(name: str) -> None:
         raise Failure(f"{name} is running already, from {found.record.config}")
 
 
-def taken_over(config: Config, noted: State) -> "shellversion.Inherited | None":
-    """Return the running one of a configuration, with what has to be removed in its state file; None if it is not.
+def config_of(name: str) -> str:
+    """Return the path of the configuration file of the subhost NAME, "" if there is no such subhost."""
+    try:
+        with State(name) as found:
+            return found.record().config or ""
+    except FileNotFoundError:
+        return next((one.record.config for one in inherited() if one.name == name), None) or ""
+
+
+def taken_over(config: str, noted: State) -> "shellversion.Inherited | None":
+    """Return the running one of a configuration file, with what has to be removed in its state file; or None.
 
     Raises Failure if it was booted from another file.
     """

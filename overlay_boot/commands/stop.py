@@ -1,5 +1,6 @@
 """overlay-stop(8): stop a subhost, or all."""
-from ..config import Config
+from .. import files
+from ..config import Config, check_name
 from ..errors import DONE, FAILED
 from ..stop import stop
 from . import new_parser, parse_one_or_all, require_root, run
@@ -12,22 +13,33 @@ if TYPE_CHECKING:
 def command(arguments: list[str]) -> int:
     if len(arguments) == 1 and not arguments[0].startswith("-"):
         require_root()
-        stop(Config(arguments[0], "overlay-stop"))
+        stop(*identified(arguments[0]))
         return DONE
     options = parse_one_or_all(parser(), arguments)
     require_root()
     if options.all:
         from ..side_by_side import stop_all
         return DONE if stop_all() else FAILED
-    stop(Config(options.conf, "overlay-stop"))
+    stop(*identified(options.conf))
     return DONE
 
 
+def identified(word: str) -> tuple[str, str]:
+    """Return (name, path of the configuration file) of a subhost, of which word is the one or the other."""
+    if "/" in word or word.endswith(".conf") or files.kind(word):
+        config = Config(word, "overlay-stop")
+        return config.name, config.path
+    check_name(word)
+    from ..subhosts import config_of
+    return word, config_of(word)
+
+
 def parser() -> "argparse.ArgumentParser":
-    parser = new_parser("overlay-stop", "Stop the subhost that was booted from a configuration file.")
+    parser = new_parser("overlay-stop", "Stop a subhost, which is given by its configuration file or its name.")
     parser.add_argument("--all", action="store_true",
                         help="stop all running subhosts, several at a time, the last one booted first")
-    parser.add_argument("conf", metavar="CONF", nargs="?", help="the configuration file from which it was booted")
+    parser.add_argument("conf", metavar="CONF|NAME", nargs="?",
+                        help="the configuration file from which it was booted, or its name")
     return parser
 
 

@@ -41,6 +41,20 @@ def test_services_are_stopped_in_reverse_order(subhost, machine):
     assert order(one)[3:] == ["third stop", "second stop", "first stop"]
 
 
+def test_a_subhost_by_its_name(subhost, machine, directory):
+    """Without its configuration file, too, and from anywhere; a file of the name is a configuration file."""
+    one, other = subhost().booted(), subhost().booted()
+    write(f"{directory}/elsewhere/{other.name}", f"NAME={other.name}\nBASE=.\n")
+    assert "is running from" in one_line(run(STOP, other.name, cwd=f"{directory}/elsewhere"))
+    assert run(STOP, other.name, cwd="/").returncode == 0 and other.is_gone()
+    os.rename(one.conf, f"{one.conf}.away")
+    assert run(STOP, one.name, cwd="/").returncode == 0 and one.is_gone()
+    os.rename(f"{one.conf}.away", one.conf)
+    assert one_line(run(STOP, one.name, cwd="/")) == f"overlay-stop: {one.name} is not running"
+    assert "NAME=a:b: " in one_line(run(STOP, "a:b", cwd="/"))
+    machine.is_as_before()
+
+
 def test_services_by_name(subhost):
     """Names of /etc/init.d scripts, run by service(8)."""
     one = subhost(START="first /opt/second third")
@@ -85,7 +99,7 @@ def test_what_services_are_run_with(subhost):
     one.stopped(env={"SECRET": "x"})
     for which in ("start", "stop"):
         keys = {line.partition("=")[0] for line in read(f"{one.upper}/env-{which}").splitlines()}
-        assert keys == {"LANG", "PATH", "PWD", "TERM", "container"}, which
+        assert keys == {"LANG", "PATH", "PREVLEVEL", "PWD", "RUNLEVEL", "TERM", "container"}, which
         session, terminal, foreground, pid = read(f"{one.upper}/stat-{which}").split("\n")[0].split()
         assert session == pid and terminal == "0" and read(f"{one.upper}/stat-{which}").endswith("\n/\n"), (which, foreground)
         assert read(f"{one.upper}/fds-{which}").split()[1].endswith("/dev/null")      # all of its path, where all this is in a chroot
