@@ -26,7 +26,7 @@ def hierarchy() -> Fd:
         if namespaces.is_cgroup2(path):
             return directory(path)
     for mount in proc.mounts().values():
-        if mount.kind == "cgroup2":
+        if mount.kind == "cgroup2" and namespaces.is_cgroup2(mount.place):      # no other mount hides it
             return directory(mount.place)
     # Only where there is none: it takes 6 to 14 ms on a quiet machine, and
     # would take the options away from one that is mounted already.
@@ -171,6 +171,14 @@ def kill(fd: int) -> None:
 
 def is_empty(events: int) -> bool:
     return b"populated 0" in posix.pread(events, 256, 0)
+
+
+def is_frozen(fd: int) -> bool:
+    """Tell whether the processes in the control group are stopped, cgroup.freeze."""
+    try:
+        return "frozen 1" in read(fd, "cgroup.events")
+    except FileNotFoundError:           # the root of the hierarchy
+        return False
 
 
 def remove_below(fd: int) -> None:

@@ -3,7 +3,7 @@ import _signal
 import posix
 
 from . import beneath, cgroup, environment, files, namespaces, paths, processes, running
-from .errors import Failure
+from .errors import Failure, complain
 from .files import Fd, Fds
 from .relay import Relay
 from .state import has_ended
@@ -58,6 +58,8 @@ def execute(subhost: "Subhost", command: list[str], user: str | None) -> int:
         account = account_of(root, user)
         places, words = program(root, command)
         with cgroup.group(subhost.record.cgroup or "") as group, Fds() as theirs:
+            if cgroup.is_frozen(group):         # whoever is born in it waits, and we for that
+                raise Failure(f"the control group of {subhost.name} is frozen")
             standard = relay.standard(root, theirs)
             namespaces.setns(subhost.init_fd, namespaces.NEWPID)
             _signal.pthread_sigmask(_signal.SIG_BLOCK, HANDED_ON)       # until there is somebody to hand them to
@@ -68,11 +70,15 @@ def execute(subhost: "Subhost", command: list[str], user: str | None) -> int:
                     user=account.credentials)
             except OSError as error:
                 raise not_executed(error, root, places, words[0]) from None
-        with Fd(pidfd):
-            hand_on_signals(process)
-            relay.serve(pidfd)
-    ended = posix.waitstatus_to_exitcode(posix.waitpid(process, 0)[1])
-    tell_init(subhost)
+        try:
+            with Fd(pidfd):
+                hand_on_signals(process)
+                relay.serve(pidfd)
+            ended = posix.waitstatus_to_exitcode(posix.waitpid(process, 0)[1])
+        finally:
+            tell_init(subhost)
+    if ended and subhost.is_ending():
+        complain(f"{subhost.name} was stopped, or has ended")
     return 128 - ended if ended < 0 else ended
 
 
@@ -138,20 +144,25 @@ class Account:
 
 
 def account_of(root: int, user: str | None) -> Account:
-    """Return a user of the subhost's own passwd(5), by default root, whom a subhost need not have listed.
+    """Return a user of the subhost's own passwd(5), by name or number, by default root.
 
-    Raises Failure if there is no such user.
+    Root need not be listed there, nor need a number, which is then that of the group as well.  Raises Failure if there
+    is no such user.
     """
-    name = "root" if user is None else user
-    entry = next((entry for entry in entries(root, "etc/passwd", 7) if entry[0] == name and is_id(entry[3])), None)
-    if not entry:
-        if user is not None:
-            raise Failure(f"the subhost has no user {user}")
-        return Account("root", "/root", "/bin/sh")
-    account = Account(name, entry[5] or "/", entry[6] or "/bin/sh")
-    if user is not None:
+    wanted = "root" if user is None else user
+    listed = [entry for entry in entries(root, "etc/passwd", 7) if is_id(entry[3])]
+    named = [entry for entry in listed if entry[0] == wanted]
+    entry = next(iter(named or [entry for entry in listed if is_id(wanted) and int(entry[2]) == int(wanted)]), None)
+    if entry:
+        account = Account(entry[0], entry[5] or "/", entry[6] or "/bin/sh")
         uid, gid = int(entry[2]), int(entry[3])
-        groups = [int(group[2]) for group in entries(root, "etc/group", 4) if user in group[3].split(",")]
+    elif user is None or is_id(user):
+        account = Account(wanted, "/" if user else "/root", "/bin/sh")
+        uid = gid = int(user or 0)
+    else:
+        raise Failure(f"the subhost has no user {user}")
+    if user is not None:
+        groups = [int(group[2]) for group in entries(root, "etc/group", 4) if account.name in group[3].split(",")]
         account.credentials = uid, gid, [gid, *groups]
     return account
 
@@ -159,7 +170,7 @@ def account_of(root: int, user: str | None) -> Account:
 def entries(root: int, path: str, fields: int) -> "Iterator[list[str]]":
     """Yield the well-formed lines of a colon-separated file in the subhost, as lists of so many fields."""
     try:
-        data = beneath.read(root, path, LONGEST_FILE, beneath.INSIDE)
+        data = beneath.read(root, path, LONGEST_FILE, beneath.INSIDE) or b""
     except OSError:
         return
     for line in paths.decode(data).split("\n"):

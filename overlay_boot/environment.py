@@ -21,6 +21,9 @@ def for_commands(values: dict[str, str]) -> dict[str, str]:
 
 
 def inside() -> dict[str, str]:
-    """Return all of the environment that enters a subhost."""
+    """Return all of the environment that enters a subhost.
+
+    What is installed inside starts its services by invoke-rc.d(8), which asks for the run level.
+    """
     return {"PATH": PATH, "TERM": variable("TERM") or "linux", "LANG": variable("LANG") or "C.UTF-8",
-            "container": "overlay-boot"}
+            "container": "overlay-boot", "RUNLEVEL": "2", "PREVLEVEL": "N"}

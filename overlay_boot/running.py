@@ -4,9 +4,9 @@ import posix
 from . import proc
 from .errors import Failure, doing
 from .files import Fds
-from .namespaces import COMMAND, locked_by
+from .namespaces import COMMAND, STOP, locked_by
 from .record import GONE
-from .state import State, names
+from .state import MOMENT, State, has_ended, names
 
 
 class Running:
@@ -45,6 +45,10 @@ class Running:
     def network(self) -> str:
         """The path of its network namespace."""
         return f"/proc/{self.init}/ns/net"
+
+    def is_ending(self) -> bool:
+        """Tell whether it is being stopped, or has ended."""
+        return bool(locked_by(self.state.fd, STOP)) or has_ended(self.init_fd, MOMENT)
 
     def mounts(self) -> dict[int, proc.Mount]:
         """Return {id: Mount} of all that its PID 1 can see."""

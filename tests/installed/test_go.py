@@ -10,6 +10,7 @@ import termios
 import pytest
 from machine import (GO, PATIENCE, control_group, descendants, is_alive, kill, namespaces, new_name, one_line, read, run, start,
                      wait_for, write)
+from overlay_boot import cgroup
 
 
 # Exit statuses
@@ -147,8 +148,44 @@ def test_descriptors_that_are_closed(running, closed):
 def test_environment(running):
     found = running.inside("env", env={"SECRET": "x", "LD_PRELOAD": "", "TERM": "vt220", "LANG": "C", "LC_ALL": "C.UTF-8", "USER": "me"})
     assert sorted(found.splitlines()) == [
-        "HOME=/root", "LANG=C", "LOGNAME=root", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "SHELL=/bin/bash",
-        "TERM=vt220", "USER=root", "container=overlay-boot"]
+        "HOME=/root", "LANG=C", "LOGNAME=root", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "PREVLEVEL=N",
+        "RUNLEVEL=2", "SHELL=/bin/bash", "TERM=vt220", "USER=root", "container=overlay-boot"]
+
+
+@pytest.mark.parametrize("with_terminal", [True, False])
+def test_a_session_whose_subhost_is_stopped(subhost, terminal, with_terminal):
+    """It says so."""
+    one = subhost().booted()
+    line = f"overlay-go: {one.name} was stopped, or has ended"
+    if with_terminal:
+        session = terminal(GO, one.name)
+        session.type("echo be''gun\n")
+        session.expect("begun\r\n")
+        one.stopped()
+        session.expect(line)
+    else:
+        session = start(GO, one.name, "sh", "-c", "echo begun; exec sleep 1000")
+        assert session.stdout.readline() == b"begun\n"
+        one.stopped()
+        _, said = session.communicate(timeout=10)
+        assert said.decode().splitlines() == [line] and session.returncode == 143
+
+
+def test_a_frozen_subhost(running):
+    """Whoever is born in its control group waits: it is told instead."""
+    group = f"/proc/self/fd/{cgroup.hierarchy()}{control_group(running.init)}"
+    write(f"{group}/cgroup.freeze", "1")
+    try:
+        wait_for(lambda: "frozen 1" in read(f"{group}/cgroup.events"))
+        assert one_line(running.go("true")) == f"overlay-go: the control group of {running.name} is frozen"
+    finally:
+        write(f"{group}/cgroup.freeze", "0")
+    assert running.go("true").returncode == 0
+
+
+def test_the_run_level(running):
+    """As invoke-rc.d(8) asks for it, when a package is installed inside."""
+    assert running.inside("runlevel") == "N 2"
 
 
 @pytest.fixture
@@ -277,12 +314,20 @@ def test_without_a_user_it_is_root(users):
     assert users.sh("id -u; id -G; pwd; echo $HOME $USER $SHELL").splitlines() == ["0", "0", "/root", "/root root /bin/sh"]
 
 
-@pytest.mark.parametrize("user", ["nobody", "daemon", "", "web:x", "1234", "short", "bad", "huge", "none", "nogid", "../x", "\u00e4"])
+@pytest.mark.parametrize("user", ["nobody", "daemon", "", "web:x", "4294967295", "-1", "short", "bad", "huge", "none", "nogid", "../x", "\u00e4"])
 def test_no_such_user(users, user):
     """Those of the host do not count, nor does an entry that is none: (uid_t)-1 would leave root as it is."""
     done = run(GO, "-u", user, users.name, "id")
     assert done.returncode == 1 and done.stdout == ""
     one_line(done)
+
+
+def test_a_user_by_number(users):
+    """One that is listed has the groups and the home of its name."""
+    said = "id -u; id -G; echo $USER $HOME; pwd"
+    assert users.sh(said, user="1234").splitlines() == ["1234", "2345 4 50", "web /srv/web", "/srv/web"]
+    assert users.sh(said, user="4711").splitlines() == ["4711", "4711", "4711 /", "/"]
+    assert users.go("sh", "-c", "echo x >/root/x", user="4711").returncode != 0
 
 
 def test_a_shell_as_a_user(users):
