@@ -168,13 +168,14 @@ cdef int open_null(int nothing) noexcept nogil:
     return nothing
 
 
-cdef void default_signals(bint blocked) noexcept nogil:
-    cdef sigset_t none
+cdef void default_signals() noexcept nogil:
     cdef int number
     for number in range(1, NSIG):
         signal(number, SIG_DFL)
-    if blocked:
-        return                          # the reaper wants them so, from its first instruction on
+
+
+cdef void unblock_signals() noexcept nogil:
+    cdef sigset_t none
     sigemptyset(&none)
     sigprocmask(SIG_SETMASK, &none, NULL)
 
@@ -205,7 +206,9 @@ cdef const char *become(Subhost *subhost, int go, int console, int failed) noexc
     dup2(console, 1)
     dup2(console, 2)
     write(failed, &about, sizeof(about))
-    default_signals(strcmp(subhost.command[0], REAPER) == 0)
+    default_signals()
+    if strcmp(subhost.command[0], REAPER) != 0:
+        unblock_signals()               # the reaper wants them blocked, from its first instruction on
     syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC)
     execve(subhost.command[0], subhost.command, environ)
     return EXECUTE
@@ -359,7 +362,13 @@ cdef int clear_up(Subhost *subhost, int status) noexcept nogil:
     command[1] = subhost.name
     command[2] = number
     command[3] = NULL
-    default_signals(False)
+    default_signals()
+    # Clearing is not interrupted, and comes to its end.
+    signal(SIGTERM, SIG_IGN)
+    signal(SIGINT, SIG_IGN)
+    signal(SIGHUP, SIG_IGN)
+    signal(SIGQUIT, SIG_IGN)
+    unblock_signals()
     execve(subhost.clear, command, environ)
     return status
 

@@ -115,12 +115,12 @@ cdef extern from "<signal.h>" nogil:
         pass
     ctypedef void (*handler_t)(int) noexcept nogil
     handler_t signal(int number, handler_t handler)
-    handler_t SIG_DFL
+    handler_t SIG_DFL, SIG_IGN
     int sigfillset(sigset_t *signals)
     int sigemptyset(sigset_t *signals)
     int sigprocmask(int how, const sigset_t *signals, sigset_t *former)
     int kill(pid_t process, int number)
-    enum: SIG_SETMASK, SIGCHLD, SIGTERM, SIGINT, SIGPWR, SIGKILL, SIGUSR1, SIGCONT, NSIG
+    enum: SIG_SETMASK, SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPWR, SIGKILL, SIGUSR1, SIGCONT, NSIG
 
 cdef extern from "<sys/signalfd.h>" nogil:
     struct signalfd_siginfo:

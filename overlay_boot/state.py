@@ -183,7 +183,7 @@ def claim(name: str) -> State:
         elif not lock(state.fd, COMMAND):
             booting = locked_by(state.fd, COMMAND)
             if booting and booting == state.keeper():       # clearing up after PID 1's own end
-                wait_for(booting)
+                await_clearing(name, booting)
             elif booting and not locked_by(state.fd, STOP):
                 raise Failure(f"{name} is being booted already, by process {booting}")
         elif state.is_current():
@@ -193,9 +193,17 @@ def claim(name: str) -> State:
             if not is_ending(state, keeper):
                 raise Failure(f"{name} is running already, from {state.record().config}")
             state.close()
-            wait_for(keeper)
+            await_clearing(name, keeper)
             continue
         state.close()
+
+
+def await_clearing(name: str, keeper: int) -> None:
+    """Wait until a keeper that is clearing up has ended.  Raises Failure if it does not, or a signal comes."""
+    from . import interruption
+    with interruption.Wait():
+        if not wait_for(keeper):
+            raise Failure(f"process {keeper}, which is clearing up after {name}, does not end")
 
 
 def is_ending(state: State, keeper: int) -> bool:
