@@ -58,12 +58,12 @@ def exists(root: int, path: "Path", links: int) -> bool:
         return False
 
 
-def read(root: int, path: "Path", limit: int, links: int) -> bytes:
-    """Return at most limit bytes of a file below root, none of what is no regular file.  Raises OSError."""
+def read(root: int, path: "Path", limit: int, links: int) -> bytes | None:
+    """Return at most limit bytes of a file below root, None if it is no regular file.  Raises OSError."""
     with opened(root, path, posix.O_PATH, links) as found:
         status = posix.fstat(found)
         if status.st_mode & files.KIND != files.REGULAR:
-            return b""                      # a device does something when it is opened
+            return None                     # a device does something when it is opened
         with files.opened(paths.of_descriptor(found)) as fd:
             return posix.read(fd, min(limit, status.st_size or limit))
 
@@ -79,6 +79,7 @@ def write_new(at: int, name: str, data: str | bytes, mode: int) -> None:
         try:
             files.write_all(fd, data)
             posix.fchmod(fd, mode)
+            posix.fsync(fd)                     # a crash of the host leaves no empty file of that name
             posix.link(part, name, src_dir_fd=at, dst_dir_fd=at, follow_symlinks=False)
         finally:
             posix.unlink(part, dir_fd=at)

@@ -150,7 +150,10 @@ def install_reaper(root: int) -> None:
     ours = our_reaper()
     try:
         theirs = beneath.read(root, REAPER, LONGEST_PROGRAM, beneath.INSIDE)
-        if theirs == ours or namespaces.MARK_OF_REAPER not in theirs:
+        if theirs is None or theirs == ours:
+            return
+        # A crash of the host may have left one of ours cut off, or with zeroes for what had not reached the disk.
+        if namespaces.MARK_OF_REAPER not in theirs and not ours.startswith(theirs.rstrip(b"\0")):
             return
         posix.unlink(name, dir_fd=root)
     except FileNotFoundError:
@@ -190,7 +193,7 @@ def started(text: str) -> list[str]:
     """Return the services that a text of overlay-init's starts, wherever a custom INIT has put it."""
     for line in text.split("\n"):
         if line.startswith(STARTS):
-            return line[len(STARTS):].split()
+            return paths.words(line[len(STARTS):])
     return []
 
 

@@ -95,7 +95,7 @@ class Layer:
 
     def read(self, path: str, limit: int) -> bytes:
         """Return at most limit bytes of a regular file.  Raises OSError."""
-        return beneath.read(self.fd, path.strip("/"), limit, REFUSED)
+        return beneath.read(self.fd, path.strip("/"), limit, REFUSED) or b""
 
     def regular_files(self, path: str) -> "Iterator[tuple[str, int]]":
         """Yield (path, size) of the regular files below a directory."""

@@ -22,7 +22,7 @@ def resolver(system: System) -> bytes:
     """Return what the system has in its resolv.conf(5) but for comments."""
     with files.opened(system.directory or "/", files.PLACE) as root:
         try:
-            text = beneath.read(root, "etc/resolv.conf", LONGEST, beneath.INSIDE)
+            text = beneath.read(root, "etc/resolv.conf", LONGEST, beneath.INSIDE) or b""
         except OSError:
             return b""
     return b"".join(line + b"\n" for line in text.splitlines() if line.startswith(RESOLVER))
