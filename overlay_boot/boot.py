@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .record import Record
 
 LONGEST_HOSTNAME = 64       # HOST_NAME_MAX, gethostname(2)
+LONGEST_FILE = 1 << 12      # bytes of etc/hostname that are read
 
 
 class Boot:
@@ -195,6 +196,7 @@ def upper_on_tmpfs(boot: Boot) -> None:
 def open_log(boot: Boot) -> None:
     with boot.outside():
         boot.log = log.make(boot.config.log, (boot.sources.upper, boot.sources.live))
+    log.mark_boot(boot.log, boot.config.path)
 
 
 @step("Network")
@@ -358,8 +360,8 @@ def require_shell(root: int) -> None:
 
 def hostname(config: Config, sources: Sources) -> str:
     """Return what UPPER or a layer has as /etc/hostname, else NAME: never the host's own, which LOWER has."""
-    text = read_own(sources, "etc/hostname", LONGEST_HOSTNAME + 1)
-    name = text.strip().decode("ascii", "replace")
+    lines = (line.strip() for line in read_own(sources, "etc/hostname", LONGEST_FILE).split(b"\n"))
+    name = next((line for line in lines if line and not line.startswith(b"#")), b"").decode("ascii", "replace")
     is_one = 0 < len(name) <= LONGEST_HOSTNAME and all(letter.isalnum() or letter in "-." for letter in name)
     return name if is_one and name.isascii() else config.name
 
@@ -373,7 +375,7 @@ def read_own(sources: Sources, path: str, limit: int) -> bytes:
     for place in places:
         try:
             with rootfs.directory(place, "UPPER") as root:
-                return beneath.read(root, path, limit, beneath.INSIDE)
+                return beneath.read(root, path, limit, beneath.INSIDE) or b""
         except OSError:
             continue
     return b""

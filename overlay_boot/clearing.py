@@ -101,7 +101,9 @@ def clear_ended(name: str) -> None:
         state = State(name)
     except FileNotFoundError:
         return
+    from . import log
     if lock(state.fd, COMMAND) and not state.keeper() and state.is_current():
+        log.mark_end(state.record(), "ended")
         if state.is_hibernating():
             hibernate(state)
             state.note("since", now())

@@ -1,11 +1,13 @@
 """LOG, which PID 1's output goes to by way of the keeper, and that of hooks and of services that are stopped."""
 import posix
+import time
 from errno import EINVAL
 
 from . import beneath, files, paths
 from .config import LOGS
 from .errors import Failure
 from .files import Fd
+from .record import Record
 
 FLAGS = posix.O_WRONLY | posix.O_APPEND | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_NOCTTY
 MODE = 0o640
@@ -56,3 +58,24 @@ def append(path: str, own: tuple[str, ...], said: bytes) -> None:
     """Add bytes to a log that is there.  Raises OSError if that cannot be."""
     with existing(path, own) as fd:
         posix.write(fd, said)
+
+
+def mark(what: str) -> bytes:
+    """Return the line for what happens to a subhost now."""
+    return paths.encode(f"{time.strftime('%Y-%m-%d %H:%M:%S')} overlay-boot: {what}\n")
+
+
+def mark_boot(fd: int, config: str) -> None:
+    """Have a boot begin in the log.  One that cannot take it loses it, as what the subhost prints."""
+    try:
+        posix.write(fd, mark(f"boot from {config}"))
+    except OSError:
+        pass
+
+
+def mark_end(record: Record, how: str) -> None:
+    """Have the life of a subhost end in its log, if that is still there."""
+    try:
+        append(record.log, (record.upper,), mark(how))
+    except OSError:
+        pass

@@ -4,6 +4,7 @@ import select
 import signal
 import socket
 import subprocess
+import time
 
 import pytest
 from machine import (BOOT, LOGS, NETNS, PROGRAMS, STATES, STOP, control_group, descendants, is_alive, kill, mounts, namespaces, one_line,
@@ -552,6 +553,18 @@ def test_an_old_reaper_of_ours_is_replaced(subhost, small_root):
     assert os.stat(f"{one.upper}/.reaper").st_ino == inode      # once is enough
 
 
+@pytest.mark.parametrize("left", [b"", b"\x7fELF", bytes(1000), None], ids=["empty", "cut off", "zeroes", "half of it zeroes"])
+def test_a_reaper_that_a_crash_has_damaged_is_replaced(subhost, small_root, left):
+    one = subhost(LOWER=small_root)
+    with open(f"{PROGRAMS}/reaper", "rb") as file:
+        whole = file.read()
+    with open(f"{one.upper}/.reaper", "wb") as file:
+        file.write(whole[:4096] + bytes(len(whole) - 4096) if left is None else left)
+    one.booted()
+    with open(f"{one.upper}/.reaper", "rb") as file:
+        assert file.read() == whole
+
+
 def test_another_reaper(subhost, small_root):
     one = subhost(LOWER=small_root, STOP_TIMEOUT="0.1")
     write(f"{one.upper}/opt/reaper", "#!/bin/sh\necho I am $0 $*\nexec sleep 1000000\n", 0o755)
@@ -571,6 +584,9 @@ def test_the_name_that_its_upper_says(subhost):
     one.write("etc/hostname", "www.example.org\n")
     assert one.booted().inside("hostname") == "www.example.org"
     assert read(f"{one.upper}/etc/hostname") == "www.example.org\n"
+    one.stopped()
+    one.write("etc/hostname", "# of this machine\n\n  ns.example.org\nmore\n")
+    assert one.booted().inside("hostname") == "ns.example.org"
 
 
 @pytest.mark.parametrize("text", ["", "two words\n", "x" * 65, "a/b\n", "\u00e4\n", "-\0-\n", "\n"])
@@ -652,13 +668,13 @@ def test_environment_of_pid_1(subhost):
     one = subhost(**HOLD).booted(env={"SECRET": "1", "LANG": "de_DE.UTF-8", "TERM": "vt100", "LD_PRELOAD": "", "NOTIFY_SOCKET": "/x"})
     wait_for(lambda: read(f"/proc/{one.init}/comm") == "sleep\n")
     assert sorted(read(f"/proc/{one.init}/environ").split("\0")[:-1]) == [
-        "LANG=de_DE.UTF-8", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "PWD=/", "TERM=vt100",
-        "container=overlay-boot"]
+        "LANG=de_DE.UTF-8", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "PREVLEVEL=N", "PWD=/",
+        "RUNLEVEL=2", "TERM=vt100", "container=overlay-boot"]
 
 
 def test_environment_of_pid_1_has_defaults(running):
     keys = [entry.partition("=")[0] for entry in read(f"/proc/{running.init}/environ").split("\0")[:-1]]
-    assert sorted(keys) == ["LANG", "PATH", "TERM", "container"]
+    assert sorted(keys) == ["LANG", "PATH", "PREVLEVEL", "RUNLEVEL", "TERM", "container"]
 
 
 def test_descriptors_of_pid_1(subhost, directory):
@@ -846,7 +862,7 @@ def test_a_log_elsewhere(subhost):
     one.configure(LOG="../my.log", INIT=one.init_text("echo hello; exec sleep 1000000"), STOP_TIMEOUT="0.1")
     one.booted()
     path = os.path.join(one.base, "../my.log")
-    wait_for(lambda: read(path) == "hello\n")
+    wait_for(lambda: read(path).endswith("\nhello\n"))
     assert one.row() and not os.path.exists(one.log)
 
 
@@ -868,7 +884,7 @@ def test_what_is_printed_last_is_in_the_log(subhost):
     for number in range(1, 6):
         one.booted()
         wait_for(one.is_gone)
-        assert os.path.getsize(f"{one.base}/my.log") == 60000 * number
+        assert read(f"{one.base}/my.log").count("\0") == 60000 * number
 
 
 def test_a_log_that_takes_nothing(subhost):
@@ -882,7 +898,7 @@ def test_much_output_does_not_stop_the_subhost(subhost):
     one = subhost()
     one.configure(LOG="my.log", INIT=one.init_text("head -c 3000000 /dev/zero; exec sleep 1000000"), STOP_TIMEOUT="0.1")
     one.booted()
-    wait_for(lambda: os.path.getsize(f"{one.base}/my.log") == 3_000_000)
+    wait_for(lambda: read(f"{one.base}/my.log").count("\0") == 3_000_000)
     assert one.is_running()
 
 
@@ -1129,6 +1145,48 @@ def test_foreground_ends_in_order_on_a_signal(subhost, foreground, machine, numb
     assert process.wait(20) == 0
     assert b"told\n" in process.stdout.read()
     machine.is_as_before()
+
+
+@pytest.mark.parametrize("delay", [0, 0.005, 0.01, 0.02])
+def test_foreground_clears_up_whatever_signals_come(subhost, foreground, machine, delay):
+    one = subhost()
+    process = foreground(one)
+    wait_for(one.is_running)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(delay)
+    while process.poll() is None:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+            process.send_signal(number)
+    assert process.returncode == 0
+    machine.is_as_before()
+
+
+def test_a_keeper_that_does_not_end_is_not_waited_for_for_ever(subhost):
+    one = subhost().booted()
+    keeper, init = one.keeper, one.init
+    kill(keeper, signal.SIGSTOP)
+    kill(init, signal.SIGKILL)
+    wait_for(lambda: read(f"/proc/{init}/stat").rpartition(")")[2].split()[0] == "Z")
+    line = f"overlay-boot: process {keeper}, which is clearing up after {one.name}, does not end"
+    assert one_line(one.boot()) == line
+    waiting = start(BOOT, one.conf)
+    time.sleep(0.5)
+    waiting.terminate()
+    assert waiting.wait(2) == 1 and b"interrupted" in waiting.stderr.read()
+    kill(keeper, signal.SIGCONT)
+    wait_for(one.is_gone)
+
+
+def test_boots_and_ends_are_marked_in_the_log(subhost):
+    one = subhost().booted()
+    one.stopped()
+    one.booted()
+    one.go("sh", "-c", "echo >/run/dummy_service")
+    wait_for(one.is_gone)
+    words = [line.split(" ", 2) for line in read(one.log).splitlines()]
+    assert [text for _, _, text in words] == [f"overlay-boot: {what}" for what in (
+        f"boot from {one.conf}", "stopped", f"boot from {one.conf}", "ended")]
+    assert all(time.strptime(f"{day} {hour}", "%Y-%m-%d %H:%M:%S") for day, hour, _ in words)
 
 
 def test_foreground_survives_a_hangup(subhost, foreground):

@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import pty
+import re
 import select
 import shutil
 import signal
@@ -24,6 +25,7 @@ BASELINE, DISKFILE, LAYERS, SHARE = (f"/usr/sbin/overlay-{command}" for command 
 TREE = os.path.abspath(f"{os.path.dirname(__file__)}/../..")
 PROGRAMS = "/usr/libexec/overlay-boot"
 MODULES = "/usr/lib/overlay-boot"
+MARK = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d overlay-boot: (boot from /.*|stopped|ended)\n")      # in LOG
 STATES, NETNS, LOGS = "/run/overlay-boot", "/run/netns", "/var/log/overlay-boot"
 CACHE = "/var/cache/overlay-boot"
 
@@ -290,8 +292,8 @@ class Subhost:
         return f"{STATES}/{self.name}/state"
 
     def said(self):
-        """What stands in its log."""
-        return read(self.log)
+        """What stands in its log, but for the marks of boots and ends."""
+        return MARK.sub("", read(self.log))
 
     def is_gone(self):
         return not os.path.exists(f"{STATES}/{self.name}")
