@@ -1,9 +1,14 @@
 """overlay-boot --check: the values of a configuration, and the plan of its boot."""
-from . import cgroup, files, hooks, network, rootfs, state
+from . import beneath, cgroup, files, hooks, network, rootfs, state
 from .boot import BEGINNING, MAKING, WAKING, Boot, check
 from .config import Config
+from .errors import complain
 from .rootfs import Sources
 from .state import State
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def report(path: str, *, verbose: bool = False) -> None:
@@ -20,12 +25,30 @@ def report(path: str, *, verbose: bool = False) -> None:
         diskfile.mount_image(config)
     sources = Sources(config)
     check(config, sources, interfaces_of(config.name))
+    for word, script in missing_scripts(config, sources):
+        complain(f"START: {word} will not be started: there is no {script} in the subhost")
     lines = [f"{variable}={value}" for variable, value in config.settings().items()]
     lines += [f"LAYER={path}" for path in config.layers]
     lines += [f"SHARE={outside}:{inside}" for outside, inside in config.share]
     if verbose:
         lines += ["", *(f"{title}: {what}" for title, what in plan(config, sources))]
     files.write_all(1, "\n".join(lines) + "\n")
+
+
+def missing_scripts(config: Config, sources: Sources) -> "Iterator[tuple[str, str]]":
+    """Yield (word, path of its script) of each word of START whose script is not there, as far as that can be known."""
+    places = [*sources.layers, *sources.lower, *([] if sources.tmpfs else [sources.upper])]
+    if not hooks.is_default(config, "INIT") or any(files.kind(place) != files.DIRECTORY for place in places):
+        return
+    for word in config.start:
+        script = word if word.startswith("/") else f"/etc/init.d/{word}"
+        if not any(is_in(place, script) for place in places):
+            yield word, script
+
+
+def is_in(place: str, path: str) -> bool:
+    with rootfs.directory(place, "LOWER") as root:
+        return beneath.exists(root, path, beneath.INSIDE)
 
 
 def interfaces_of(name: str) -> dict[str, int]:

@@ -78,7 +78,8 @@ def test_a_subhost_in_directories_of_odd_names(directory, subhost, value):
     os.mkdir(f"{one.base}/data")
     one.configure(UPPER=f"upper {value}", WORK=f"work{value}", LIVE=f"live{value}", SHARE=f"data:/srv/data {value}"
                   if ":" not in value else None, LOG=f"{one.base}/log{value}")
-    one.booted()
+    done = one.boot()
+    assert done.returncode == 0 and all("no comment can follow" in line for line in done.stderr.splitlines()), done.stderr
     one.inside("touch", "/written")
     assert os.path.exists(f"{one.base}/upper {value}/written")
     assert ":" in value or one.inside("stat", "-c", "%F", f"/srv/data {value}") == "directory"
@@ -464,6 +465,16 @@ def test_the_plan_follows_the_configuration(subhost, directory):
     assert steps["POSTMOUNT"].startswith("run ./post it ")
     upper = f"/run/overlay-boot/{one.name}/upper/root"
     assert steps["PREMOUNT"].endswith(f" {upper}") and f"{upper} above {directory}, /" in steps["The root on LIVE"]
+
+
+def test_check_tells_what_start_does_not_find(subhost, small_root, directory):
+    one = subhost(LOWER=small_root, START="mine nothing /opt/there /opt/gone")
+    one.write("etc/init.d/mine", "#!/bin/sh\n", 0o755)
+    one.write("opt/there", "#!/bin/sh\n", 0o755)
+    done = run(BOOT, "--check", one.conf)
+    assert done.returncode == 0 and done.stderr.splitlines() == [
+        f"overlay-boot: START: {word} will not be started: there is no {script} in the subhost"
+        for word, script in (("nothing", "/etc/init.d/nothing"), ("/opt/gone", "/opt/gone"))]
 
 
 def test_verbose_is_for_check_only(subhost):
