@@ -149,5 +149,11 @@ def said(row: "Row", title: str) -> str:
     if title == "memory":
         return f"{value / (1 << 20):.1f}M"
     if title == "cables":
-        return " ".join(f"{one['bridge'] or ''}={one['name']}({','.join(one['addresses'])})" for one in value) or "-"
+        return " ".join(map(cable, value)) or "-"
     return str(value)
+
+
+def cable(one: "dict[str, Any]") -> str:
+    """Return what a table says of a cable: not the addresses that are of the link alone, which every interface has."""
+    addresses = ",".join(address for address in one["addresses"] if not address.startswith("fe80:"))
+    return f"{one['bridge'] or ''}={one['name']}({addresses})"
