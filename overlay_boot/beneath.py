@@ -68,8 +68,11 @@ def read(root: int, path: "Path", limit: int, links: int) -> bytes | None:
             return posix.read(fd, min(limit, status.st_size or limit))
 
 
-def write_new(at: int, name: str, data: str | bytes, mode: int) -> None:
-    """Write a file in the directory of a descriptor, all of it or nothing.  Raises FileExistsError if there is one."""
+def write_new(at: int, name: str, data: str | bytes, mode: int, *, sync: bool = False) -> None:
+    """Write a file in the directory of a descriptor, all of it or nothing.  Raises FileExistsError if there is one.
+
+    With sync, it is on the disk before it has its name: a crash of the host leaves none that is empty.
+    """
     part = f".{name}.overlay-boot"
     try:
         posix.unlink(part, dir_fd=at)               # of a boot that was killed
@@ -79,7 +82,8 @@ def write_new(at: int, name: str, data: str | bytes, mode: int) -> None:
         try:
             files.write_all(fd, data)
             posix.fchmod(fd, mode)
-            posix.fsync(fd)                     # a crash of the host leaves no empty file of that name
+            if sync:
+                posix.fsync(fd)
             posix.link(part, name, src_dir_fd=at, dst_dir_fd=at, follow_symlinks=False)
         finally:
             posix.unlink(part, dir_fd=at)

@@ -6,7 +6,7 @@ from . import beneath, cgroup, environment, files, namespaces, paths, processes,
 from .errors import Failure, complain
 from .files import Fd, Fds
 from .relay import Relay
-from .state import has_ended
+from .state import MOMENT, has_ended
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def execute(subhost: "Subhost", command: list[str], user: str | None) -> int:
             ended = posix.waitstatus_to_exitcode(posix.waitpid(process, 0)[1])
         finally:
             tell_init(subhost)
-    if ended and subhost.is_ending():
+    if ended and subhost.is_ending(MOMENT if ended == -_signal.SIGKILL else 0):
         complain(f"{subhost.name} was stopped, or has ended")
     return 128 - ended if ended < 0 else ended
 

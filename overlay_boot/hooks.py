@@ -161,7 +161,7 @@ def install_reaper(root: int) -> None:
     except OSError as error:
         raise Failure(f"{REAPER} in the subhost: {error.strerror}") from None
     try:
-        beneath.write_new(root, name, ours, 0o755)
+        beneath.write_new(root, name, ours, 0o755, sync=True)
     except OSError as error:
         raise Failure(f"cannot write {REAPER} in the subhost: {error.strerror}") from None
 

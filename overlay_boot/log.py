@@ -7,7 +7,10 @@ from . import beneath, files, paths
 from .config import LOGS
 from .errors import Failure
 from .files import Fd
-from .record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .record import Record
 
 FLAGS = posix.O_WRONLY | posix.O_APPEND | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_NOCTTY
 MODE = 0o640
@@ -73,7 +76,7 @@ def mark_boot(fd: int, config: str) -> None:
         pass
 
 
-def mark_end(record: Record, how: str) -> None:
+def mark_end(record: "Record", how: str) -> None:
     """Have the life of a subhost end in its log, if that is still there."""
     try:
         append(record.log, (record.upper,), mark(how))

@@ -26,7 +26,7 @@ def report(path: str, *, verbose: bool = False) -> None:
     sources = Sources(config)
     check(config, sources, interfaces_of(config.name))
     for word, script in missing_scripts(config, sources):
-        complain(f"START: {word} will not be started: there is no {script} in the subhost")
+        complain(f"START: {word} will not be started: no {script} was found in UPPER, LAYER or LOWER")
     lines = [f"{variable}={value}" for variable, value in config.settings().items()]
     lines += [f"LAYER={path}" for path in config.layers]
     lines += [f"SHARE={outside}:{inside}" for outside, inside in config.share]
@@ -38,11 +38,12 @@ def report(path: str, *, verbose: bool = False) -> None:
 def missing_scripts(config: Config, sources: Sources) -> "Iterator[tuple[str, str]]":
     """Yield (word, path of its script) of each word of START whose script is not there, as far as that can be known."""
     places = [*sources.layers, *sources.lower, *([] if sources.tmpfs else [sources.upper])]
-    if not hooks.is_default(config, "INIT") or any(files.kind(place) != files.DIRECTORY for place in places):
+    if config.share or not hooks.are_default(config) or any(files.kind(place) != files.DIRECTORY for place in places):
         return
     for word in config.start:
         script = word if word.startswith("/") else f"/etc/init.d/{word}"
-        if not any(is_in(place, script) for place in places):
+        # A link that leads from one of them into another is not followed, but for those of the merged /usr.
+        if not any(is_in(place, path) for place in places for path in (script, f"/usr{script}")):
             yield word, script
 
 

@@ -21,10 +21,11 @@ LONGEST = 1 << 16           # bytes of a file in /proc that are read
 class Stat:
     """Some of the fields of /proc/PID/stat, by the numbers that proc(5) gives them."""
 
-    __slots__ = ("flags", "parent", "pending", "session", "start", "terminal")
+    __slots__ = ("flags", "parent", "pending", "session", "start", "state", "terminal")
 
     def __init__(self, text: bytes) -> None:
         fields = [b"", b"", b"", *text.rpartition(b")")[2].split()]     # a name may have blanks in it
+        self.state = fields[3]
         self.parent = int(fields[4])
         self.session = int(fields[6])
         self.terminal = int(fields[7])
@@ -62,6 +63,14 @@ def is_killed(process: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return True
     return bool(found.flags & PF_EXITING or found.pending & 1 << _signal.SIGKILL - 1)
+
+
+def is_stopped(process: int) -> bool:
+    """Tell whether a process is stopped, by SIGSTOP or a debugger."""
+    try:
+        return stat(process).state in b"Tt"
+    except OSError:
+        return False
 
 
 def leads_terminal(process: int) -> bool:

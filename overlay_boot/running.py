@@ -6,7 +6,7 @@ from .errors import Failure, doing
 from .files import Fds
 from .namespaces import COMMAND, STOP, locked_by
 from .record import GONE
-from .state import MOMENT, State, has_ended, names
+from .state import State, has_ended, names
 
 
 class Running:
@@ -46,9 +46,9 @@ class Running:
         """The path of its network namespace."""
         return f"/proc/{self.init}/ns/net"
 
-    def is_ending(self) -> bool:
-        """Tell whether it is being stopped, or has ended."""
-        return bool(locked_by(self.state.fd, STOP)) or has_ended(self.init_fd, MOMENT)
+    def is_ending(self, seconds: float) -> bool:
+        """Tell whether it is being stopped, or ends within the time."""
+        return bool(locked_by(self.state.fd, STOP)) or has_ended(self.init_fd, seconds)
 
     def mounts(self) -> dict[int, proc.Mount]:
         """Return {id: Mount} of all that its PID 1 can see."""

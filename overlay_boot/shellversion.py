@@ -102,9 +102,9 @@ class Inherited:
         """The path of its network namespace."""
         return path_of(self.name)
 
-    def is_ending(self) -> bool:
-        """Tell whether it has ended."""
-        return has_ended(self.init_fd)
+    def is_ending(self, seconds: float) -> bool:
+        """Tell whether it ends within the time."""
+        return has_ended(self.init_fd, seconds)
 
     def members(self) -> list[int]:
         """Return the process ids in its PID namespace, and in those that have been made in that."""

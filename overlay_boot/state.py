@@ -199,11 +199,14 @@ def claim(name: str) -> State:
 
 
 def await_clearing(name: str, keeper: int) -> None:
-    """Wait until a keeper that is clearing up has ended.  Raises Failure if it does not, or a signal comes."""
+    """Wait for a while for the end of a keeper that is clearing up.
+
+    Raises Failure if it is stopped, or a signal comes.
+    """
     from . import interruption
     with interruption.Wait():
-        if not wait_for(keeper):
-            raise Failure(f"process {keeper}, which is clearing up after {name}, does not end")
+        if not wait_for(keeper) and proc.is_stopped(keeper):
+            raise Failure(f"process {keeper}, which is to clear up after {name}, is stopped: SIGCONT lets it go on")
 
 
 def is_ending(state: State, keeper: int) -> bool:

@@ -89,7 +89,7 @@ def clear_dead(state: State, *, may_be_gone: bool) -> None:
 def refuse_others(config: str, state: State) -> None:
     """Raises Failure for a subhost of the same name from another file, which is not ours to stop."""
     other = state.record().config or config
-    if other == config:
+    if not config or other == config:       # by its name alone
         return
     keeper = state.keeper()
     if keeper and not proc.is_killed(keeper) or locked_by(state.fd, COMMAND):

@@ -28,7 +28,7 @@ def parse_one_or_all(parser: "argparse.ArgumentParser", arguments: list[str]) ->
     """Return the options of a command that takes either --all or one configuration file."""
     options = parser.parse_args(arguments)
     if options.all == (options.conf is not None):
-        parser.error("give either --all or CONF")
+        parser.error("give either --all or one subhost")
     return options
 
 
@@ -58,10 +58,17 @@ def run(command: "Callable[[list[str]], int | None]") -> int:
     """Call a command's function with the arguments of this process, and print its failure.  Return the exit status."""
     open_standard()
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)    # ignored, as a caller may have it, ends of children are lost
+    status = attempted(lambda: obeyed(command))
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    return attempted(flush) or status
+
+
+def obeyed(command: "Callable[[list[str]], int | None]") -> int | None:
+    """Call a command's function.  From here on an interrupt is a KeyboardInterrupt, unless the caller ignores it."""
     if _signal.getsignal(_signal.SIGINT) == _signal.SIG_DFL:
         _signal.signal(_signal.SIGINT, _signal.default_int_handler)
-    status = attempted(lambda: command(sys.argv[1:]))
-    return attempted(flush) or status
+    return command(sys.argv[1:])
 
 
 def flush() -> None:

@@ -26,7 +26,7 @@ def command(arguments: list[str]) -> int:
 
 def identified(word: str) -> tuple[str, str]:
     """Return (name, path of the configuration file) of a subhost, of which word is the one or the other."""
-    if "/" in word or word.endswith(".conf") or files.kind(word):
+    if "/" in word or word.endswith(".conf") or files.kind(word) not in (0, files.DIRECTORY):
         config = Config(word, "overlay-stop")
         return config.name, config.path
     check_name(word)

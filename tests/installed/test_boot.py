@@ -1167,7 +1167,7 @@ def test_a_keeper_that_does_not_end_is_not_waited_for_for_ever(subhost):
     kill(keeper, signal.SIGSTOP)
     kill(init, signal.SIGKILL)
     wait_for(lambda: read(f"/proc/{init}/stat").rpartition(")")[2].split()[0] == "Z")
-    line = f"overlay-boot: process {keeper}, which is clearing up after {one.name}, does not end"
+    line = f"overlay-boot: process {keeper}, which is to clear up after {one.name}, is stopped: SIGCONT lets it go on"
     assert one_line(one.boot()) == line
     waiting = start(BOOT, one.conf)
     time.sleep(0.5)

@@ -473,7 +473,7 @@ def test_check_tells_what_start_does_not_find(subhost, small_root, directory):
     one.write("opt/there", "#!/bin/sh\n", 0o755)
     done = run(BOOT, "--check", one.conf)
     assert done.returncode == 0 and done.stderr.splitlines() == [
-        f"overlay-boot: START: {word} will not be started: there is no {script} in the subhost"
+        f"overlay-boot: START: {word} will not be started: no {script} was found in UPPER, LAYER or LOWER"
         for word, script in (("nothing", "/etc/init.d/nothing"), ("/opt/gone", "/opt/gone"))]
 
 

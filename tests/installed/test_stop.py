@@ -46,7 +46,7 @@ def test_a_subhost_by_its_name(subhost, machine, directory):
     one, other = subhost().booted(), subhost().booted()
     write(f"{directory}/elsewhere/{other.name}", f"NAME={other.name}\nBASE=.\n")
     assert "is running from" in one_line(run(STOP, other.name, cwd=f"{directory}/elsewhere"))
-    assert run(STOP, other.name, cwd="/").returncode == 0 and other.is_gone()
+    assert run(STOP, other.name, cwd=directory).returncode == 0 and other.is_gone()     # it has a directory of that name
     os.rename(one.conf, f"{one.conf}.away")
     assert run(STOP, one.name, cwd="/").returncode == 0 and one.is_gone()
     os.rename(f"{one.conf}.away", one.conf)
