@@ -129,7 +129,7 @@ class build_completions(Step):
     What stands for a value in the usage says of which kind it is. The built package must be in the module path.
     """
 
-    kinds: ClassVar = {"CONF": "conf", "NAME": "names", "COMMAND": "commands", "USER": "users",
+    kinds: ClassVar = {"CONF": "conf", "CONF|NAME": "conf_or_names", "NAME": "names", "COMMAND": "commands", "USER": "users",
                        "DIR": "directories", "FILE": "files", "PATH": "files", "DISKFILE": "files"}
 
     def run(self):
@@ -142,7 +142,7 @@ class build_completions(Step):
             for action, kind in kinds.items():
                 action.complete = {"bash": f"_overlay_boot_{kind}"}
             text = shtab.complete(parser, "bash", preamble=functions) + "\n"
-            if not {"conf", "directories", "files"} & set(kinds.values()):
+            if not {"conf", "conf_or_names", "directories", "files"} & set(kinds.values()):
                 # else a name is taken for that of a directory which happens to be there
                 text = text.replace("complete -o filenames ", "complete ")
             Path("build/completions", command).write_text(text)

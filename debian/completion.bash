@@ -13,6 +13,11 @@ _overlay_boot_names() {
   done
 }
 
+_overlay_boot_conf_or_names() {
+  _overlay_boot_conf "$1"
+  _overlay_boot_names "$1"
+}
+
 # A root file system is, as a rule, the host's own: its commands and users are those of the host.
 _overlay_boot_commands() {
   compgen -c -- "$1"

@@ -3,10 +3,10 @@ import _signal
 import posix
 
 from . import beneath, cgroup, environment, files, namespaces, paths, processes, running
-from .errors import Failure, complain
+from .errors import Failure
 from .files import Fd, Fds
 from .relay import Relay
-from .state import MOMENT, has_ended
+from .state import has_ended
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,8 +77,6 @@ def execute(subhost: "Subhost", command: list[str], user: str | None) -> int:
             ended = posix.waitstatus_to_exitcode(posix.waitpid(process, 0)[1])
         finally:
             tell_init(subhost)
-    if ended and subhost.is_ending(MOMENT if ended == -_signal.SIGKILL else 0):
-        complain(f"{subhost.name} was stopped, or has ended")
     return 128 - ended if ended < 0 else ended
 
 

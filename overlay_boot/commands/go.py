@@ -1,11 +1,17 @@
 """overlay-go(8): enter a running subhost."""
+import _signal
+
 from .. import files
 from ..entry import enter, find
+from ..errors import complain
+from ..state import MOMENT
 from . import new_parser, require_root, run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+
+KILLED: int = 128 + _signal.SIGKILL         # as everything is with PID 1
 
 
 def command(arguments: list[str]) -> int | None:
@@ -20,7 +26,11 @@ def command(arguments: list[str]) -> int | None:
             files.write_all(1, f"{name}\n")
         return None
     name, *words = arguments
-    return enter(find(name), words, user)
+    subhost = find(name)
+    status = enter(subhost, words, user)
+    if status and subhost.is_ending(MOMENT if status == KILLED else 0):
+        complain(f"{name} was stopped, or has ended")
+    return status
 
 
 def parser() -> "argparse.ArgumentParser":
