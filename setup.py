@@ -129,8 +129,8 @@ class build_completions(Step):
     What stands for a value in the usage says of which kind it is. The built package must be in the module path.
     """
 
-    kinds: ClassVar = {"CONF": "conf", "CONF|NAME": "conf_or_names", "NAME": "names", "COMMAND": "commands", "USER": "users",
-                       "DIR": "directories", "FILE": "files", "PATH": "files", "DISKFILE": "files"}
+    kinds: ClassVar = {"CONF": "conf", "CONF|NAME": "conf_or_names", "NAME": "names", "COMMAND": "commands",
+                       "USER": "users", "DIR": "directories", "FILE": "files", "PATH": "files", "DISKFILE": "files"}
 
     def run(self):
         import shtab
