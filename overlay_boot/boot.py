@@ -5,7 +5,7 @@ from . import beneath, cgroup, hooks, interruption, keeper, log, namespaces, net
 from .clearing import clear, clear_leftovers, hibernate
 from .config import Config
 from .errors import Failure, complain, reason
-from .files import Fd
+from .files import Fd, Reserve
 from .hooks import Hooks
 from .keeper import Keeper
 from .rootfs import Sources, View
@@ -26,7 +26,7 @@ class Boot:
     """A boot, and what its steps have made so far."""
 
     __slots__ = ("cables", "command", "config", "foreground", "group", "hooks", "host", "hostname", "keeper", "log",
-                 "mounts", "network", "own", "root", "services", "shell", "sources", "state")
+                 "mounts", "network", "own", "reserve", "root", "services", "shell", "sources", "state")
 
     config: Config
     sources: Sources            # what the root file system is made of
@@ -35,6 +35,7 @@ class Boot:
     mounts: Fd                  # the mount namespace that PID 1 enters
     network: Fd                 # the network namespace
     log: Fd
+    reserve: Reserve            # for undo()
     root: Fd                    # the root directory, on LIVE
     own: View                   # what this process sees in the subhost's mount namespace
     hooks: Hooks
@@ -56,6 +57,7 @@ class Boot:
 
         In the foreground it does not return: this process becomes the keeper.
         """
+        self.reserve = Reserve()
         for one in BEGINNING:
             one.execute(self)
         sleeper = self.state.record() if self.state.is_hibernating() else None
@@ -70,6 +72,7 @@ class Boot:
     def undo(self, sleeper: "Record | None") -> None:
         """Remove what the steps have made.  A subhost that hibernated goes on as it was on record."""
         interruption.ignore()
+        self.reserve.release()
         if self.cables:
             self.cables.give_up()
         if self.host:

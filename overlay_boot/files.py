@@ -7,6 +7,10 @@ KIND = 0o170000         # the bits of a mode that tell the kind
 REGULAR, DIRECTORY, SYMLINK = 0o100000, 0o040000, 0o120000
 CHARACTER_DEVICE, BLOCK_DEVICE, PIPE, SOCKET = 0o020000, 0o060000, 0o010000, 0o140000
 
+# What a Reserve has: to clear up takes half of it.
+RESERVED_DESCRIPTORS = 8
+RESERVED_MEMORY = 1 << 20       # bytes; nothing is stored in them
+
 # How a directory is opened: to be a place to start from, or also to be read.
 PLACE = posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC
 READ_DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
@@ -46,6 +50,24 @@ class Fds(list[int]):
     def let_go(self) -> None:
         """Close none of them: somebody else has them now."""
         self.clear()
+
+
+class Reserve(Fds):
+    """Descriptors and memory that are set aside as long as they can be had, for what has to come to its end."""
+
+    __slots__ = ("memory",)
+
+    def __init__(self) -> None:
+        """Raises OSError, or MemoryError, if there are not enough."""
+        self.memory = bytes(RESERVED_MEMORY)
+        for _ in range(RESERVED_DESCRIPTORS):
+            self.keep(posix.dup(0))
+
+    def release(self) -> None:
+        """Let them be used."""
+        self.memory = b""
+        with self:
+            pass
 
 
 def opened(path: str, flags: int = READ_ANYTHING, mode: int = 0o777, *, directory: int | None = None) -> Fd:

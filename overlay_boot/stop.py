@@ -5,7 +5,7 @@ import time
 
 from . import namespaces, proc
 from .errors import Failure, complain, doing, reason
-from .files import Fd
+from .files import Fd, Reserve
 from .namespaces import COMMAND, STOP, lock, locked_by
 from .running import NotRunning, Running
 from .state import PATIENCE, State, await_clearing, has_ended, open_or_make, tidy_directories
@@ -35,16 +35,20 @@ def stop(name: str, config: str) -> None:
         if interrupted:
             return
         raise NotRunning(name)
+    reserve = Reserve()
     running = find(config, state)
     if not running:
+        reserve.release()
         clear_dead(state, may_be_gone=interrupted)
         return
     try:
         stop_services(running)
         terminate(running)
     finally:
-        from . import log
+        reserve.release()
+        from . import interruption, log
         from .clearing import clear_leftovers, forget
+        interruption.ignore()               # what is begun here comes to its end
         log.mark_end(running.record, "stopped")
         clear_leftovers(state)
         end_keeper(running)
@@ -193,7 +197,7 @@ def ends(running: "Subhost", seconds: float) -> bool:
                 return False
     send(running.init_fd, _signal.SIGTERM)          # it hands it on, to all at once
     hangs_up = time.monotonic() + HANG_UP_AFTER
-    from . import clearing, log  # noqa: F401        # while they end: it takes half a millisecond
+    from . import clearing, interruption, log  # noqa: F401     # while they end: it takes half a millisecond
     while not has_ended(running.init_fd, min(0.1, end - time.monotonic())):
         if time.monotonic() >= end:
             return False

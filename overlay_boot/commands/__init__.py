@@ -90,8 +90,8 @@ def attempted(action: "Callable[[], int | None]") -> int:
     except OSError as error:
         complain(reason(error))
         return FAILED
-    except MemoryError:
-        complain("out of memory")
+    except (MemoryError, ImportError) as error:      # an extension that there is no memory for
+        complain(str(error) or "out of memory")
         return FAILED
     except KeyboardInterrupt:
         _signal.signal(_signal.SIGINT, _signal.SIG_IGN)

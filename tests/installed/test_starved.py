@@ -1,0 +1,73 @@
+"""Starved: too few descriptors, too little memory, files that may not grow.  One line, and nothing is left."""
+import resource
+import signal
+import sys
+
+import pytest
+from machine import BOOT, STOP, one_line, run
+from network import done
+
+MEGABYTE = 1 << 20
+
+
+def limited(limit, value):
+    def limit_child():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)       # as a caller may have it
+        resource.setrlimit(limit, (value, value))
+    return limit_child
+
+
+def for_interpreter():
+    """The memory that the interpreter itself needs to come to our first line.  With less, it or the loader says why."""
+    return next(size for size in range(4 * MEGABYTE, 64 * MEGABYTE, MEGABYTE)
+                if run(sys.executable, "-IS", "-c", "bytes(1 << 20)", preexec_fn=limited(resource.RLIMIT_AS, size)).returncode == 0)
+
+
+CASES = [
+    ("descriptors", resource.RLIMIT_NOFILE, range(4, 44)),
+    ("memory", resource.RLIMIT_AS, range(for_interpreter(), for_interpreter() + 10 * MEGABYTE, MEGABYTE)),
+    ("sizes of files", resource.RLIMIT_FSIZE, [*range(0, 700, 50), 4096, MEGABYTE]),
+]
+
+
+@pytest.mark.parametrize("limit, values", [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_a_boot(subhost, machine, host, limit, values):
+    """It succeeds, or says in a line why not and leaves nothing: not one limit in between has it do anything else."""
+    one = subhost()
+    done("ip", "link", "add", "br0", "type", "bridge")
+    layer = one.write("../layer/etc/of-layer").removesuffix("/etc/of-layer")
+    one.configure(CABLES="br0=", LAYER=layer, SHARE="/usr/share")
+    machine.look()
+    statuses = []
+    for value in values:
+        booted = run(BOOT, one.conf, preexec_fn=limited(limit, value))
+        statuses.append(booted.returncode)
+        if booted.returncode == 0:
+            assert booted.stderr == ""
+            one.stopped()
+        else:
+            assert one_line(booted).startswith("overlay-boot: "), value
+        machine.is_as_before()
+    assert statuses[0] == 1 and statuses[-1] == 0
+    assert statuses == sorted(statuses, reverse=True)
+
+
+@pytest.mark.parametrize("limit, values", [case[1:] for case in CASES[:2]], ids=[case[0] for case in CASES[:2]])
+def test_a_stop(subhost, machine, limit, values):
+    """It ends the subhost and clears all of it, or says why not, and has not begun to."""
+    one = subhost()
+    machine.look()
+    statuses = []
+    for value in values:
+        if not one.is_running():
+            one.booted()
+        stopped = run(STOP, one.conf, preexec_fn=limited(limit, value))
+        statuses.append(stopped.returncode)
+        if stopped.returncode == 0:
+            assert stopped.stderr == ""
+            machine.is_as_before()
+        else:
+            assert one_line(stopped).startswith("overlay-stop: "), value
+            if not one.is_running():
+                machine.is_as_before()
+    assert statuses[0] == 1 and statuses[-1] == 0
