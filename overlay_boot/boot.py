@@ -4,7 +4,7 @@ import posix
 from . import beneath, cgroup, hooks, interruption, keeper, log, namespaces, network, rootfs, state
 from .clearing import clear, clear_leftovers, hibernate
 from .config import Config
-from .errors import Failure, complain, reason
+from .errors import Failure, reason
 from .files import Fd, Reserve
 from .hooks import Hooks
 from .keeper import Keeper
@@ -65,26 +65,30 @@ class Boot:
             for one in WAKING if sleeper else MAKING:
                 if one.concerns(self):
                     one.execute(self)
-        except BaseException:
-            self.undo(sleeper)
+        except BaseException as failure:
+            try:
+                self.undo(sleeper)
+            except (OSError, Failure) as error:
+                why = reason(failure) if isinstance(failure, Exception) else "interrupted"
+                raise Failure(f"{why}; and not all of the boot can be undone: {reason(error)}") from None
             raise
 
     def undo(self, sleeper: "Record | None") -> None:
-        """Remove what the steps have made.  A subhost that hibernated goes on as it was on record."""
+        """Remove what the steps have made.  A subhost that hibernated goes on as it was on record.
+
+        Raises OSError or Failure if that cannot be.
+        """
         interruption.ignore()
         self.reserve.release()
         if self.cables:
             self.cables.give_up()
         if self.host:
             self.host.enter()
-        try:
-            if sleeper:
-                hibernate(self.state)
-                self.state.note("since", sleeper.since)
-            else:
-                clear(self.state)
-        except (OSError, Failure) as error:
-            complain(f"cannot undo all of the boot: {reason(error)}")
+        if sleeper:
+            hibernate(self.state)
+            self.state.note("since", sleeper.since)
+        else:
+            clear(self.state)
 
     def outside(self) -> "Outside":
         """Return a context in which this process sees what the host sees."""

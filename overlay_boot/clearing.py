@@ -2,7 +2,7 @@
 from . import cgroup, network
 from .errors import doing
 from .namespaces import COMMAND, lock
-from .record import GONE, SCHEMA, Record
+from .record import GONE, SCHEMA, Damaged, Record
 from .state import State, now, tidy_directories
 
 TYPE_CHECKING = False
@@ -86,6 +86,16 @@ REMOVERS: "dict[str, Callable[[str, Record], None]]" = {
 }
 
 
+def record_of(state: State) -> Record:
+    """Return what is on record, which is mended if it is damaged.  The caller holds COMMAND."""
+    try:
+        return state.record()
+    except Damaged:
+        from . import salvage
+        salvage.mend(state)
+        return state.record()
+
+
 def hibernate(state: State) -> None:
     """Remove what a subhost that hibernates has no use for.  The caller holds COMMAND."""
     group = state.record().cgroup
@@ -103,7 +113,7 @@ def clear_ended(name: str) -> None:
         return
     from . import log
     if lock(state.fd, COMMAND) and not state.keeper() and state.is_current():
-        log.mark_end(state.record(), "ended")
+        log.mark_end(record_of(state), "ended")
         if state.is_hibernating():
             hibernate(state)
             state.note("since", now())

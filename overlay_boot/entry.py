@@ -3,7 +3,7 @@ import _signal
 import posix
 
 from . import beneath, cgroup, environment, files, namespaces, paths, processes, running
-from .errors import Failure
+from .errors import Failure, doing
 from .files import Fd, Fds
 from .relay import Relay
 from .state import has_ended
@@ -52,6 +52,7 @@ def enter(subhost: "Subhost", command: list[str], user: str | None = None) -> in
         raise
 
 
+@doing("enter the subhost")
 def execute(subhost: "Subhost", command: list[str], user: str | None) -> int:
     """enter(), unless the subhost ends meanwhile: that shows as an OSError, or as a command that is not there."""
     with files.opened(f"/proc/{subhost.init}/root", files.PLACE) as root, Relay() as relay:

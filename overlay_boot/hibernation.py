@@ -35,7 +35,7 @@ def unshare_kept_mounts(state: State) -> tuple[View, View]:
     have a lower id than one in which all of this happens, unless that is the first of the machine.
     It is made again then, with an id that is higher than all before.
     """
-    directory = f"{directory_of(state.name)}/mounts"
+    directory = mounts_of(state.name)
     state.note("mounts", directory)
     posix.mkdir(directory, 0o700)
     namespaces.mount(directory, directory, None, namespaces.BIND)
@@ -47,6 +47,11 @@ def unshare_kept_mounts(state: State) -> tuple[View, View]:
     if not views:
         raise Failure("cannot keep the mounts: to the kernel, every new mount namespace is older than this one")
     return views
+
+
+def mounts_of(name: str) -> str:
+    """Return the path of the directory in which the mounts of a subhost are kept."""
+    return f"{directory_of(name)}/mounts"
 
 
 def file_in(directory: str) -> str:

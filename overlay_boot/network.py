@@ -113,9 +113,9 @@ def locked_directory() -> Fd:
     while True:
         if not files.kind(NETNS):
             note_making(directory=True)
-            made = True
         try:
             posix.mkdir(NETNS, 0o755)
+            made = True
         except FileExistsError:
             pass
         directory = files.opened(NETNS, posix.O_RDONLY | posix.O_DIRECTORY)
@@ -133,12 +133,14 @@ def locked_directory() -> Fd:
 
 def share_mount(*, made: bool) -> None:
     """Mount NETNS on itself, if it is no mount yet, and make it shared.  made tells whether the directory is ours."""
+    if made:
+        note_making(directory=True)     # again: an end beside us may have taken the note for one of nothing
     try:
         namespaces.mount(None, NETNS, None, namespaces.SHARED | namespaces.REC)
     except OSError as error:
         if error.errno != EINVAL:       # no mount yet
             raise
-        note_making(directory=made)
+        note_making(directory=False)
         namespaces.mount(NETNS, NETNS, None, namespaces.BIND | namespaces.REC)
         namespaces.mount(None, NETNS, None, namespaces.SHARED | namespaces.REC)
 

@@ -56,6 +56,14 @@ def parent(process: int) -> int:
         return 0
 
 
+def only_child(process: int) -> int:
+    """Return the number of the one child.  Raises ProcessLookupError if there is not one."""
+    children = read(process, f"task/{process}/children").split()
+    if len(children) != 1:
+        raise ProcessLookupError
+    return int(children[0])
+
+
 def is_killed(process: int) -> bool:
     """Tell whether a process is gone, or about to be: on a busy machine a SIGKILL takes its time."""
     try:

@@ -15,7 +15,25 @@ if TYPE_CHECKING:
 
 # Of the file as a whole.  That of 2.0.0 has no such line, the same keys, and another place: state.py.
 FORMAT = "2"
+LONGEST_SHOWN = 80      # characters of a line that is told of
+LONGEST_NUMBER = 20     # digits, of 64 bits
+PROCESSES = 1 << 22     # PID_MAX_LIMIT, proc(5)
+AGES = 1e11             # seconds: more than a calendar has
 GONE = 0                # in the place of PID 1's process id: the subhost is being cleared
+
+
+class Damaged(Failure):
+    """A line of a state file that says nothing."""
+
+    def __init__(self, whose: str, line: str) -> None:
+        super().__init__(f"the state file of {whose} is damaged: {line[:LONGEST_SHOWN]}")
+
+
+class OtherVersion(Failure):
+    """A state file whose keys this version does not know."""
+
+    def __init__(self, whose: str, line: str) -> None:
+        super().__init__(f"the state file of {whose} was written by another version of overlay-boot: {line}")
 
 
 class Share:
@@ -35,10 +53,45 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(paths.words(text))
 
 
+def is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= LONGEST_NUMBER
+
+
+def number(text: str) -> int:
+    """Return a number that is not negative.  Raises ValueError if it is none, as the functions below do."""
+    if not is_number(text):
+        raise ValueError
+    return int(text)
+
+
+def process(text: str) -> int:
+    """Return a process id."""
+    if number(text) >= PROCESSES:
+        raise ValueError
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """Return a time, or a length of it, in seconds."""
+    found = float(text)
+    if not 0 <= found < AGES:
+        raise ValueError
+    return found
+
+
+def processes(text: str) -> tuple[str, ...]:
+    """Return words that are PROCESS:START."""
+    found = words(text)
+    for word in found:
+        of, _, started = word.partition(":")
+        process(of), number(started)
+    return found
+
+
 def share(text: str) -> Share:
     file_system, device, inode, both = text.split(" ", 3)
     outside, _, inside = both.partition(":")
-    return Share(file_system, int(device), int(inode), outside, inside)
+    return Share(file_system, number(device), number(inode), outside, inside)
 
 
 def share_text(one: Share) -> str:
@@ -47,7 +100,7 @@ def share_text(one: Share) -> str:
 
 def inodes(text: str) -> tuple[int, int]:
     of_file, of_namespace = text.split(" ")
-    return int(of_file), int(of_namespace)
+    return number(of_file), number(of_namespace)
 
 
 def inodes_text(pair: tuple[int, int]) -> str:
@@ -72,10 +125,10 @@ class Field:
 
 # What has to be removed from the host comes first, in the order of its removal; clearing.py has the functions.
 SCHEMA = (
-    Field("shell", "shell", words, " ".join, empty=(), cleared_by="shellversion.end"),
+    Field("shell", "shell", processes, " ".join, empty=(), cleared_by="shellversion.end"),
     Field("cgroup", "cgroup", cleared_by="cgroup.remove"),
-    Field("cable:", "cables", int, cleared_by="cables.remove"),
-    Field("vlan:", "vlans", int, cleared_by="cables.remove"),
+    Field("cable:", "cables", number, cleared_by="cables.remove"),
+    Field("vlan:", "vlans", number, cleared_by="cables.remove"),
     Field("netns", "netns", inodes, inodes_text, cleared_by="network.remove"),
     Field("mounts", "mounts", cleared_by="hibernation.release"),
     Field("mount-point", "mount_point", cleared_by="rootfs.remove_mount_point"),
@@ -83,14 +136,14 @@ SCHEMA = (
     Field("format", "format"),
     Field("config", "config"),
     Field("start", "start", words, " ".join, empty=()),
-    Field("timeout", "timeout", float, empty=0.0),
+    Field("timeout", "timeout", seconds, empty=0.0),
     Field("log", "log", empty=""),
     Field("upper", "upper", empty=""),
     Field("lower:", "lower"),
     Field("layer:", "layers"),
     Field("share:", "shares", share, share_text),
-    Field("since", "since", float, empty=0.0),
-    Field(namespaces.INIT, "init", int),
+    Field("since", "since", seconds, empty=0.0),
+    Field(namespaces.INIT, "init", process),
     Field("value:", "values", empty=""),
     Field("host-name", "host_name", empty=""),
 )
@@ -126,12 +179,12 @@ class Record:
     host_name: str                  # likewise
 
     def __init__(self, text: str = "", whose: str = "") -> None:
-        """Read the text of a state file.  Raises Failure for what is not of this schema."""
+        """Read the text of a state file.  Raises Damaged for a line that says nothing, OtherVersion for such a file."""
         for field in SCHEMA:
             setattr(self, field.attribute, {} if field.is_many else field.empty)
-        for line in text.split("\n")[:-1]:      # what has no end, a kill or a full disk has cut off
-            if line and not self.take(line):
-                raise Failure(f"the state file of {whose} is damaged, or of another version of overlay-boot: {line}")
+        for line in lines(text):
+            if not self.take(line):
+                raise OtherVersion(whose, line) if is_of_other_version(line) else Damaged(whose, line)
 
     def take(self, line: str) -> bool:
         """Take a line; False if it is none of ours."""
@@ -140,7 +193,7 @@ class Record:
         if not field:
             one, colon, name = key.partition(":")
             field = MANY.get(one + colon)
-        if not field or not blank:
+        if not field or not blank or "\0" in line:
             return False
         try:
             found = field.read(value) if value else field.empty
@@ -155,6 +208,27 @@ class Record:
         else:
             getattr(self, field.attribute)[name] = found
         return True
+
+
+def lines(text: str) -> list[str]:
+    """Return the lines of a state file, but for one that has no end: a kill or a full disk has cut it off."""
+    return [line for line in text.split("\n")[:-1] if line]
+
+
+def is_of_other_version(line: str) -> bool:
+    """Tell whether it is the line with which another version has begun its file."""
+    key, _, value = line.partition(" ")
+    return key == "format" and value != FORMAT and is_number(value)
+
+
+def text(record: Record) -> str:
+    """Return the text of a state file that says what the record does."""
+    found = []
+    for field in SCHEMA:
+        value = getattr(record, field.attribute)
+        named = value if field.is_many else {"": value} if value != field.empty else {}
+        found += [line(field.attribute, one, name) for name, one in named.items()]
+    return "".join(found)
 
 
 def line(attribute: str, value: "Any", name: str = "") -> str:

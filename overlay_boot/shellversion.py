@@ -55,7 +55,7 @@ class Inherited:
     def __init__(self, name: str, keeper: int) -> None:
         """Raises ProcessLookupError if it is none."""
         self.name = name
-        self.keeper, self.init, self.shell = keeper, only_child(keeper), proc.parent(keeper)
+        self.keeper, self.init, self.shell = keeper, proc.only_child(keeper), proc.parent(keeper)
         self.keeper_fd = self.init_fd = self.shell_fd = -1
         try:
             self.keeper_fd, self.init_fd, self.shell_fd = map(posix.pidfd_open, (self.keeper, self.init, self.shell))
@@ -233,14 +233,6 @@ def is_roots(process: int) -> bool:
     """Tell whether a process is the host's root's by all four ids, and in the namespaces of our own that tell."""
     return (proc.status(process, "Uid") == ["0"] * 4
             and all(proc.namespace(process, kind) == proc.namespace("self", kind) for kind in ("pid", "user")))
-
-
-def only_child(process: int) -> int:
-    """Return the number of the one child.  Raises ProcessLookupError if there is not one."""
-    children = proc.read(process, f"task/{process}/children").split()
-    if len(children) != 1:
-        raise ProcessLookupError
-    return int(children[0])
 
 
 def started(process: int) -> float:

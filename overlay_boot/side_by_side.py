@@ -10,6 +10,7 @@ from .clearing import forget
 from .errors import Failure, complain
 from .files import Fd
 from .namespaces import COMMAND, STOP, lock, locked_by
+from .record import Damaged
 from .running import find
 from .state import State, names, noted
 from .subhosts_conf import LIST, listed, real
@@ -30,7 +31,7 @@ def boot_all() -> bool:
     up = configs_running()
     wanted: dict[str, str] = {}         # {real path: path in the list}: each once, in the order of the list
     for path in listed():
-        if not path.startswith("/"):
+        if not path.startswith("/") or "\0" in path:
             complain(f"{path}: not a full path, which {LIST} requires")
             succeeded = False
         elif real(path) not in up:
@@ -41,7 +42,7 @@ def boot_all() -> bool:
     # the root of the hierarchy are in no unit's.
     with cgroup.hierarchy() as root:
         for child in side_by_side(wanted.values(), _signal.SIGTERM, root):
-            if child.status and real(child.config) in configs_running():
+            if child.status and real(child.word) in configs_running():
                 continue                # somebody else has booted it meanwhile
             child.pass_on()
             succeeded = succeeded and child.status == 0
@@ -55,13 +56,13 @@ def stop_all() -> bool:
     """
     for name in names():
         clear_unbegun(name)
-    unreadable: list[Failure] = []
-    wanted = configs(unreadable)
-    for failure in unreadable:
+    unreadable: dict[str, Failure] = {}
+    wanted = there(unreadable)
+    for failure in unreadable.values():
         complain(failure)
     succeeded = not unreadable
     for child in side_by_side(wanted, _signal.SIGINT):
-        if child.status and child.config not in configs([]):
+        if child.status and child.word not in there({}):
             continue                    # it has ended by itself, or was dead: overlay-stop calls that a failure
         child.pass_on()
         succeeded = succeeded and child.status == 0
@@ -76,7 +77,7 @@ def clear_unbegun(name: str) -> None:
         return
     # A boot that is about to begin waits for us, as for any stop.
     if (state.is_empty() and lock(state.fd, STOP) and lock(state.fd, COMMAND) and state.is_current()
-            and state.is_empty()):
+            and state.is_empty() and not state.keeper()):
         forget(state)
     else:
         state.close()
@@ -96,16 +97,21 @@ def configs_running() -> set[str]:
     return found
 
 
-def configs(unreadable: list[Failure]) -> list[str]:
+def there(unreadable: dict[str, Failure]) -> list[str]:
     """Return the configuration files of all subhosts that are running or have a state file, the last boot first.
 
-    unreadable gets the reasons why state files cannot be read.
+    Where that cannot be read, the name stands for it.  unreadable gets the names of those of another version, and why.
     """
     since = inherited()
-    for _, record in noted(unreadable):
-        if record.config:               # else nothing was made yet
-            since[record.config] = record.since or float("inf")
-    return sorted(since, key=lambda config: since[config], reverse=True)
+    failures: dict[str, Failure] = {}
+    for name, record in noted(failures):
+        since[record.config or name] = record.since or float("inf")
+    for name, failure in failures.items():
+        if isinstance(failure, Damaged):
+            since[name] = float("inf")
+        else:
+            unreadable[name] = failure
+    return sorted(since, key=lambda word: since[word], reverse=True)
 
 
 def inherited() -> dict[str, float]:
@@ -118,15 +124,15 @@ def inherited() -> dict[str, float]:
     return since
 
 
-def side_by_side(configs: "Iterable[str]", interrupt: int, group: int = -1) -> "Iterator[Child]":
-    """Run the command at hand for each of the configuration files, in this order, several at a time.
+def side_by_side(words: "Iterable[str]", interrupt: int, group: int = -1) -> "Iterator[Child]":
+    """Run the command at hand for each of the words, configuration files or names, in this order, several at a time.
 
     group is a descriptor of the control group to run them in, -1 for that of this process.  Yields each Child when it
     has ended.  If interrupted, begins no more, sends the signal interrupt to those at work, and raises Failure when
     they have ended.
     """
     interruption.hold()
-    waiting = list(configs)
+    waiting = list(words)
     at_work: dict[int, Child] = {}
     interrupted: Failure | None = None
     most = PER_PROCESSOR * len(posix.sched_getaffinity(0))
@@ -156,12 +162,12 @@ def side_by_side(configs: "Iterable[str]", interrupt: int, group: int = -1) -> "
 
 
 class Child:
-    """The command at hand, at work for one configuration file."""
+    """The command at hand, at work for one word."""
 
-    __slots__ = ("config", "output", "pidfd", "process", "said", "status")
+    __slots__ = ("output", "pidfd", "process", "said", "status", "word")
 
-    def __init__(self, config: str, group: int) -> None:
-        self.config = config
+    def __init__(self, word: str, group: int) -> None:
+        self.word = word                # the path of a configuration file, or a name
         self.output = posix.memfd_create("output")      # no pipe, which would have to be emptied meanwhile
         try:
             self.process, self.pidfd = self.spawn(group)
@@ -174,7 +180,7 @@ class Child:
     def spawn(self, group: int) -> tuple[int, int]:
         program = paths.real(sys.argv[0])
         with files.opened("/dev/null", posix.O_RDONLY) as null:
-            return namespaces.spawn([program], [program, self.config], environment.variables(),
+            return namespaces.spawn([program], [program, self.word], environment.variables(),
                                     standard=(null, 1, self.output), cgroup=group)
 
     def reap(self) -> None:
@@ -187,11 +193,11 @@ class Child:
             self.said = paths.decode(posix.pread(self.output, processes.LIMIT, 0)).splitlines()
 
     def pass_on(self) -> None:
-        """Print what it has said, or how it has failed if that is nothing, after the path of the configuration file."""
+        """Print what it has said, or how it has failed if that is nothing, after the word."""
         lines, command = self.said, paths.name(sys.argv[0])
         if self.status < 0:
             lines = [*lines, f"killed by signal {-self.status}"]
         elif self.status and not lines:
             lines = [f"failed with exit status {self.status}"]
         for line in lines:
-            complain(f"{self.config}: {line.removeprefix(f'{command}: ')}")
+            complain(f"{self.word}: {line.removeprefix(f'{command}: ')}")

@@ -99,7 +99,11 @@ class State:
 
         All of it is noted, or nothing.  Raises Failure for a value that no line can have.
         """
-        data = paths.encode(record.line(attribute, value, name))
+        self.write(record.line(attribute, value, name))
+
+    def write(self, lines: str) -> None:
+        """Append lines, all of them or none."""
+        data = paths.encode(lines)
         size = posix.fstat(self.fd).st_size
         if posix.write(self.fd, data) < len(data):      # the file system is full
             posix.ftruncate(self.fd, size)
@@ -110,10 +114,13 @@ class State:
         self.note("format", record.FORMAT)
         self.note("config", config)
 
+    def text(self) -> str:
+        """Return what is in the file."""
+        return paths.decode(posix.pread(self.fd, posix.fstat(self.fd).st_size, 0))
+
     def record(self) -> Record:
-        """Return what is on record.  Raises Failure if it is damaged, or another version's."""
-        size = posix.fstat(self.fd).st_size
-        return Record(paths.decode(posix.pread(self.fd, size, 0)), self.name)
+        """Return what is on record.  Raises Damaged if no record can be made of that, OtherVersion for such a file."""
+        return Record(self.text(), self.name)
 
     def keeper(self) -> int:
         """Return the process id of the keeper, 0 if the subhost is not running."""
@@ -254,17 +261,18 @@ def names() -> list[str]:
 def changed(name: str) -> int:
     """Return when the state file of a subhost was changed last, in nanoseconds.  Raises OSError if there is none."""
     try:
-        return posix.stat(file_of(name)).st_ctime_ns
+        status = posix.lstat(file_of(name))
     except NotADirectoryError:
-        if name == NETNS_NOTE:
-            raise
-        return posix.stat(directory_of(name)).st_ctime_ns       # 2.0.0's, as in State
+        status = posix.lstat(directory_of(name))                # 2.0.0's, as in State
+    if status.st_mode & files.KIND != files.REGULAR or name == NETNS_NOTE:
+        raise FileNotFoundError
+    return status.st_ctime_ns
 
 
-def noted(unreadable: list[Failure] | None = None) -> "Iterator[tuple[str, Record]]":
+def noted(unreadable: dict[str, Failure] | None = None) -> "Iterator[tuple[str, Record]]":
     """Yield (name, what is on record) of all that have a state file, oldest first.
 
-    Raises Failure for one that is damaged, or with unreadable adds it to that.
+    Raises Failure for one that cannot be read, or with unreadable adds {name: failure} to that.
     """
     for name in names():
         try:
@@ -275,7 +283,7 @@ def noted(unreadable: list[Failure] | None = None) -> "Iterator[tuple[str, Recor
         except Failure as failure:
             if unreadable is None:
                 raise
-            unreadable.append(failure)
+            unreadable[name] = failure
             continue
         yield name, found
 

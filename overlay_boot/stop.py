@@ -7,6 +7,7 @@ from . import namespaces, proc
 from .errors import Failure, complain, doing, reason
 from .files import Fd, Reserve
 from .namespaces import COMMAND, STOP, lock, locked_by
+from .record import Damaged
 from .running import NotRunning, Running
 from .state import PATIENCE, State, await_clearing, has_ended, open_or_make, tidy_directories
 
@@ -72,12 +73,15 @@ def open_state(name: str) -> State:
 
 
 def find(config: str, state: State) -> "Subhost | None":
-    """Return the running subhost, or one that the shell version has booted; None if there is none."""
+    """Return the running subhost, or one that the shell version has booted; None if there is none.
+
+    A record that is damaged is mended.
+    """
     try:
         return Running(state)
-    except ProcessLookupError:
-        from . import subhosts
-        return subhosts.taken_over(config, state)
+    except (ProcessLookupError, Damaged):
+        from . import salvage, subhosts
+        return find(config, state) if salvage.mend(state) else subhosts.taken_over(config, state)
 
 
 def clear_dead(state: State, *, may_be_gone: bool) -> None:
@@ -92,7 +96,10 @@ def clear_dead(state: State, *, may_be_gone: bool) -> None:
 
 def refuse_others(config: str, state: State) -> None:
     """Raises Failure for a subhost of the same name from another file, which is not ours to stop."""
-    other = state.record().config or config
+    try:
+        other = state.record().config or config
+    except Damaged:                             # whose name it has, by its place
+        return
     if not config or other == config:       # by its name alone
         return
     keeper = state.keeper()

@@ -7,6 +7,7 @@ import posix
 
 from . import network, running, state
 from .errors import Failure
+from .record import Damaged
 from .running import NotRunning, Running
 from .state import State
 
@@ -49,10 +50,12 @@ def refuse_inherited(name: str) -> None:
 
 
 def config_of(name: str) -> str:
-    """Return the path of the configuration file of the subhost NAME, "" if there is no such subhost."""
+    """Return the path of the configuration file of the subhost NAME, "" if there is no such subhost, or no saying."""
     try:
         with State(name) as found:
             return found.record().config or ""
+    except Damaged:
+        return ""
     except FileNotFoundError:
         return next((one.record.config for one in inherited() if one.name == name), None) or ""
 

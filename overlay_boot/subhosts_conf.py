@@ -30,5 +30,5 @@ def real(path: str) -> str:
     """Return a path as the record of a running subhost has it, without symbolic links; as it is if it leads nowhere."""
     try:
         return paths.real(path)
-    except OSError:
+    except (OSError, ValueError):
         return path

@@ -90,7 +90,7 @@ def attempted(action: "Callable[[], int | None]") -> int:
     except OSError as error:
         complain(reason(error))
         return FAILED
-    except (MemoryError, ImportError) as error:      # an extension that there is no memory for
+    except (MemoryError, ImportError, SystemError) as error:        # so it shows where there is no memory for a module
         complain(str(error) or "out of memory")
         return FAILED
     except KeyboardInterrupt:

@@ -78,7 +78,7 @@ def booted(*, complete: bool = True) -> dict[str, list[str]]:
     If it has to be complete, raises Failure for a state file that cannot be read.
     """
     found: dict[str, list[str]] = {}
-    for name, record in state.noted(None if complete else []):
+    for name, record in state.noted(None if complete else {}):
         for digest in record.layers:
             found.setdefault(digest, []).append(name)
     return found

@@ -56,15 +56,25 @@ def on_one_processor(*command):
 
 # What cannot be read, or was not begun
 
-def test_a_subhost_with_a_damaged_state_file_is_left_and_told_of_once(subhost, listed):
+def test_a_subhost_of_another_version_is_left_and_told_of_once(subhost, listed):
     one, other = subhost().booted(), subhost().booted()
     with open(one.state) as file:
         text = file.read()
-    write(one.state, text + "colour red\n")
+    write(one.state, text + "format 3\n")
     kill(other.keeper, signal.SIGKILL)
     ended = all_of(STOP)
     write(one.state, text)
-    assert ended.returncode == 1 and "damaged" in one_line(ended) and running() == {one.name}
+    assert ended.returncode == 1 and "another version" in one_line(ended) and running() == {one.name}
+
+
+def test_a_subhost_with_a_damaged_state_file_is_stopped_and_told_of(subhost, listed, machine):
+    one, other = subhost().booted(), subhost().booted()
+    with open(one.state, "a") as file:
+        file.write("colour red\n")
+    ended = all_of(STOP)
+    assert ended.stderr == f"overlay-stop: {one.name}: the state file of {one.name} is damaged: colour red\n"
+    assert ended.returncode == 0 and other.is_gone()
+    machine.is_as_before()
 
 
 def test_what_was_killed_before_its_first_record(subhost, listed, machine):

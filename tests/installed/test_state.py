@@ -1,19 +1,25 @@
 """/run/overlay-boot: what is there of a subhost, of another version, or of nobody."""
 import os
+import re
 import signal
 
 import pytest
-from machine import LAYERS, LS, STATES, STOP, is_alive, kill, one_line, run, wait_for
+from machine import BOOT, GO, LAYERS, LS, NETNS, STATES, STOP, is_alive, kill, one_line, run, wait_for
+
+
+def rewritten(one, change):
+    """Have a state file say something else: change takes its text.  It is the same file, with the same locks."""
+    with open(one.state, "r+", errors="surrogateescape") as file:
+        text = change(file.read())
+        file.seek(0)
+        file.truncate()
+        file.write(text)
 
 
 def of_2_0_0(one):
     """Have the state of a subhost where 2.0.0 had it: the state file in the place of its directory."""
     directory, away = os.path.dirname(one.state), f"{STATES}/{one.name}.away"
-    with open(one.state, "r+") as file:
-        text = file.read().replace("format 2\n", "")
-        file.seek(0)
-        file.truncate()
-        file.write(text)
+    rewritten(one, lambda text: text.replace("format 2\n", ""))
     os.rename(one.state, away)
     os.rmdir(directory)
     os.rename(away, directory)
@@ -66,22 +72,60 @@ def test_what_a_killed_subhost_of_2_0_0_left(subhost, machine):
     machine.is_as_before()
 
 
-@pytest.mark.parametrize("line", ["format 3", "colour red", "netns 1"])
-def test_state_of_another_version(subhost, line):
+DAMAGE = {
+    "emptied": lambda text: "",
+    "cut in the middle": lambda text: text[:len(text) // 2],
+    "cut behind the configuration file": lambda text: text[:text.index("cgroup")],
+    "zeroes": lambda text: "\0" * len(text),
+    "a line of nobody": lambda text: text + "colour red\n",
+    "numbers that are none": lambda text: re.sub(r"(netns|init|since|timeout) .*", r"\1 nan", text),
+    "places of others": lambda text: re.sub("cgroup .*", "cgroup init.scope\\nmounts /etc\\nmount-point /srv", text) + "nothing\n",
+}
+
+
+@pytest.mark.parametrize("change", DAMAGE.values(), ids=DAMAGE)
+@pytest.mark.parametrize("word", ["NAME", "CONF", "--all"])
+def test_a_damaged_state_file(subhost, machine, change, word):
+    """A stop says so in a line, and clears what it knows for the subhost's by its place, its keeper and its PID 1."""
+    machine.look()
+    one = subhost(UPPER="tmpfs:10M").booted()
+    init = one.init
+    rewritten(one, change)
+    assert run(LS).returncode == 0
+    for command in ((GO, one.name, "true"), (BOOT, one.conf)):
+        assert one.name in one_line(run(*command))
+    stopped = run(STOP, {"NAME": one.name, "CONF": one.conf}.get(word, word))
+    assert stopped.returncode == 0
+    assert re.fullmatch(f"overlay-stop: (.*: )?the state file of {one.name} (is damaged: .*|has lost lines)\n", stopped.stderr)
+    assert not is_alive(init)
+    machine.is_as_before()
+
+
+def test_a_damaged_state_file_of_a_subhost_that_is_killed(subhost, machine):
+    """Its network namespace is not known for its own if no line says so: it is told of, and left."""
+    one = subhost().booted()
+    init, keeper, netns = one.init, one.keeper, f"{NETNS}/{one.name}"
+    rewritten(one, lambda text: re.sub("netns .*\n", "", text) + "nothing\n")
+    kill(keeper, signal.SIGKILL)
+    wait_for(lambda: not is_alive(init))
+    assert "damaged" in one_line(one.boot())
+    first, *others = one.stop().stderr.splitlines()
+    assert "damaged: nothing" in first and others == [f"overlay-stop: {one.name} is not running"]
+    assert one_line(one.boot()) == f"overlay-boot: a network namespace {netns} exists already, and overlay-boot has no record of it"
+    assert run("ip", "netns", "delete", one.name).returncode == 0
+    one.booted().stopped()
+
+
+def test_state_of_another_version(subhost):
     """One line says so, and nothing is guessed."""
     one = subhost().booted()
-    with open(one.state, "a") as file:
-        file.write(line + "\n")
+    rewritten(one, lambda text: text + "format 3\n")
     try:
         for ended in (one.stop(), one.go("true")):
-            assert one_line(ended).endswith(f"the state file of {one.name} is damaged, or of another version of overlay-boot: {line}")
+            assert one_line(ended).endswith(f"the state file of {one.name} was written by another version of overlay-boot: format 3")
         assert is_alive(int(one.records()["init"])) and one.row()["state"] == "unreadable"
     finally:
-        with open(one.state, "r+") as file:
-            text = file.read().replace(line + "\n", "")
-            file.seek(0)
-            file.truncate()
-            file.write(text)
+        rewritten(one, lambda text: text.removesuffix("format 3\n"))
     one.stopped()
 
 

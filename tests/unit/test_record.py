@@ -1,8 +1,10 @@
 """The schema of the state file, read and written without one."""
+import random
+
 import pytest
 from overlay_boot import record
 from overlay_boot.errors import Failure
-from overlay_boot.record import Record, Share
+from overlay_boot.record import Damaged, OtherVersion, Record, Share
 
 WRITTEN = [
     ("format", record.FORMAT, ""), ("config", "/opt/a b/c.conf", ""), ("cgroup", "overlay-boot/x", ""), ("cables", 70000, "x0"),
@@ -42,11 +44,43 @@ def test_nothing_on_record():
     assert (found.config, found.init, found.cables, found.start, found.timeout) == (None, None, {}, (), 0.0)
 
 
-@pytest.mark.parametrize("line", ["netns 1", "netns a b", "init x", "color red", "cable: x", "cable:x0", "format 1", "format 3", "share:1 a:b", "since x",
-                                  "config", " config x", "\x00\x01", "timeout ten"])
-def test_another_version_or_damage(line):
-    with pytest.raises(Failure, match="the state file of x is damaged, or of another version of overlay-boot: "):
+@pytest.mark.parametrize("line", ["netns 1", "netns a b", "init x", "color red", "cable: x", "cable:x0", "format x", "share:1 a:b", "since x", "config",
+                                  " config x", "\x00\x01", "timeout ten", "timeout nan", "since inf", "since -1", "init -1", "init 4194304",
+                                  "cable:x0 -1", "config /a\0b", "netns 1 123456789012345678901"])
+def test_damage(line):
+    with pytest.raises(Damaged, match="the state file of x is damaged: "):
         Record(f"config /c\n{line}\n", "x")
+
+
+@pytest.mark.parametrize("line", ["format 1", "format 3", "format 17"])
+def test_another_version(line):
+    with pytest.raises(OtherVersion, match=f"the state file of x was written by another version of overlay-boot: {line}"):
+        Record(f"{line}\nhue 7\n", "x")
+
+
+def test_a_long_line_is_told_of_by_its_beginning():
+    with pytest.raises(Damaged, match=r"damaged: a{80}$"):
+        Record("a" * 5000 + "\n", "x")
+
+
+def test_whatever_stands_in_it():
+    """Bytes of a whole one are replaced: it is a Failure, or a record that is written as it is read."""
+    chance, whole = random.Random(10), "".join(record.line(*one) for one in WRITTEN)
+    for _ in range(5000):
+        letters = list(whole)
+        for _ in range(chance.randrange(1, 4)):
+            letters[chance.randrange(len(letters))] = chance.choice("\0\n :-0123456789azZ\xe9\udcff\u0663")
+        try:
+            found = Record("".join(letters), "x")
+        except Failure:
+            continue
+        assert record.text(Record(record.text(found))) == record.text(found)
+
+
+def test_a_record_as_text():
+    text = "".join(record.line(*one) for one in WRITTEN)
+    assert sorted(record.text(Record(text)).split("\n")) == sorted(text.split("\n"))
+    assert record.text(Record()) == ""
 
 
 def test_a_line_that_was_cut_off_is_none():

@@ -1,0 +1,83 @@
+"""A subhost whose record is damaged, or has lost lines: what is known for its own all the same.
+
+That is what the lines say that can be read, what stands in the places that are its alone, and what its PID 1 is in, to
+which the lock of the keeper leads.
+"""
+import posix
+
+from . import cgroup, files, hibernation, namespaces, network, paths, proc, record, rootfs
+from .config import DEFAULTS
+from .errors import complain
+from .record import Damaged, OtherVersion, Record
+from .state import State
+
+
+def mend(state: State) -> bool:
+    """Write the state file anew, if it is damaged or lacks what is there.  Return whether that was so.
+
+    The caller holds COMMAND.  Raises Failure for a file of another version, in which what is not known may well matter.
+    """
+    found = Record()
+    not_taken = [line for line in record.lines(state.text()) if not found.take(line)]
+    for line in not_taken:
+        if record.is_of_other_version(line):
+            raise OtherVersion(state.name, line)
+    refuse_others(state.name, found)
+    if not (add_what_is_there(state, found) or not_taken):
+        return False
+    complain(Damaged(state.name, not_taken[0]) if not_taken else f"the state file of {state.name} has lost lines")
+    state.forget()
+    state.write(record.text(found))
+    return True
+
+
+def refuse_others(name: str, found: Record) -> None:
+    """Take back what would be removed, and is not in the place that this subhost has for it."""
+    if found.cgroup and paths.name(found.cgroup) != name:
+        found.cgroup = None
+    if found.mounts and found.mounts != hibernation.mounts_of(name):
+        found.mounts = None
+    if found.mount_point and found.mount_point != rootfs.mount_point_of(name):
+        found.mount_point = None
+
+
+def add_what_is_there(state: State, found: Record) -> bool:
+    """Add to a record what it lacks and has to be removed.  Return whether there was any."""
+    before = record.text(found)
+    init = init_of(state.keeper())
+    found.init = init or found.init
+    found.cgroup = found.cgroup or control_group(state.name, init)
+    if init and not found.netns:
+        found.netns = inodes(state.name, proc.namespace(init, "net")[1])
+    for place, attribute in ((hibernation.mounts_of(state.name), "mounts"),
+                             (rootfs.mount_point_of(state.name), "mount_point")):
+        if files.kind(place) == files.DIRECTORY:
+            setattr(found, attribute, place)
+    is_more = record.text(found) != before
+    found.timeout = found.timeout or float(DEFAULTS["STOP_TIMEOUT"] or 0)
+    return is_more
+
+
+def init_of(keeper: int) -> int | None:
+    """Return the process id of PID 1, the one child that a keeper has; None if there is no keeper, or it has none."""
+    try:
+        return proc.only_child(keeper) if keeper else None
+    except OSError:
+        return None
+
+
+def control_group(name: str, init: int | None) -> str | None:
+    """Return the control group of a subhost, in which PID 1 may have made others; None if there is none."""
+    above, found, _ = f"/{proc.control_group(init) if init else ''}/".partition(f"/{name}/")
+    path = f"{above}/{name}".strip("/") if found else f"{cgroup.PARENT}/{name}"
+    with cgroup.hierarchy() as root:
+        return path if files.exists(path, root) else None
+
+
+def inodes(name: str, of_namespace: int) -> tuple[int, int] | None:
+    """Return the inodes of /run/netns/NAME, as a file and as a namespace; None unless it is the latter."""
+    if not network.is_ours(network.path_of(name), of_namespace):
+        return None
+    # A copy of the mount of the directory, without what is mounted in that.
+    with files.Fd(namespaces.open_tree(network.NETNS)) as uncovered:
+        return posix.stat(name, dir_fd=uncovered, follow_symlinks=False).st_ino, of_namespace
