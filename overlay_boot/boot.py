@@ -152,6 +152,8 @@ def take_the_name(boot: Boot) -> None:
 @step("Sweep")
 def sweep(boot: Boot) -> None:
     if not boot.state.is_empty():
+        from . import salvage
+        salvage.mend(boot.state)
         clear_leftovers(boot.state)
         boot.state.forget()
     if network.is_there(boot.config.name):

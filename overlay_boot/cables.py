@@ -325,6 +325,14 @@ def far_interfaces(network: str) -> dict[int, tuple[str, list[str]]]:
     return found
 
 
+def leading_to(network: str, name: str) -> dict[str, int]:
+    """Return {interface: index} of those that have names of NAME's cables, and lead into the namespace of a path."""
+    far = far_interfaces(network)
+    return {interface: index_of(interface) for interface in posix.listdir(INTERFACES)
+            if interface.startswith(name) and interface.removeprefix(name).isdigit()
+            and number_of(interface, "iflink") in far}
+
+
 def prepare_import() -> None:
     """pyroute2 is where Debian has it; and the programs that its import runs shall not be of the caller's choice."""
     import os

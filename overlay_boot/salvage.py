@@ -5,35 +5,34 @@ which the lock of the keeper leads.
 """
 import posix
 
-from . import cgroup, files, hibernation, namespaces, network, paths, proc, record, rootfs
+from . import cables, cgroup, files, hibernation, namespaces, network, paths, proc, record, rootfs
 from .config import DEFAULTS
-from .errors import complain
 from .record import Damaged, OtherVersion, Record
 from .state import State
 
 
-def mend(state: State) -> bool:
-    """Write the state file anew, if it is damaged or lacks what is there.  Return whether that was so.
+def mend(state: State) -> str:
+    """Write the state file anew, if it is damaged or lacks what is there.  Return what is wrong with it, else "".
 
     The caller holds COMMAND.  Raises Failure for a file of another version, in which what is not known may well matter.
     """
     found = Record()
-    not_taken = [line for line in record.lines(state.text()) if not found.take(line)]
+    *lines, unfinished = state.text().split("\n")
+    not_taken = [line for line in lines if line and not found.take(line)] + [unfinished] * bool(unfinished)
     for line in not_taken:
         if record.is_of_other_version(line):
             raise OtherVersion(state.name, line)
     refuse_others(state.name, found)
     if not (add_what_is_there(state, found) or not_taken):
-        return False
-    complain(Damaged(state.name, not_taken[0]) if not_taken else f"the state file of {state.name} has lost lines")
+        return ""
     state.forget()
     state.write(record.text(found))
-    return True
+    return str(Damaged(state.name, not_taken[0])) if not_taken else f"the state file of {state.name} has lost lines"
 
 
 def refuse_others(name: str, found: Record) -> None:
     """Take back what would be removed, and is not in the place that this subhost has for it."""
-    if found.cgroup and paths.name(found.cgroup) != name:
+    if found.cgroup and not (paths.name(found.cgroup) == name and is_control_group(found.cgroup)):
         found.cgroup = None
     if found.mounts and found.mounts != hibernation.mounts_of(name):
         found.mounts = None
@@ -47,8 +46,9 @@ def add_what_is_there(state: State, found: Record) -> bool:
     init = init_of(state.keeper())
     found.init = init or found.init
     found.cgroup = found.cgroup or control_group(state.name, init)
-    if init and not found.netns:
-        found.netns = inodes(state.name, proc.namespace(init, "net")[1])
+    if init:
+        found.netns = found.netns or inodes(state.name, proc.namespace(init, "net")[1])
+        found.cables = found.cables or cables.leading_to(f"/proc/{init}/ns/net", state.name)
     for place, attribute in ((hibernation.mounts_of(state.name), "mounts"),
                              (rootfs.mount_point_of(state.name), "mount_point")):
         if files.kind(place) == files.DIRECTORY:
@@ -70,8 +70,15 @@ def control_group(name: str, init: int | None) -> str | None:
     """Return the control group of a subhost, in which PID 1 may have made others; None if there is none."""
     above, found, _ = f"/{proc.control_group(init) if init else ''}/".partition(f"/{name}/")
     path = f"{above}/{name}".strip("/") if found else f"{cgroup.PARENT}/{name}"
+    return path if is_control_group(path) else None
+
+
+def is_control_group(path: str) -> bool:
     with cgroup.hierarchy() as root:
-        return path if files.exists(path, root) else None
+        try:
+            return files.exists(path, root)
+        except OSError:
+            return False
 
 
 def inodes(name: str, of_namespace: int) -> tuple[int, int] | None:

@@ -100,12 +100,14 @@ def configs_running() -> set[str]:
 def there(unreadable: dict[str, Failure]) -> list[str]:
     """Return the configuration files of all subhosts that are running or have a state file, the last boot first.
 
-    Where that cannot be read, the name stands for it.  unreadable gets the names of those of another version, and why.
+    Where there is none any more, or no saying, the name stands for it.  unreadable gets {name: failure} of those of
+    another version.
     """
     since = inherited()
     failures: dict[str, Failure] = {}
     for name, record in noted(failures):
-        since[record.config or name] = record.since or float("inf")
+        word = record.config if record.config and files.kind(record.config) == files.REGULAR else name
+        since[word] = record.since or float("inf")
     for name, failure in failures.items():
         if isinstance(failure, Damaged):
             since[name] = float("inf")

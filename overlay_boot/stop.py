@@ -37,11 +37,13 @@ def stop(name: str, config: str) -> None:
             return
         raise NotRunning(name)
     reserve = Reserve()
-    running = find(config, state)
+    running, damage = find(config, state)
     if not running:
         reserve.release()
-        clear_dead(state, may_be_gone=interrupted)
+        clear_dead(state, damage, may_be_gone=interrupted)
         return
+    if damage:
+        complain(damage)
     try:
         stop_services(running)
         terminate(running)
@@ -72,24 +74,40 @@ def open_state(name: str) -> State:
         raise NotRunning(name) from None
 
 
-def find(config: str, state: State) -> "Subhost | None":
-    """Return the running subhost, or one that the shell version has booted; None if there is none.
+def find(config: str, state: State) -> "tuple[Subhost | None, str]":
+    """Return the running subhost or None, and what is wrong with its record, which is mended.
 
-    A record that is damaged is mended.
+    The shell version may have booted it.
     """
+    running = as_noted(state)
+    if running and running.record.cgroup and running.record.netns and state.text().endswith("\n"):
+        return running, ""
+    from . import salvage, subhosts
+    damage = salvage.mend(state)
+    if damage:
+        return as_noted(state), damage
+    return running or subhosts.taken_over(config, state), ""
+
+
+def as_noted(state: State) -> Running | None:
+    """Return the running subhost, None if there is none by its record."""
     try:
         return Running(state)
     except (ProcessLookupError, Damaged):
-        from . import salvage, subhosts
-        return find(config, state) if salvage.mend(state) else subhosts.taken_over(config, state)
+        return None
 
 
-def clear_dead(state: State, *, may_be_gone: bool) -> None:
-    """Clear what has no PID 1.  Raises Failure if that was neither hibernating nor, with may_be_gone, a boot."""
+def clear_dead(state: State, damage: str, *, may_be_gone: bool) -> None:
+    """Clear what has no PID 1.  Raises Failure if that was neither hibernating nor, with may_be_gone, a boot.
+
+    Or if its record was damaged: then it is not known whether that is all.
+    """
     from .clearing import clear
     kill_keeper(state)
     hibernated = state.is_hibernating()
     clear(state)
+    if damage:
+        raise Failure(f"{damage}; {state.name} is not running")
     if not (may_be_gone or hibernated):
         raise NotRunning(state.name)
 
