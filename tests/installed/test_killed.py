@@ -2,9 +2,9 @@
 
 The commands are run under strace(1), which kills them, or a process that they start, or has a system call of theirs
 fail, at every call that changes something, one after the other.  After each, an overlay-stop, or an overlay-boot and an
-overlay-stop, must leave nothing: see injection.py.  By default every site occurs, each kind of call with each of its
-arguments, once before it has taken effect and once after that.  All calls, with both ways of recovery, take some
-minutes more:
+overlay-stop, must leave nothing: see injection.py, and sandbox.py for where that is.  By default every site occurs, each
+kind of call with each of its arguments, once before it has taken effect and once after that.  All calls, with both ways
+of recovery, take some minutes more:
 
     OVERLAY_BOOT_KILL=all tests/run -k killed
 """
@@ -14,6 +14,7 @@ import shutil
 import injection
 import pytest
 from conftest import cannot_run
+from sandbox import Sandboxes
 
 EVERYTHING = os.environ.get("OVERLAY_BOOT_KILL") == "all"
 RECOVERIES = ["stop", "boot"]
@@ -26,7 +27,7 @@ def sandboxes():
     missing = [command for command in ("strace", "unshare", "overlay-boot") if not shutil.which(command)]
     if missing or os.geteuid():
         cannot_run(f"needs {', '.join(missing) or 'root'}")
-    made = injection.Sandboxes(os.cpu_count() or 1)
+    made = Sandboxes(injection.__file__, os.cpu_count() or 1)
     made.done = set()       # (injection, site), of all scenarios so far
     yield made
     made.end()

@@ -1,292 +1,24 @@
-"""Sandboxes, and strace(1) to kill a process, or to fail a system call, anywhere in a command.
+"""A program for sandbox.py, by which strace(1) kills a process, or fails a system call, anywhere in a command.
 
-test_killed.py starts Sandboxes: each is this file as a program, in namespaces of its own of every kind but user, with a
-/run, a /var/log, a /var/cache, a control group and a cgroup2 hierarchy of its own.  So nothing of what else runs at the
-same time, of other tests or of somebody's containers, is to be seen there: everything can be compared, the first subhost
-of a sandbox is the first one, and what a test may leave behind ends with the sandbox.  The mounts of it are shared with
-a bystander in another mount namespace, as systemd has it.
+test_killed.py starts it in Sandboxes.
 """
-import concurrent.futures
 import glob
 import json
 import os
-import queue
 import re
 import select
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-import traceback
+
+from sandbox import GROUPS, alive, difference, kill, mount, patiently, serve, snapshot, wait_until
 
 NAME = "kx"
 PATIENCE = 15       # seconds, for any command
-GROUPS = "/sys/fs/cgroup"
 PROGRAMS = "/usr/libexec/overlay-boot"
 KEEPER = f"{PROGRAMS}/keeper"
-
-
-# From outside
-
-class Sandbox:
-    """A sandbox, and the calls of Inside's methods in it."""
-
-    def __init__(self):
-        self.directory = tempfile.mkdtemp(prefix="kx", dir="/var/tmp")
-        self.process = subprocess.Popen(
-            ["unshare", "--mount", "--propagation", "private", sys.executable, "-I", __file__, "make", self.directory],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
-
-    def __call__(self, method, *arguments):
-        try:
-            self.process.stdin.write(json.dumps([method, *arguments]) + "\n")
-            self.process.stdin.flush()
-            answer = json.loads(self.process.stdout.readline())
-        except (OSError, ValueError) as error:
-            raise RuntimeError(f"the sandbox is gone ({error}), at {method}{arguments}") from None
-        if "raised" in answer:
-            raise RuntimeError(answer["raised"])
-        return answer["returned"]
-
-    def end(self):
-        """End it, with all that is in it."""
-        self.process.stdin.close()
-        status = self.process.wait()
-        self.process.stdout.close()
-        os.rmdir(self.directory)
-        if status:
-            raise RuntimeError(f"the sandbox ended with exit status {status}")
-
-
-class Sandboxes:
-    """Some sandboxes, among which work is divided; one in which something went wrong is not used again."""
-
-    def __init__(self, number):
-        self.idle = queue.SimpleQueue()
-        for _ in range(number):
-            self.idle.put(None)
-        self.workers = concurrent.futures.ThreadPoolExecutor(number)
-
-    def __call__(self, method, *arguments):
-        """Call a method of Inside's that returns what is wrong, if anything, as the last thing."""
-        sandbox = self.idle.get()
-        try:
-            sandbox = sandbox or Sandbox()
-            answer = sandbox(method, *arguments)
-        except BaseException:
-            self.idle.put(None)
-            if sandbox:
-                sandbox.end()
-            raise
-        wrong = answer[-1]
-        if wrong:
-            sandbox.end()
-        self.idle.put(None if wrong else sandbox)
-        return answer
-
-    def map(self, method, works):
-        """The answer to each of works, the arguments of a call."""
-        return list(self.workers.map(lambda work: self(method, *work), works))
-
-    def end(self):
-        self.workers.shutdown()
-        while not self.idle.empty():
-            sandbox = self.idle.get()
-            if sandbox:
-                sandbox.end()
-
-
-def make(directory):
-    """Make the sandbox around directory, have it served from inside, take it away; in a mount namespace of our own."""
-    group = f"{cgroup2()}/{os.path.basename(directory)}"
-
-    def enter():
-        with open(f"{group}/cgroup.procs", "w") as file:
-            file.write("0")
-
-    os.mkdir(group)
-    try:
-        for path in foreign_mounts():
-            subprocess.run(["umount", "--lazy", path], check=True)
-        for path in (directory, "/run", "/var/log", "/var/cache"):
-            mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", path)
-        return subprocess.call(
-            ["unshare", "--pid", "--net", "--ipc", "--uts", "--cgroup", "--mount", "--propagation", "shared", "--fork",
-             "--kill-child", "--mount-proc", sys.executable, "-I", shutil.copy(__file__, directory), "serve", directory],
-            preexec_fn=enter)
-    finally:
-        wait_until(lambda: remove_groups(group), "the sandbox's control groups cannot be removed")
-
-
-def foreign_mounts():
-    """Where something of somebody else's is mounted that may go away at any time."""
-    with open("/proc/self/mountinfo") as file:
-        places = [line.split()[4] for line in file]
-    return [place.replace("\\040", " ") for place in reversed(places)
-            if place.startswith(("/run/", "/tmp/", "/var/", "/mnt/"))]
-
-
-def cgroup2():
-    """Where the hierarchy is mounted; it is mounted if nobody has."""
-    with open("/proc/self/mountinfo") as file:
-        for line in file:
-            if " - cgroup2 " in line:
-                return line.split()[4]
-    mount("-t", "cgroup2", "none", GROUPS)
-    return GROUPS
-
-
-def mount(*arguments):
-    subprocess.run(["mount", *arguments], check=True, stdin=subprocess.DEVNULL, stdout=sys.stderr)
-
-
-def remove_groups(group):
-    try:
-        for path, _, _ in os.walk(group, topdown=False):
-            os.rmdir(path)
-    except OSError:
-        return False
-    return True
-
-
-def patiently(condition, seconds=10):
-    """Whether the condition holds in the end."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.002)
-    return True
-
-
-def wait_until(condition, otherwise):
-    if not patiently(condition):
-        raise RuntimeError(otherwise)
-
-
-def serve(directory):
-    """Process 1 of the sandbox: it reaps, and ends when the one child ends that answers the calls."""
-    # mount(2) refuses to mount a file system over itself, whatever control group each shows as the root.
-    if cgroup2() == GROUPS:
-        subprocess.run(["umount", "--lazy", GROUPS], check=True)
-    mount("-t", "cgroup2", "none", GROUPS)
-    os.mkdir(f"{GROUPS}/run")
-    with open(f"{GROUPS}/run/cgroup.procs", "w") as file:
-        file.write("0")
-    try:
-        with open(f"{GROUPS}/cgroup.subtree_control", "w") as file:
-            file.write("+memory +pids")
-    except OSError:
-        pass                    # not every host has them for us
-    server = os.fork()
-    if server == 0:
-        answer(Inside(directory))
-        os._exit(0)
-    while True:
-        process, status = os.wait()
-        if process == server:
-            return os.waitstatus_to_exitcode(status)
-
-
-def answer(inside):
-    for line in sys.stdin:
-        method, *arguments = json.loads(line)
-        try:
-            said = {"returned": getattr(inside, method)(*arguments)}
-        except Exception:
-            said = {"raised": traceback.format_exc()}
-        print(json.dumps(said), flush=True)
-
-
-# What is compared
-
-def snapshot(directory):
-    """All that a subhost could leave in the sandbox, as lines of text."""
-    while True:
-        try:
-            return {*process_lines(), *mount_lines(), *interface_lines(), *control_group_lines(),
-                    *loop_device_lines(directory), *file_lines("/run")}
-        except OSError:
-            pass                # something has just gone
-
-
-def alive():
-    """(process id, its stat(5) fields from the name on) of all processes but zombies."""
-    for path in glob.glob("/proc/[0-9]*/stat"):
-        try:
-            with open(path) as file:
-                process, rest = file.read().split(" ", 1)
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if rest.rpartition(")")[2].split()[0] not in "ZX":
-            yield int(process), rest
-
-
-def kill(process):
-    """SIGKILL to a process that may have ended, of itself or with its PID 1."""
-    try:
-        os.kill(process, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-
-
-def process_lines():
-    for process, stat in alive():
-        yield f"process {process} {stat.rpartition(')')[0]})"
-
-
-def by_namespace(kind):
-    """A process for every namespace of a kind."""
-    found = {}
-    for process, _ in alive():
-        found.setdefault(os.readlink(f"/proc/{process}/ns/{kind}"), process)
-    return found.items()
-
-
-def mount_lines():
-    for namespace, process in by_namespace("mnt"):
-        with open(f"/proc/{process}/mountinfo") as file:
-            for line in file:
-                yield f"mount in {namespace}: {line.strip()}"
-
-
-def interface_lines():
-    for namespace, process in by_namespace("net"):
-        with open(f"/proc/{process}/net/dev") as file:
-            for line in file.readlines()[2:]:
-                yield f"interface in {namespace}: {line.partition(':')[0].strip()}"
-
-
-def control_group_lines():
-    for path, _, _ in os.walk(GROUPS):
-        yield f"control group {path}"
-
-
-def loop_device_lines(directory):
-    """Those of the sandbox's own files: there are no namespaces of loop devices.
-
-    By the file system that the file is on; where that is mounted by now, or was, is no matter.
-    """
-    if not glob.glob("/sys/block/loop*/loop"):
-        return
-    device = os.stat(directory).st_dev
-    found = subprocess.run(["losetup", "--list", "--noheadings", "--raw", "--output", "BACK-MAJ:MIN,NAME"],
-                           capture_output=True, text=True, check=False).stdout
-    for line in found.splitlines():
-        if line.startswith(f"{os.major(device)}:{os.minor(device)} "):
-            yield f"loop device {line.split()[1]}"
-
-
-def file_lines(top):
-    for path, directories, names in os.walk(top):
-        if path == "/run" and "network" in directories:
-            directories.remove("network")       # ifupdown's
-        for name in (*directories, *names):
-            found = os.lstat(f"{path}/{name}")
-            yield f"file {path}/{name} {found.st_mode:o} {found.st_size if name in names else ''}"
-
 
 # System calls
 
@@ -911,10 +643,5 @@ def shown(user, tty):
     return said
 
 
-def difference(before, after):
-    """What is in one snapshot and not in the other."""
-    return "; ".join([*(f"{line} is gone" for line in sorted(before - after)), *sorted(after - before)])
-
-
 if __name__ == "__main__":
-    sys.exit({"make": make, "serve": serve}[sys.argv[1]](sys.argv[2]))
+    sys.exit(serve(Inside, sys.argv[1]))
