@@ -1,0 +1,323 @@
+"""What a round stands on, inside a sandbox: its subhosts, its commands, and what must hold after each of them.
+
+A command that fails says so in one line of its own, and in no traceback.  A command ends.  When all subhosts of the
+round have been stopped, nothing is left of them: sandbox.snapshot() is what it was.
+"""
+import fcntl
+import glob
+import importlib
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+
+import injection
+from sandbox import GROUPS, alive, difference, kill, mount, patiently, snapshot, wait_until
+
+LIMIT = 45              # seconds, for any command: a stop may kill, wait for a keeper, and kill again
+FOREGROUND = 0.2        # seconds, for what happens there
+LONGEST = 1 << 20       # bytes, of what is said on standard error
+LIST = "/etc/subhosts.conf"
+WRITABLE = ("/proc", "/sys", "/dev", "/run", "/var/log", "/var/cache")
+ERRNOS = {os.strerror(number) for number in range(1, 134)}
+# What the dynamic linker and the interpreter say that cannot even begin.
+NOT_BEGUN = re.compile("error while loading shared libraries|Fatal Python error|Could not find platform|failed to map|"
+                       "init_fs_encoding|cannot allocate memory for|python3: |<frozen |Error in sitecustomize|object address")
+# What a boot says of a configuration file, and goes on.
+WARNING = re.compile(r"\.conf: (the byte order mark|line \d+ is ignored|line \d+: no comment)")
+
+
+class Ground:
+    """Serves rounds, one after the other: what it was at rest must be there after each."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        os.environ.update(PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", LANG="C.UTF-8")
+        self.list = f"{directory}/subhosts.conf"
+        with open(self.list, "w"):
+            pass
+        if os.path.exists(LIST):
+            mount("--bind", self.list, LIST)
+        self.protect()
+        self.bystander = subprocess.Popen(["unshare", "--mount", "--propagation", "slave", "sleep", "infinity"])
+        wait_until(lambda: os.readlink(f"/proc/{self.bystander.pid}/exe").endswith("/sleep"), "no bystander")
+        self.at_rest = snapshot(directory)
+
+    def protect(self):
+        """Have nothing of the machine written to, whatever a configuration says."""
+        with open("/proc/self/mountinfo") as file:
+            places = [line.split()[4].replace("\\040", " ") for line in file]
+        for place in places:
+            if place == LIST or not place.startswith((self.directory, *WRITABLE)):
+                subprocess.run(["mount", "-o", f"remount,bind,{'rw' if place == LIST else 'ro'}", place], check=False,
+                               stderr=subprocess.DEVNULL)
+
+    def round(self, kind, seed, number):
+        """Play a round: (how many commands it took, [(what was wrong, what was done)], what is left if anything)."""
+        for path in ("/var/log/overlay-boot", "/var/cache/overlay-boot"):
+            shutil.rmtree(path, ignore_errors=True)
+        with open(self.list, "w"):
+            pass
+        played = Round(self, f"{kind} {seed} {number}")
+        importlib.import_module(kind).play(played)
+        left = played.end()
+        return played.commands, played.wrong, left
+
+
+class Ended:
+    """How a command has ended; its status is None if it had to be killed."""
+
+    def __init__(self, words, status, said):
+        self.words, self.status, self.said = words, status, said
+        self.command = os.path.basename(words[0])
+
+    def __str__(self):
+        return f"{' '.join(self.words)}: exit status {self.status}, {self.said[-2000:]!r}"
+
+    def is_done(self):
+        return (self.status, self.said) == (0, "")
+
+    def is_not_running(self, name):
+        return (self.status, self.said) == (1, f"overlay-stop: {name} is not running\n")
+
+    def faults(self, *, hit):
+        """What is wrong with that; hit: it may have been signalled or starved."""
+        if self.status is None:
+            return [f"has not ended within {LIMIT} s"]
+        if hit and NOT_BEGUN.search(self.said) and "/overlay_boot/" not in self.said:
+            return []
+        if "Traceback" in self.said or "Fatal Python" in self.said or "Exception ignored" in self.said:
+            return [f"a traceback: {self.said.strip().splitlines()[-1]}"]
+        if self.status < 0:
+            return [] if hit and not self.said else [f"died by signal {-self.status}"]
+        passes_on = self.command == "overlay-go" or {"--foreground", "--shell"} & {*self.words}
+        ours = [line for line in self.said.splitlines() if line.startswith((f"{self.command}: ", "clear: "))]
+        others = [line for line in self.said.splitlines() if line not in ours]
+        wrong = [] if passes_on or not others else [f"a line that is not its own: {others[0]}"]
+        ours = [line for line in ours if not WARNING.search(line)]
+        if self.status and len(ours) > 1 and not {"--all", "--check"} & {*self.words}:
+            wrong.append(f"{len(ours)} lines: {' / '.join(ours)}")
+        if self.status and not ours and not passes_on and self.status <= 128:
+            wrong.append("fails without a word")
+        if any(line.partition(": ")[2] in ERRNOS for line in ours):
+            wrong.append(f"a bare errno: {ours[0]}")
+        if self.status not in (0, 1, 2, 126, 127) and not passes_on and not (hit and self.status > 128):
+            wrong.append(f"exit status {self.status}")
+        return wrong
+
+
+class Begun:
+    """A command under way.
+
+    What it says on standard error is read from a pipe when it has ended, not to the end of the pipe: others may hold it
+    open.  No file: RLIMIT_FSIZE would hold for it.
+    """
+
+    def __init__(self, directory, words, typed, prepare):
+        self.words = words
+        self.said, said = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        os.set_blocking(said, True)
+        fcntl.fcntl(said, fcntl.F_SETPIPE_SZ, LONGEST)
+        self.end = time.monotonic() + LIMIT
+        with tempfile.TemporaryFile(dir=directory) as file:
+            file.write(typed)
+            file.seek(0)
+            self.process = subprocess.Popen(words, cwd=directory, stdin=file, stdout=subprocess.DEVNULL, stderr=said,
+                                            start_new_session=True, preexec_fn=prepare)  # noqa: PLW1509
+        os.close(said)
+
+    def terminate(self):
+        """Have what stays in the foreground end, if it does not by itself."""
+        for _ in range(3):
+            try:
+                self.process.wait(FOREGROUND)
+            except subprocess.TimeoutExpired:
+                self.process.terminate()
+
+    def ended(self):
+        """Wait for its end."""
+        try:
+            status = self.process.wait(max(0, self.end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            status = None
+            self.process.kill()
+            self.process.wait()
+        try:
+            said = os.read(self.said, LONGEST)
+        except BlockingIOError:
+            said = b""
+        os.close(self.said)
+        return Ended(self.words, status, said.decode(errors="surrogateescape"))
+
+
+class Subhost:
+    """A directory with a configuration, and all that one can name."""
+
+    def __init__(self, base, name):
+        self.base, self.name = base, name
+        self.conf = f"{base}/{name}.conf"
+        for path in ("", "root/proc", "work", "live", "shared", "mnt", "layer/etc"):
+            os.makedirs(f"{base}/{path}", exist_ok=True)
+        for script, text in injection.SCRIPTS.items():
+            self.write(script, f"#!/bin/sh\n{text}\n", 0o755)
+        self.write("shared/file", "shared\n")
+        self.write("layer/etc/last", "last")
+
+    def write(self, path, text, mode=0o644):
+        with open(f"{self.base}/{path}", "w", errors="surrogateescape") as file:
+            file.write(text)
+        os.chmod(f"{self.base}/{path}", mode)
+
+    def configure(self, *lines):
+        self.write(f"{self.name}.conf", "".join(f"{line}\n" for line in ("BASE=.", *lines)))
+        return self
+
+    def archive(self):
+        """An archive of the layer."""
+        self.write("oxide.json", '{"v":"1","t":"layer"}')
+        subprocess.run(["tar", "-czf", "layer.tar.gz", "--sort=name", "--transform=s/^layer/root/", "oxide.json", "layer"],
+                       cwd=self.base, check=True)
+
+
+# Configurations that boot, each with a part of what there is.
+PLAIN = (("START=none",), ("START=none", "LOWER=root"), ("START=none", "LOWER=root", "LIVE=root"))
+PARTS = (
+    ("START=/service", "STOP_TIMEOUT=1"), ("CABLES== =",), ("SHARE=shared:/data/shared", "SHARE=shared/file:/data/file"),
+    ("UPPER=tmpfs:4M",), ("LAYER=layer",), ("LAYER=layer.tar.gz",), ("PREMOUNT=./premount", "POSTMOUNT=./postmount"),
+    ("INIT=./init",), ("LOG=log",), ("NAME=!{base}/printed {name}",), ("RAM_SIZE=1M",))
+
+
+class Round:
+    """The commands of a round, what they did, and what was wrong."""
+
+    def __init__(self, ground, seed):
+        self.ground = ground
+        self.seed = seed
+        self.random = random.Random(seed)
+        self.directory = tempfile.mkdtemp(prefix="r", dir=ground.directory)
+        self.subhosts, self.history, self.wrong = [], [], []
+        self.commands = 0
+        self.began = time.monotonic()
+
+    def subhost(self, *lines, plain=0.3):
+        """A subhost with this configuration, or one with some parts, or, so often, one with little."""
+        one = Subhost(f"{self.directory}/{len(self.subhosts)}", f"kx{len(self.subhosts)}n")
+        self.subhosts.append(one)
+        if not lines:
+            lines = self.random.choice(PLAIN) if self.random.random() < plain else self.parts(one)
+        self.note(f"{one.name}: {' | '.join(lines)}")
+        return one.configure(*lines)
+
+    def parts(self, one):
+        chosen = {}
+        for part in self.random.sample(PARTS, self.random.randrange(1, 6)):
+            for line in part:
+                variable = line.partition("=")[0]
+                if variable == "LAYER" and "tar" in line:
+                    one.archive()
+                if variable == "SHARE" or variable not in chosen:
+                    chosen.setdefault(variable, []).append(line.format(name=one.name, base=one.base))
+        if "START" in chosen:
+            chosen.pop("UPPER", None)           # the service is in root
+        chosen.setdefault("START", ["START=none"])
+        return [line for lines in chosen.values() for line in lines]
+
+    def note(self, text):
+        self.history.append(f"{time.monotonic() - self.began:8.4f} {text}")
+
+    def fault(self, what):
+        self.note(f"WRONG: {what}")
+        self.wrong.append([what, [*self.history]])
+
+    def begin(self, *words, typed=b"", limits=(), prepare=None):
+        """Begin a command; limits are (resource, value)."""
+        def limited():
+            if prepare:
+                prepare()
+            for which, value in limits:
+                resource.setrlimit(which, (value, value))
+
+        self.commands += 1
+        return Begun(self.directory, words, typed, limited if limits or prepare else None)
+
+    def judged(self, begun, *, hit=False):
+        """The end of a command, which must be as it should."""
+        ended = begun.ended()
+        self.note(f"ended: {ended}")
+        for fault in ended.faults(hit=hit):
+            self.fault(f"{self.masked(ended.words)}: {fault}")
+        return ended
+
+    def run(self, *words, hit=False, **how):
+        self.note(" ".join(words))
+        begun = self.begin(*words, **how)
+        if "--foreground" in words:
+            begun.terminate()
+        return self.judged(begun, hit=hit or "--foreground" in words)
+
+    def masked(self, words):
+        return re.sub(r"kx\d+n", "NAME", " ".join(words)).replace(self.directory, "...")
+
+    # Processes
+
+    def strangers(self):
+        """(process id, name) of what was not there at rest, and is not ours."""
+        rest, own = self.ground.at_rest, {os.getpid(), self.ground.bystander.pid}
+        found = []
+        for process, stat in alive():
+            name = stat.rpartition(")")[0][1:]
+            if process not in own and f"process {process} ({name})" not in rest:
+                found.append((process, name))
+        return found
+
+    def left(self):
+        """What is different from the sandbox at rest; a keeper may just be about to see that there is nothing to clear."""
+        def only_clears():
+            return all(line.endswith((" (clear)", " (keeper)")) for line in snapshot(self.ground.directory) ^ self.ground.at_rest)
+
+        if only_clears():
+            patiently(lambda: snapshot(self.ground.directory) == self.ground.at_rest)
+        return difference(self.ground.at_rest, snapshot(self.ground.directory))
+
+    def must_be_clear(self, after):
+        left = self.left()
+        if left:
+            self.fault(f"left after {self.masked([after])}: {self.masked([left])}")
+        return left
+
+    def end(self):
+        """Stop all, and look: what is left."""
+        for process, _ in self.strangers():
+            try:
+                os.kill(process, signal.SIGCONT)
+            except ProcessLookupError:
+                pass
+        for one in self.subhosts:
+            ended = self.run("overlay-stop", one.conf)
+            if ended.status and not ended.is_not_running(one.name):
+                self.fault(f"in the end: {self.masked([str(ended)])}")
+        ended = self.run("overlay-stop", "--all")
+        if not ended.is_done():
+            self.fault(f"in the end: {self.masked([str(ended)])}")
+        left = self.must_be_clear("all stops")
+        for one in self.subhosts:
+            parts = [path for path in glob.glob(f"{one.base}/root/.*") if os.path.basename(path) != ".reaper"]
+            if parts:
+                self.fault(f"in UPPER: {self.masked(parts)}")
+        for path in glob.glob("/var/cache/overlay-boot/layers/*"):
+            if not path.endswith(".part") and not os.path.exists(f"{path}/etc/last"):
+                self.fault("half a layer in the cache")
+        if left:
+            for process, _ in self.strangers():
+                kill(process)
+        shutil.rmtree(self.directory, ignore_errors=True)
+        return left
+
+
+def control_group(path):
+    return f"{GROUPS}/overlay-boot/{path}"

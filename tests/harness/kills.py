@@ -1,0 +1,89 @@
+"""Signals to any process, at any moment of boots, stops and all that can be done meanwhile, of several subhosts at once."""
+import os
+import random
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+NUMBERS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+COMMANDS = (
+    ("overlay-boot", "{conf}"), ("overlay-boot", "{conf}"), ("overlay-boot", "{conf}"), ("overlay-boot", "{conf}"),
+    ("overlay-boot", "--foreground", "{conf}"), ("overlay-boot", "--foreground", "{conf}"),
+    ("overlay-boot", "--shell", "{conf}"), ("overlay-boot", "--shell", "{conf}"), ("overlay-boot", "--all"),
+    ("overlay-stop", "{conf}"), ("overlay-stop", "{conf}"), ("overlay-stop", "{name}"), ("overlay-stop", "--all"),
+    ("overlay-go", "{name}", "true"), ("overlay-go", "{name}", "sleep", "1000"), ("overlay-go", "{name}"), ("overlay-ls",),
+    ("overlay-ls", "--json"), ("overlay-boot", "--check", "{conf}"), ("overlay-share", "{base}/shared:/other", "{name}"),
+    ("overlay-share", "--undo", "/other", "{name}"))
+VICTIMS = ("command", "command", "command", "group", "keeper", "init", "clear", "any")
+LASTING = (("overlay-boot", "--foreground"), ("overlay-go", "{name}", "sleep"))
+STOPPED = 0.02          # how often a keeper is stopped, which makes commands wait
+
+
+def play(round):
+    subhosts = [round.subhost() for _ in range(round.random.choice((1, 1, 2, 3)))]
+    with open(round.ground.list, "w") as file:
+        file.writelines(f"{one.conf}\n" for one in subhosts if round.random.random() < 0.8)
+    randoms = [random.Random(f"{round.seed} {number}") for number in range(len(subhosts))]
+    with ThreadPoolExecutor(len(subhosts)) as threads:
+        list(threads.map(act, [round] * len(subhosts), subhosts, randoms))
+
+
+def act(round, one, chance):
+    """Some commands for a subhost, most of them hit."""
+    for number in range(chance.randrange(2, 8)):
+        command = COMMANDS[0] if not number else chance.choice(COMMANDS)
+        words = [word.format(conf=one.conf, name=one.name, base=one.base) for word in command]
+        stopped = keepers(round) if chance.random() < STOPPED else []
+        for process in stopped:
+            send(round, process, signal.SIGSTOP, "the keeper")
+        round.note(" ".join(words))
+        begun = round.begin(*words, typed=chance.choice((b"", b"exit\n", b"sleep 0.02\n", b"sleep 1000\n")))
+        for _ in range(chance.choice((0, 1, 1, 1, 2, 3))):
+            time.sleep(chance.choice((0, chance.uniform(0, 0.005), chance.uniform(0, 0.06))))
+            hit(round, begun, chance)
+        if command[:2] in LASTING or command[:3] in LASTING or words[0] == "overlay-go" or "--shell" in words:
+            finish(round, begun, chance)
+        round.judged(begun, hit=True)
+        for process in stopped:
+            send(round, process, signal.SIGCONT, "the keeper")
+
+
+def hit(round, begun, chance):
+    """A signal to somebody."""
+    victim, number = chance.choice(VICTIMS), chance.choice(NUMBERS)
+    if victim == "command":
+        send(round, begun.process.pid, number, "the command")
+    elif victim == "group":
+        send(round, -begun.process.pid, number, "its process group")
+    else:
+        named = {"keeper": "keeper", "init": ".reaper", "clear": "clear"}.get(victim)
+        found = [(process, name) for process, name in round.strangers() if named in (None, name)]
+        if found:
+            process, name = chance.choice(found)
+            send(round, process, number, f"({name})")
+
+
+def finish(round, begun, chance):
+    """End what does not end by itself, as one who loses patience would."""
+    end = time.monotonic() + chance.uniform(0, 0.1)
+    number = chance.choice((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+    while begun.process.poll() is None and time.monotonic() < end:
+        time.sleep(0.002)
+    for again in range(4):
+        if begun.process.poll() is None:
+            send(round, begun.process.pid, number if again < 2 else signal.SIGTERM, "the command, to end it")
+            time.sleep(chance.uniform(0, 0.02) if again < 2 else 2)
+    if begun.process.poll() is None:
+        send(round, begun.process.pid, signal.SIGKILL, "the command, to end it")
+
+
+def keepers(round):
+    return [process for process, name in round.strangers() if name == "keeper"]
+
+
+def send(round, process, number, whom):
+    round.note(f"{signal.Signals(number).name} to {whom}")
+    try:
+        os.kill(process, number)
+    except ProcessLookupError:
+        pass
