@@ -35,7 +35,6 @@ class Run:
         self.rounds = dict.fromkeys(self.kinds, 0)
         self.commands = dict.fromkeys(self.kinds, 0)
         self.found = {}         # {(kind, what, its numbers masked): how often}
-        self.broken = 0
         self.began = time.monotonic()
         self.lock = threading.Lock()
         self.sandboxes = Sandboxes(HERE, options.jobs)
@@ -55,9 +54,12 @@ class Run:
 
     def play_one(self, kind, number):
         try:
-            commands, wrong, _ = self.sandboxes("round", kind, self.options.seed, number)
+            commands, wrong, history, _ = self.sandboxes("round", kind, self.options.seed, number)
         except Exception as error:
+            history = []
             commands, wrong = 0, [[f"the harness: {str(error).strip().splitlines()[-1]}", [str(error)]]]
+        if self.options.round is not None:
+            print(*history, sep="\n")
         with self.lock:
             self.commands[kind] += commands
             for what, history in wrong:

@@ -43,6 +43,7 @@ class Ground:
             pass
         if os.path.exists(LIST):
             mount("--bind", self.list, LIST)
+        self.pace = 0.05        # seconds that a command takes here, about
         self.protect()
         self.bystander = subprocess.Popen(["unshare", "--mount", "--propagation", "slave", "sleep", "infinity"])
         wait_until(lambda: os.readlink(f"/proc/{self.bystander.pid}/exe").endswith("/sleep"), "no bystander")
@@ -58,7 +59,7 @@ class Ground:
                                stderr=subprocess.DEVNULL)
 
     def round(self, kind, seed, number):
-        """Play a round: (how many commands it took, [(what was wrong, what was done)], what is left if anything)."""
+        """Play a round: (how many commands it took, [(what was wrong, what was done)], all that was done, what is left)."""
         for path in ("/var/log/overlay-boot", "/var/cache/overlay-boot"):
             shutil.rmtree(path, ignore_errors=True)
         with open(self.list, "w"):
@@ -66,14 +67,14 @@ class Ground:
         played = Round(self, f"{kind} {seed} {number}")
         importlib.import_module(kind).play(played)
         left = played.end()
-        return played.commands, played.wrong, left
+        return played.commands, played.wrong, played.history, left
 
 
 class Ended:
     """How a command has ended; its status is None if it had to be killed."""
 
-    def __init__(self, words, status, said):
-        self.words, self.status, self.said = words, status, said
+    def __init__(self, words, status, said, terminal):
+        self.words, self.status, self.said, self.terminal = words, status, said, terminal
         self.command = os.path.basename(words[0])
 
     def __str__(self):
@@ -92,13 +93,14 @@ class Ended:
         if hit and NOT_BEGUN.search(self.said) and "/overlay_boot/" not in self.said:
             return []
         if "Traceback" in self.said or "Fatal Python" in self.said or "Exception ignored" in self.said:
-            return [f"a traceback: {self.said.strip().splitlines()[-1]}"]
+            places = re.findall(r'/(\S+)", line \d+, in (\S+)', self.said)
+            return [f"a traceback: {self.said.strip().splitlines()[-1]}, in {' '.join(places[-1]) if places else '?'}"]
         if self.status < 0:
-            return [] if hit and not self.said else [f"died by signal {-self.status}"]
+            return [] if hit and (self.terminal or not self.said) else [f"died by signal {-self.status}"]
         passes_on = self.command == "overlay-go" or {"--foreground", "--shell"} & {*self.words}
         ours = [line for line in self.said.splitlines() if line.startswith((f"{self.command}: ", "clear: "))]
         others = [line for line in self.said.splitlines() if line not in ours]
-        wrong = [] if passes_on or not others else [f"a line that is not its own: {others[0]}"]
+        wrong = [] if self.terminal or passes_on or not others else [f"a line that is not its own: {others[0]}"]
         ours = [line for line in ours if not WARNING.search(line)]
         if self.status and len(ours) > 1 and not {"--all", "--check"} & {*self.words}:
             wrong.append(f"{len(ours)} lines: {' / '.join(ours)}")
@@ -115,21 +117,29 @@ class Begun:
     """A command under way.
 
     What it says on standard error is read from a pipe when it has ended, not to the end of the pipe: others may hold it
-    open.  No file: RLIMIT_FSIZE would hold for it.
+    open.  No file: RLIMIT_FSIZE would hold for it.  On a terminal, it is what has been shown.
     """
 
-    def __init__(self, directory, words, typed, prepare):
-        self.words = words
-        self.said, said = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        os.set_blocking(said, True)
-        fcntl.fcntl(said, fcntl.F_SETPIPE_SZ, LONGEST)
-        self.end = time.monotonic() + LIMIT
-        with tempfile.TemporaryFile(dir=directory) as file:
-            file.write(typed)
-            file.seek(0)
-            self.process = subprocess.Popen(words, cwd=directory, stdin=file, stdout=subprocess.DEVNULL, stderr=said,
-                                            start_new_session=True, preexec_fn=prepare)  # noqa: PLW1509
-        os.close(said)
+    def __init__(self, directory, words, typed, prepare, terminal):
+        self.words, self.terminal = words, terminal
+        self.began = time.monotonic()
+        if terminal:
+            self.said, tty = os.openpty()
+            os.set_blocking(self.said, False)
+            os.write(self.said, typed)
+            standard, words = (tty,) * 3, ("setsid", "--ctty", *words)
+        else:
+            self.said, said = os.pipe2(os.O_CLOEXEC)
+            os.set_blocking(self.said, False)
+            fcntl.fcntl(said, fcntl.F_SETPIPE_SZ, LONGEST)
+            standard = os.memfd_create("typed"), subprocess.DEVNULL, said
+            os.pwrite(standard[0], typed, 0)
+        try:
+            self.process = subprocess.Popen(words, cwd=directory, stdin=standard[0], stdout=standard[1], stderr=standard[2],
+                                            start_new_session=not terminal, preexec_fn=prepare)  # noqa: PLW1509
+        finally:
+            for end in {standard[0], standard[2]}:
+                os.close(end)
 
     def terminate(self):
         """Have what stays in the foreground end, if it does not by itself."""
@@ -142,17 +152,20 @@ class Begun:
     def ended(self):
         """Wait for its end."""
         try:
-            status = self.process.wait(max(0, self.end - time.monotonic()))
+            status = self.process.wait(max(0, self.began + LIMIT - time.monotonic()))
         except subprocess.TimeoutExpired:
             status = None
             self.process.kill()
             self.process.wait()
+        said = b""
         try:
-            said = os.read(self.said, LONGEST)
-        except BlockingIOError:
-            said = b""
+            while more := os.read(self.said, LONGEST):
+                said += more
+        except OSError:         # nothing more; from a terminal that nobody has open EIO
+            pass
         os.close(self.said)
-        return Ended(self.words, status, said.decode(errors="surrogateescape"))
+        text = said.decode(errors="surrogateescape")
+        return Ended(self.words, status, text.replace("\r\n", "\n"), self.terminal)
 
 
 class Subhost:
@@ -234,7 +247,7 @@ class Round:
         self.note(f"WRONG: {what}")
         self.wrong.append([what, [*self.history]])
 
-    def begin(self, *words, typed=b"", limits=(), prepare=None):
+    def begin(self, *words, typed=b"", limits=(), prepare=None, terminal=False):
         """Begin a command; limits are (resource, value)."""
         def limited():
             if prepare:
@@ -243,11 +256,13 @@ class Round:
                 resource.setrlimit(which, (value, value))
 
         self.commands += 1
-        return Begun(self.directory, words, typed, limited if limits or prepare else None)
+        return Begun(self.directory, words, typed, limited if limits or prepare else None, terminal)
 
     def judged(self, begun, *, hit=False):
         """The end of a command, which must be as it should."""
         ended = begun.ended()
+        if ended.status == 0:
+            self.ground.pace += (min(time.monotonic() - begun.began, 0.5) - self.ground.pace) / 10
         self.note(f"ended: {ended}")
         for fault in ended.faults(hit=hit):
             self.fault(f"{self.masked(ended.words)}: {fault}")

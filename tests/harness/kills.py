@@ -16,6 +16,7 @@ COMMANDS = (
     ("overlay-share", "--undo", "/other", "{name}"))
 VICTIMS = ("command", "command", "command", "group", "keeper", "init", "clear", "any")
 LASTING = (("overlay-boot", "--foreground"), ("overlay-go", "{name}", "sleep"))
+ON_TERMINAL = 0.2       # how often a command is on a terminal
 STOPPED = 0.02          # how often a keeper is stopped, which makes commands wait
 
 
@@ -37,9 +38,11 @@ def act(round, one, chance):
         for process in stopped:
             send(round, process, signal.SIGSTOP, "the keeper")
         round.note(" ".join(words))
-        begun = round.begin(*words, typed=chance.choice((b"", b"exit\n", b"sleep 0.02\n", b"sleep 1000\n")))
-        for _ in range(chance.choice((0, 1, 1, 1, 2, 3))):
-            time.sleep(chance.choice((0, chance.uniform(0, 0.005), chance.uniform(0, 0.06))))
+        begun = round.begin(*words, typed=chance.choice((b"", b"exit\n", b"sleep 0.02\n", b"sleep 1000\n")),
+                            terminal=chance.random() < ON_TERMINAL)
+        for again in range(chance.choice((0, 1, 1, 1, 2, 3))):
+            most = 0.005 if again and chance.random() < 0.5 else 1.5 * round.ground.pace
+            time.sleep(chance.uniform(0, most))
             hit(round, begun, chance)
         if command[:2] in LASTING or command[:3] in LASTING or words[0] == "overlay-go" or "--shell" in words:
             finish(round, begun, chance)
