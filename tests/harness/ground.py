@@ -241,6 +241,7 @@ class Round:
         return [line for lines in chosen.values() for line in lines]
 
     def note(self, text):
+        text = re.sub(r"(\\n|\\x00|.)\1{49,}", r"\1[...]", text)
         self.history.append(f"{time.monotonic() - self.began:8.4f} {text}")
 
     def fault(self, what):

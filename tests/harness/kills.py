@@ -2,6 +2,7 @@
 import os
 import random
 import signal
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -68,16 +69,21 @@ def hit(round, begun, chance):
 
 def finish(round, begun, chance):
     """End what does not end by itself, as one who loses patience would."""
-    end = time.monotonic() + chance.uniform(0, 0.1)
+    wait(begun, chance.uniform(0, 0.1))
     number = chance.choice((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
-    while begun.process.poll() is None and time.monotonic() < end:
-        time.sleep(0.002)
     for again in range(4):
         if begun.process.poll() is None:
             send(round, begun.process.pid, number if again < 2 else signal.SIGTERM, "the command, to end it")
-            time.sleep(chance.uniform(0, 0.02) if again < 2 else 2)
+            wait(begun, chance.uniform(0, 0.02) if again < 2 else 2)
     if begun.process.poll() is None:
         send(round, begun.process.pid, signal.SIGKILL, "the command, to end it")
+
+
+def wait(begun, seconds):
+    try:
+        begun.process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        pass
 
 
 def keepers(round):

@@ -25,10 +25,10 @@ def play(round):
         file.write(f"{one.conf}\n")
     arrange(round, one, chance.choice(("running", "hibernating", "dead")))
     arrange(round, other, chance.choice(("nothing", "running")))
-    made = [foreign(round, kind) for kind in NEIGHBOURS if chance.random() < 0.1]
     path = f"{STATES}/{one.name}/state"
     if not os.path.exists(path):        # the wrong boot: that has been told
         return
+    made = [foreign(round, kind) for kind in NEIGHBOURS if chance.random() < 0.1]
     with open(path, "rb") as file:
         whole, inode = file.read(), os.fstat(file.fileno()).st_ino
     if chance.random() < 0.05:
