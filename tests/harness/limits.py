@@ -1,7 +1,10 @@
 """Commands without descriptors, memory, processes, or room to write."""
+import contextlib
 import os
 import resource
 import subprocess
+
+from sandbox import wait_until
 
 COMMANDS = (
     ("overlay-boot", "{conf}"), ("overlay-boot", "{conf}"), ("overlay-boot", "--foreground", "{conf}"),
@@ -23,7 +26,7 @@ def play(round):
         round.note(f"{one.name}: seventeen layers")
     with open(round.ground.list, "w") as file:
         file.write(f"{one.conf}\n")
-    starve = chance.choice((descriptors, descriptors, memory, memory, size_of_files, processes, room, room))
+    starve = chance.choice((descriptors, descriptors, memory, memory, size_of_files, processes, processes, room, room))
     arrange(round, one, chance.choice(BEFORE))
     for _ in range(chance.randrange(1, 4)):
         command = chance.choice(COMMANDS)
@@ -76,16 +79,23 @@ def processes(round, _one, words):
         return
     try:
         os.mkdir(group)
-        most = round.random.randrange(1, 12)
+        most = round.random.randrange(1, 9)
         write(f"{group}/pids.max", most)
         starved(round, words, f"processes = {most}", prepare=lambda: write(f"{group}/cgroup.procs", os.getpid()))
-        with open(f"{group}/cgroup.procs") as file:
-            left = file.read().split()
-        for process in left:
-            write(f"{place}/cgroup.procs", process)
-        os.rmdir(group)
+        wait_until(lambda: is_removed(group, place), "the group cannot be removed")
     finally:
         subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def is_removed(group, place):
+    """Whether the group is gone, after what is left in it was moved out of it."""
+    with contextlib.suppress(OSError):      # a process has just ended, or been born
+        with open(f"{group}/cgroup.procs") as file:
+            for process in file:
+                write(f"{place}/cgroup.procs", process)
+        os.rmdir(group)
+        return True
+    return False
 
 
 def write(path, what):
@@ -96,12 +106,12 @@ def write(path, what):
 def room(round, _one, words):
     """Little room in /run, and few inodes."""
     used = os.statvfs("/run")
-    pages = (used.f_blocks - used.f_bfree) * used.f_frsize // 4096 + round.random.randrange(0, 4)
-    inodes = used.f_files - used.f_ffree + round.random.choice((0, 1, 2, 3, 5, 8, 1000))
+    pages, inodes = round.random.randrange(0, 4), round.random.choice((0, 1, 2, 3, 5, 8, 1000))
+    size = max(1, used.f_blocks - used.f_bfree + pages) * used.f_frsize
     before = f"size={used.f_blocks * used.f_frsize},nr_inodes={used.f_files}"
-    resize(f"size={max(1, pages) * 4096},nr_inodes={inodes}")
+    resize(f"size={size},nr_inodes={used.f_files - used.f_ffree + inodes}")
     try:
-        starved(round, words, f"/run with room for {pages} pages and {inodes} inodes = all of it")
+        starved(round, words, f"room in /run = {pages} pages, {inodes} inodes")
     finally:
         resize(before)
 
