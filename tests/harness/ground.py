@@ -266,7 +266,7 @@ class Round:
             self.ground.pace += (min(time.monotonic() - begun.began, 0.5) - self.ground.pace) / 10
         self.note(f"ended: {ended}")
         for fault in ended.faults(hit=hit):
-            self.fault(f"{self.masked(ended.words)}: {fault}")
+            self.fault(self.masked([*ended.words[:-1], f"{ended.words[-1]}: {fault}"]))
         return ended
 
     def run(self, *words, hit=False, **how):
