@@ -2,20 +2,18 @@
 from concurrent.futures import ThreadPoolExecutor
 
 SUBHOSTS = 10
-CYCLES = 3
 
 
 def play(round):
     subhosts = [round.subhost(plain=0) for _ in range(SUBHOSTS)]
     with open(round.ground.list, "w") as file:
         file.writelines(f"{one.conf}\n" for one in subhosts)
-    for _ in range(CYCLES):
-        if round.random.random() < 0.3:
-            all_at_once(round, subhosts)
-        else:
-            plans = [round.random.choice((live, live, sleep)) for _ in subhosts]
-            with ThreadPoolExecutor(SUBHOSTS) as threads:
-                list(threads.map(lambda plan, one: plan(round, one), plans, subhosts))
+    if round.random.random() < 0.3:
+        all_at_once(round, subhosts)
+        return
+    plans = [round.random.choice((live, live, sleep)) for _ in subhosts]
+    with ThreadPoolExecutor(SUBHOSTS) as threads:
+        list(threads.map(lambda plan, one: plan(round, one), plans, subhosts))
 
 
 def right(round, *words, typed=b""):
