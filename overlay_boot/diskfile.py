@@ -26,7 +26,8 @@ READ_ONLY = ("squashfs", "erofs")               # no subhost writes to these: an
 # A copy of an XFS image has the UUID of the original, which is no reason not to mount both.
 OPTIONS = {"xfs": {"nouuid": None}}
 PATIENCE = 1                                    # seconds, for the mounts of a subhost that was just killed
-SECTOR = 512                                    # bytes, of partx(8)
+SECTOR, LARGE_SECTOR = 512, 4096                # bytes; partx(8) prints numbers of the former
+GPT = b"EFI PART"                               # at the beginning of the second sector of a disk
 
 
 def mount_image(config: Config) -> None:
@@ -98,7 +99,7 @@ class Image:
             raise Failure("it is neither a regular file nor a block device")
         self.fd = fd
         path = f"/proc/{posix.getpid()}/fd/{fd}"        # for programs that are other processes
-        self.offset, self.size = partition(path, index) if index else (0, 0)
+        self.offset, self.size = partition(fd, path, index) if index else (0, 0)
         self.kind = file_system(path, self.offset, self.size)
         self.read_only = read_only or self.kind in READ_ONLY
 
@@ -185,11 +186,17 @@ def loop_status(path: str) -> tuple[int, int, int, int, bool]:
         return namespaces.loop_get_status(device)
 
 
-def partition(path: str, index: str) -> tuple[int, int]:
-    """Return (offset, size) of a partition, in bytes, by partx(8).  Raises Failure if there is none."""
+def partition(fd: int, path: str, index: str) -> tuple[int, int]:
+    """Return (offset, size) of a partition, in bytes, by partx(8).  Raises Failure if there is none.
+
+    The sectors of a file are taken for those of 4096 bytes where its GPT is in the second one of these.
+    A block device tells their size itself; an MBR does not.
+    """
     if not (index.isascii() and index.isdigit() and int(index)):
         raise Failure(f"{index} is not the number of a partition")
-    found = words_of(["partx", "--raw", "--noheadings", "--nr", index, "--output", "START,SECTORS", path])
+    is_large = posix.pread(fd, len(GPT), SECTOR) != GPT == posix.pread(fd, len(GPT), LARGE_SECTOR)
+    found = words_of(["partx", *(["--sector-size", str(LARGE_SECTOR)] if is_large else []), "--raw", "--noheadings",
+                      "--nr", index, "--output", "START,SECTORS", path])
     if len(found) != 2:
         raise Failure(f"it has no partition {index}")
     start, sectors = map(int, found)

@@ -4,6 +4,8 @@ import os
 import shutil
 import struct
 import subprocess
+import uuid
+import zlib
 
 import pytest
 from conftest import cannot_run
@@ -48,20 +50,71 @@ def made(path, fs="ext4", size=None):
     return path
 
 
-def partitioned(path, *parts, before=2048):
+def partitioned(path, *parts, before=2048, sector=SECTOR):
     """A file with a partition table of a PC, and these images as its partitions."""
     with open(path, "wb") as disk:
-        at = before
-        for number, part in enumerate(parts):
-            sectors = os.path.getsize(part) // SECTOR
+        ranges = filled(path, parts, before, sector)
+        for number, (at, sectors) in enumerate(ranges):
             disk.seek(446 + 16 * number)
             disk.write(struct.pack("<B3xB3xII", 0, 0x83, at, sectors))
-            disk.truncate((at + sectors) * SECTOR)
-            run("dd", f"if={part}", f"of={path}", f"seek={at}", "conv=notrunc,sparse", "status=none")
-            at += sectors
         disk.seek(510)
         disk.write(b"\x55\xaa")
     return path
+
+
+def filled(path, parts, at, sector):
+    """Copy images into a file, one after the other.  Return (first sector, number of sectors) of each."""
+    ranges = []
+    for part in parts:
+        ranges.append((at, os.path.getsize(part) // sector))
+        run("dd", f"if={part}", f"of={path}", f"bs={sector}", f"seek={at}", "conv=notrunc,sparse", "status=none")
+        at = sum(ranges[-1])
+        os.truncate(path, at * sector)
+    return ranges
+
+
+LINUX = uuid.UUID("0fc63daf-8483-4772-8e79-3d69d8477de4")       # the type of a partition
+
+
+def with_gpt(path, *parts, sector, before=256):
+    """A file with a GPT as UEFI has it, for sectors of that size, and these images as its partitions."""
+    write(path)
+    ranges = filled(path, parts, before, sector)
+    entries = b"".join(struct.pack("<16s16sQQQ72x", LINUX.bytes_le, uuid.uuid4().bytes_le, at, at + sectors - 1, 0)
+                       for at, sectors in ranges).ljust(128 * 128, b"\0")
+    room = len(entries) // sector
+    end = sum(ranges[-1]) + room        # the last sector
+
+    def head(here, other, table):
+        fields = [b"EFI PART", 0x10000, 92, 0, 0, here, other, before, end - room - 1, LINUX.bytes_le, table, 128, 128, zlib.crc32(entries)]
+        layout = "<8sIIIIQQQQ16sQIII"
+        fields[3] = zlib.crc32(struct.pack(layout, *fields))
+        return struct.pack(layout, *fields)
+
+    protective = struct.pack("<B3xB3xII", 0, 0xee, 1, end)
+    with open(path, "r+b") as disk:
+        disk.truncate((end + 1) * sector)
+        for at, data in ((446, protective), (510, b"\x55\xaa"), (sector, head(1, end, 2)), (2 * sector, entries),
+                         ((end - room) * sector, entries), (end * sector, head(end, 1, end - room))):
+            disk.seek(at)
+            disk.write(data)
+    return path
+
+
+@pytest.fixture
+def device():
+    """Makes block devices, by losetup(8): device(word, ...)."""
+    made = []
+
+    def make(*words):
+        done = run("losetup", "--find", "--show", *words)
+        assert done.returncode == 0, done.stderr
+        made.append(done.stdout.strip())
+        return made[-1]
+
+    yield make
+    for path in made:
+        run("losetup", "--detach", path)
 
 
 def with_files(path, script):
@@ -126,6 +179,37 @@ def test_image_with_partitions(make, directory, image):
     assert with_files(other, "cat root/kept") == "two\n"
 
 
+@pytest.mark.parametrize("sector", [512, 4096])
+def test_partitions_of_either_size_of_sectors(make, directory, device, sector):
+    """In a file, only a GPT tells it; a block device does so itself."""
+    images = [made(f"{directory}/{number}.img") for number in "12"]
+    disks = [with_gpt(f"{directory}/{PREFIX}-gpt.img", *images, sector=sector)]
+    for table in (with_gpt, partitioned):
+        disk = table(f"{directory}/{PREFIX}-{table.__name__}.img", *images, sector=sector)
+        disks.append(device("--sector-size", str(sector), disk))
+    for disk in disks:
+        one, second = make(IMAGE=f"{disk} 2"), make(IMAGE=f"{disk} 1")
+        one.booted().sh("echo two >/kept")
+        second.booted().sh("echo one >/kept")
+        for each in (one, second):
+            each.stopped()
+        assert one.booted().inside("cat", "/kept") == "two"
+        one.stopped()
+
+
+def test_an_mbr_of_large_sectors_in_a_file(make, fails, directory, image):
+    disk = partitioned(f"{directory}/{PREFIX}-disk.img", image, before=256, sector=4096)
+    fails(make(IMAGE=f"{disk} 1"), disk, "no file system is found in it")
+
+
+def test_xfs_of_a_disk_with_large_sectors(make, directory):
+    needs("mkfs.xfs")
+    image = made(f"{directory}/{PREFIX}.img", "xfs")
+    assert run("mkfs.xfs", "-q", "-f", "-s", "size=4096", image).returncode == 0
+    with_files(image, "mkdir root work")
+    make(IMAGE=image).booted().sh("echo >/kept")
+
+
 def test_upper_and_work_of_ones_own_with_an_image(make, image):
     with_files(image, "mkdir -p a/up a/work; echo here >a/up/file; echo image >root/file")
     one = make(IMAGE=image, UPPER="mnt/a/up", WORK="mnt/a/work").booted()
@@ -170,14 +254,10 @@ def test_check_of_what_runs_with_a_command(make, image):
     assert (done.returncode, done.stderr) == (0, "") and f"UPPER={one.base}/mnt/root\n" in done.stdout
 
 
-def test_image_on_a_block_device(make, image):
-    device = run("losetup", "--find", "--show", image).stdout.strip()
-    try:
-        one = make(IMAGE=device).booted()
-        one.sh("echo kept >/file")
-        one.stopped()
-    finally:
-        run("losetup", "--detach", device)
+def test_image_on_a_block_device(make, image, device):
+    one = make(IMAGE=device(image)).booted()
+    one.sh("echo kept >/file")
+    one.stopped()
     assert with_files(image, "cat root/file") == "kept\n"
 
 
