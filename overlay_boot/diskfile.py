@@ -61,18 +61,28 @@ def mount(path: str, index: str | None, places: list[str], action: str, *, read_
 def open_image(path: str, read_only: bool) -> tuple[Fd, bool]:
     """Open a file that is to be an image: a descriptor, and whether it can be written to.
 
-    It cannot if writing is not asked for, or the file system is read-only.
+    It cannot if writing is not asked for, or the file system or the block device is read-only.
     Nobody is waited for, whatever is there.
     """
     try:
         try:
-            return files.opened(path, files.READ_ANYTHING | (0 if read_only else posix.O_RDWR)), not read_only
+            fd = files.opened(path, files.READ_ANYTHING | (0 if read_only else posix.O_RDWR))
         except OSError as error:
             if error.errno != EROFS:
                 raise
             return files.opened(path, files.READ_ANYTHING), False
+        return fd, not read_only and not is_read_only_device(fd)
     except OSError as error:
         raise Failure(error.strerror) from None         # the path is told by who has asked for it
+
+
+def is_read_only_device(fd: int) -> bool:
+    """Tell whether it is a block device that cannot be written to: it can be opened for writing all the same."""
+    status = posix.fstat(fd)
+    if status.st_mode & files.KIND != files.BLOCK_DEVICE:
+        return False
+    with files.opened(f"/sys/dev/block/{posix.major(status.st_rdev)}:{posix.minor(status.st_rdev)}/ro") as ro:
+        return posix.read(ro, 1) == b"1"
 
 
 def attach(image: "Image", place: str, action: str) -> None:
@@ -153,10 +163,7 @@ class Image:
         try:
             return Fd(rootfs.new_mount(self.kind, 0, source=path, **flags, **OPTIONS.get(self.kind, {})))
         except OSError as error:
-            raise Failure({
-                EINVAL: f"its {self.kind} is damaged, or has features that this kernel does not support",
-                ENODEV: f"this kernel does not support {self.kind}",
-            }.get(error.errno or 0) or error.strerror) from None
+            raise Failure(why_not(error, self.kind, read_only) or error.strerror) from None
 
     def set_up_loop_device(self) -> tuple[Fd, str]:
         """Return a loop device for it, as a descriptor and as a path.  It lasts until nobody has it open or mounted."""
@@ -171,6 +178,16 @@ class Image:
                     posix.close(device)
                     if error.errno != EBUSY:        # another process was faster
                         raise
+
+
+def why_not(error: OSError, kind: str, read_only: bool) -> str | None:
+    """Return what an errno of mounting a file system means.  The bare word would mislead."""
+    if read_only and error.errno == EROFS:
+        return f"its {kind} was not unmounted cleanly, and only a mount that can write to it repairs that"
+    if read_only and error.errno == EIO and kind == "btrfs":    # which has no errno of its own for it
+        return "its btrfs is damaged, or was not unmounted cleanly: only a mount that can write to it repairs that"
+    return {EINVAL: f"its {kind} is damaged, or has features that this kernel does not support",
+            ENODEV: f"this kernel does not support {kind}"}.get(error.errno or 0)
 
 
 def source_of(place: str) -> str | None:

@@ -261,6 +261,17 @@ def test_image_on_a_block_device(make, image, device):
     assert with_files(image, "cat root/file") == "kept\n"
 
 
+def test_a_block_device_that_is_read_only(make, image, device, machine, fails):
+    with_files(image, "echo lower >root/file")
+    source = device("--read-only", image)
+    one = make(UPPER="root", WORK="work", IMAGE=source, LOWER="mnt/root:/").booted()
+    assert one.inside("cat", "/file") == "lower"
+    one.stopped()
+    machine.look()
+    one.configure(IMAGE=source)
+    fails(one, "into UPPER: Read-only file system")
+
+
 def test_a_hook_sees_the_image(make, image):
     one = make(IMAGE=f"{image}", PREMOUNT="./pre", POSTMOUNT="./post")
     one.script("pre", 'set -e; echo "$IMAGE $UPPER" >"$UPPER/seen"; overlay-premount "$@"\n')
@@ -325,6 +336,31 @@ def test_file_systems_to_write_to(make, directory, fs):
     if fs != "btrfs":               # which takes both for one file system
         one.booted()
         assert make(IMAGE=copy).booted().inside("wc", "-l", "/file") == "2 /file"
+
+
+def not_unmounted(path, fs):
+    """An image as a crash leaves it, with the file root/kept in its journal."""
+    whole = made(f"{path}.whole", fs)
+    with_files(whole, f"echo kept >root/kept; sync root/kept; cp --sparse=always {whole} {path}")
+    os.unlink(whole)
+    return path
+
+
+@pytest.mark.parametrize("fs", MAKERS)
+def test_a_file_system_that_was_not_unmounted(make, directory, fails, fs):
+    """Whoever can write to it repairs it.  To others it is not shown, since something might be missing."""
+    needs(MAKERS[fs][0])
+    image = not_unmounted(f"{directory}/{PREFIX}.img", fs)
+    read_only = make(LOWER=f"!overlay-diskfile --read-only mnt/root {image}")
+    before = run("sha256sum", image).stdout
+    fails(read_only, f"cannot mount {image} on mnt: its {fs} ", "was not unmounted cleanly")
+    assert run("sha256sum", image).stdout == before
+    one = make(IMAGE=image).booted()
+    assert one.inside("cat", "/kept") == "kept"
+    one.stopped()
+    read_only.configure(SHARE="mnt/root:/srv/image", PREMOUNT="./premount")
+    read_only.script("premount", f"set -e; overlay-premount; overlay-diskfile --read-only mnt/ {image}\n")
+    assert read_only.booted().inside("cat", "/srv/image/kept") == "kept"
 
 
 @pytest.mark.parametrize("fs", PACKERS)
