@@ -7,7 +7,11 @@ from .. import files, namespaces, processes
 from ..errors import Failure
 from ..files import Fds
 
-COMMANDS = {b"\x1f\x8b": ["gzip", "-dcq"], b"\x28\xb5\x2f\xfd": ["zstd", "-dcq"]}    # by an archive's first bytes
+GZIP = (b"\x1f\x8b",)
+# A frame of zstd, or one that is skipped, with which pzstd(1) begins: RFC 8878, 3.1.
+ZSTD = (b"\x28\xb5\x2f\xfd", *(bytes([first, 0x2a, 0x4d, 0x18]) for first in range(0x50, 0x60)))
+COMMANDS = {GZIP: ["gzip", "-dcq"], ZSTD: ["zstd", "-dcq"]}       # by an archive's first bytes
+LONGEST_MAGIC = 4
 NOBODY = (65534, 65534, ())
 BUFFER = 1 << 20            # bytes of the pipe; a larger one means fewer changes between the two processes
 
@@ -22,7 +26,8 @@ class Decompressor:
 
         Raises Failure if the archive is compressed in no known way, or the command is not there.
         """
-        words = next((words for magic, words in COMMANDS.items() if posix.pread(archive, len(magic), 0) == magic), None)
+        first = posix.pread(archive, LONGEST_MAGIC, 0)
+        words = next((words for magics, words in COMMANDS.items() if first.startswith(magics)), None)
         if not words:
             raise Failure("it is compressed neither by gzip nor by zstd")
         posix.lseek(archive, 0, 0)

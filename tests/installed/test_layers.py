@@ -174,6 +174,34 @@ def test_zstd(subhost, directory, small_root):
     assert one.inside("wc", "-c", "/etc/layer") == "3000000 /etc/layer"
 
 
+def test_pzstd(subhost, small_root):
+    """It begins with a frame that is to be skipped."""
+    one = subhost(LOWER=small_root, LAYER="layer.tar.zst")
+    with open(f"{one.base}/layer.tar", "wb") as file:
+        file.write(tar(member("root/etc/layer", random.Random(1).randbytes(3000000))))
+    assert run("pzstd", "-q", "-p", "2", f"{one.base}/layer.tar").returncode == 0
+    with open(f"{one.base}/layer.tar.zst", "rb") as file:
+        assert file.read(4) == b"\x50\x2a\x4d\x18"
+    one.booted()
+    assert one.inside("wc", "-c", "/etc/layer") == "3000000 /etc/layer"
+
+
+@pytest.mark.parametrize("pack", [
+    lambda data: b"\x5f\x2a\x4d\x18\x03\0\0\0xyz" + zstd(data), lambda data: zstd(data[:3000]) + zstd(data[3000:]),
+    lambda data: gzip.compress(data[:3000]) + gzip.compress(data[3000:]), lambda data: gzip.compress(data) + bytes(1024)],
+    ids=["skippable frame", "two frames", "two members", "padded"])
+def test_archives_compressed_in_parts(subhost, small_root, pack):
+    one = subhost(LOWER=small_root, LAYER="layer")
+    with open(f"{one.base}/layer", "wb") as file:
+        file.write(pack(tar(member("root/etc/layer", b"layer"))))
+    one.booted()
+    assert one.inside("cat", "/etc/layer") == "layer"
+
+
+def zstd(data):
+    return subprocess.run(["zstd", "-qc"], input=data, stdout=subprocess.PIPE, check=True).stdout
+
+
 def test_whiteouts_hide_what_is_below(subhost, small_root):
     """As overlayfs makes them in UPPER, which thereby can be made a layer."""
     one = subhost(LOWER=small_root, LAYER="layer.tar.gz")
