@@ -30,11 +30,15 @@ AREGTYPE, REGTYPE, LNKTYPE, SYMTYPE, CHRTYPE, BLKTYPE = b"\0", b"0", b"1", b"2",
 DIRTYPE, FIFOTYPE, CONTTYPE, XHDTYPE, XGLTYPE = b"5", b"6", b"7", b"x", b"g"
 GNUTYPE_LONGNAME, GNUTYPE_LONGLINK, GNUTYPE_SPARSE = b"L", b"K", b"S"
 EXTENDED = (XHDTYPE, XGLTYPE, GNUTYPE_LONGNAME, GNUTYPE_LONGLINK)      # no members: they tell more of the next one
+TOGETHER = (b"x", b"L", b"K", b"LK", b"KL")     # of one member; readers differ about what others, or two of them, mean
 REGULAR = (AREGTYPE, REGTYPE, CONTTYPE, GNUTYPE_SPARSE)                # all that are a plain file
 
 XATTR = b"SCHILY.xattr."
+XATTR_OF_LIBARCHIVE = b"LIBARCHIVE.xattr."
+LABEL_OF_SELINUX = b"RHT.security.selinux"
 ACL = b"SCHILY.acl."
 SPARSE = b"GNU.sparse."
+SPARSE_OF_STAR = b"SCHILY.realsize"
 
 
 class Stream:
@@ -111,6 +115,7 @@ def members(stream: Stream) -> "Iterator[Member]":
 def next_member(stream: Stream, common: "Records") -> Member | None:
     """Return the next member, None at the end.  Records for all members from here on are added to common."""
     own: "Records" = {}
+    before = b""                        # the types of the headers before the member's that tell of it
     while (block := stream.read(BLOCK)) != END:
         typeflag, size = type_and_size(block)
         if typeflag not in EXTENDED:
@@ -118,25 +123,36 @@ def next_member(stream: Stream, common: "Records") -> Member | None:
         if not 0 <= size <= LONGEST_HEADER:
             raise Failure(f"an extended header in it has more than {LONGEST_HEADER} bytes")
         data = stream.read(padded(size))[:size]
+        if typeflag != XGLTYPE:
+            before += typeflag
+            if before not in TOGETHER:
+                raise Failure("two extended headers in it are for one member")
         if typeflag == GNUTYPE_LONGNAME:
             own[b"path"] = data.partition(b"\0")[0]
         elif typeflag == GNUTYPE_LONGLINK:
             own[b"linkpath"] = data.partition(b"\0")[0]
         else:
             add_records(common if typeflag == XGLTYPE else own, data)
+    if before:
+        raise Failure("the last extended header in it is for no member")
     return None
 
 
 def read_member(stream: Stream, block: bytes, typeflag: bytes, size: int, records: "Records") -> Member:
-    """Return the member of a header, with the records of the extended headers before it."""
+    """Return the member of a header, with the records of the extended headers before it.
+
+    A record without a value stands for none, pax(1): it takes back a global one.
+    """
     vendors = [key for key in records if b"." in key]       # no other keyword has a dot in it, pax(1)
-    if b"size" in records:
+    if records.get(b"size"):
         size = whole(records[b"size"])
     found = attributes(block, typeflag, records)
     found.xattrs = xattrs_in(records, vendors, found) if vendors else ()
     check_numbers(found, size)
     found.length, found.pieces = size, None
     found.end = stream.position + padded(size)
+    if SPARSE_OF_STAR in records:
+        raise Failure(f"{shown(found.name)}: it is a sparse file as star writes it, which a layer cannot have")
     if typeflag == GNUTYPE_SPARSE:
         start = stream.position
         found.pieces, found.length = gnu_sparse(block, stream)
@@ -157,9 +173,9 @@ def attributes(block: bytes, typeflag: bytes, records: "Records") -> Member:
     found.device = None
     try:
         found.mode = number(block[100:108]) & 0o7777
-        found.uid = whole(records[b"uid"]) if b"uid" in records else number(block[108:116])
-        found.gid = whole(records[b"gid"]) if b"gid" in records else number(block[116:124])
-        found.mtime = nanoseconds(records[b"mtime"]) if b"mtime" in records else number(block[136:148]) * 10**9
+        found.uid = whole(records[b"uid"]) if records.get(b"uid") else number(block[108:116])
+        found.gid = whole(records[b"gid"]) if records.get(b"gid") else number(block[116:124])
+        found.mtime = nanoseconds(records[b"mtime"]) if records.get(b"mtime") else number(block[136:148]) * 10**9
         if found.type == CHRTYPE:
             found.device = number(block[329:337]), number(block[337:345])
     except ValueError:
@@ -174,10 +190,35 @@ def short_name(block: bytes) -> bytes:
 
 
 def xattrs_in(records: "Records", vendors: list[bytes], found: Member) -> list[tuple[bytes, bytes]]:
-    """Return the extended attributes, (name, value), of a member, by those of its keywords that are vendors'."""
+    """Return the extended attributes, (name, value), of a member, by those of its keywords that are vendors'.
+
+    GNU tar writes = and % of a name as %3D and %25.  libarchive writes an attribute twice, its name as in a URL.
+    """
     if any(key.startswith(ACL) for key in vendors):
         raise Failure(f"{shown(found.name)}: it has an access control list as text, which cannot be restored")
-    return [(key[len(XATTR):], records[key]) for key in vendors if key.startswith(XATTR)]
+    xattrs = {}
+    for key in vendors:
+        if key.startswith(XATTR):
+            name = key[len(XATTR):]
+            if XATTR_OF_LIBARCHIVE + name not in records:
+                xattrs[name.replace(b"%3D", b"=").replace(b"%25", b"%")] = records[key]
+        elif key.startswith(XATTR_OF_LIBARCHIVE):
+            name, value = xattr_of_libarchive(key, records[key])
+            xattrs[name] = value
+        elif key == LABEL_OF_SELINUX:
+            xattrs[b"security.selinux"] = records[key]
+    return [*xattrs.items()]
+
+
+def xattr_of_libarchive(key: bytes, value: bytes) -> tuple[bytes, bytes]:
+    """Return (name, value) of an extended attribute: the name is quoted as in a URL, the value in base 64, unpadded."""
+    import binascii
+    from urllib.parse import unquote_to_bytes
+    try:
+        decoded = binascii.a2b_base64(value + b"=" * (-len(value) % 4), strict_mode=True)
+        return unquote_to_bytes(key[len(XATTR_OF_LIBARCHIVE):]), decoded
+    except binascii.Error:
+        raise Failure(f"{shown(key)} in an extended header is malformed") from None
 
 
 def check_numbers(found: Member, size: int) -> None:
@@ -260,7 +301,9 @@ def whole(digits: bytes) -> int:
 def nanoseconds(digits: bytes) -> int:
     """Return a time of an extended header, which is in seconds with any fraction."""
     seconds, _, fraction = digits.removeprefix(b"-").partition(b".")
-    value = whole(seconds or b"0") * 10**9 + whole((fraction + b"0" * 9)[:9])
+    value = whole(seconds) * 10**9
+    if whole(fraction or b"0"):
+        value += whole(fraction.ljust(9, b"0")[:9])
     return -value if digits.startswith(b"-") else value
 
 

@@ -254,6 +254,7 @@ def full_tree(place):
     os.chmod(f"{root}/bin/su", 0o6755)
     os.link(f"{root}/bin/su", f"{root}/hard")
     os.setxattr(write(f"{root}/etc/x", "x"), "user.note", b"a\0b\xff\n")
+    os.setxattr(f"{root}/etc/x", "user.=%3D%", b"")
     os.setxattr(f"{root}/etc", "user.on.directory", b"1")
     os.symlink("/nowhere/" + "y" * 200, f"{root}/etc/link")
     os.chown(f"{root}/etc/link", 3, 70000, follow_symlinks=False)
@@ -296,6 +297,76 @@ def test_everything_of_a_file_is_kept(subhost, directory, small_root, options):
         assert os.stat(f"{CACHE}/layers/{layers()[0]}/hole").st_blocks == 0
 
 
+# Extended headers
+
+def header_of(size, **fields):
+    return plain(b"0", size=size, mtime=1000, uid=3, **fields)
+
+
+DATA = b"data".ljust(512, b"\0")
+ODD = {
+    "global": lambda: pax((b"uid", b"7"), (b"mtime", b"5.5"), kind=b"g") + header_of(0) + header_of(0, name="root/y"),
+    "global and own": lambda: pax((b"uid", b"7"), kind=b"g") + pax((b"uid", b"8")) + header_of(0) + header_of(0, name="root/y"),
+    "own and global": lambda: pax((b"uid", b"8")) + pax((b"uid", b"7"), (b"gid", b"9"), kind=b"g") + header_of(0) + header_of(0, name="root/y"),
+    "global name": lambda: pax((b"path", b"root/y"), kind=b"g") + header_of(0),
+    "global comment": lambda: pax((b"comment", b"0123456789"), kind=b"g") + header_of(0) + pax((b"comment", b"x"), kind=b"g"),
+    "size": lambda: pax((b"size", b"4")) + header_of(0) + DATA + header_of(0, name="root/y"),
+    "size of another": lambda: pax((b"size", b"4")) + header_of(512) + DATA + header_of(0, name="root/y"),
+    "no records": lambda: plain(b"x") + header_of(4) + DATA,
+    "the last of two": lambda: pax((b"uid", b"5"), (b"uid", b"6")) + header_of(0),
+    "negative time": lambda: pax((b"mtime", b"-1.5")) + header_of(0),
+    "long fraction": lambda: pax((b"mtime", b"1.123456789999")) + header_of(0),
+    "no fraction": lambda: pax((b"mtime", b"17.")) + header_of(0),
+    "bytes": lambda: pax((b"hdrcharset", b"BINARY"), (b"path", b"root/\xff\xfe")) + header_of(0),
+    "line feed": lambda: pax((b"path", b"root/a\nb")) + header_of(0),
+    "records in a record": lambda: pax((b"comment", b"x\n17 path=root/no\n\n")) + header_of(0),
+    "unknown": lambda: pax((b"SOME.thing", b"x"), (b"SCHILY.dev", b"1"), (b"uname", b"root"), (b"atime", b"1.5")) + header_of(0),
+    "link": lambda: pax((b"linkpath", b"n" * 300), (b"gid", b"70000")) + plain(b"2"),
+    "attributes": lambda: pax((b"SCHILY.xattr.user.a%3Db%25c%2541", b"1=\n\0"), (b"SCHILY.xattr.user.none", b"")) + header_of(0),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_extended_headers_mean_what_tar_takes_them_for(subhost, directory, small_root, case):
+    one = subhost(LOWER=small_root, LAYER="layer.tar.gz")
+    data = with_raw(ODD[case]())
+    with open(f"{one.base}/layer.tar.gz", "wb") as file:
+        file.write(gzip.compress(data, 1))
+    os.mkdir(f"{directory}/tar")
+    done = subprocess.run(["tar", "-xpf", "-", "--xattrs", "--xattrs-include=*", "-C", f"{directory}/tar"], input=data, stderr=subprocess.PIPE,
+                          check=False)
+    assert done.returncode == 0, done.stderr
+    one.booted().stopped()
+    expected, found = tree(f"{directory}/tar/root"), tree(f"{CACHE}/layers/{layers()[0]}")
+    del expected["."], found["."]
+    assert expected and found == expected
+
+
+def test_a_record_without_a_value_takes_back_a_global_one(subhost, small_root):
+    """As pax(1) has it; tar(1) calls it malformed."""
+    one = subhost(LOWER=small_root, LAYER="layer.tar.gz")
+    empty = [(key, b"") for key in (b"path", b"linkpath", b"uid", b"gid", b"mtime", b"size")]
+    with open(f"{one.base}/layer.tar.gz", "wb") as file:
+        file.write(gzip.compress(with_raw(
+            pax((b"path", b"root/no"), (b"uid", b"7"), (b"gid", b"7"), (b"mtime", b"7"), (b"size", b"7"), kind=b"g"),
+            pax(*empty), header_of(4), DATA, pax(*empty, kind=b"g"), header_of(0, name="root/y"))))
+    one.booted()
+    assert one.sh("stat -c '%n %u %g %Y %s' /x /y").splitlines() == ["/x 3 0 1000 4", "/y 3 0 1000 0"]
+
+
+def test_extended_attributes_as_libarchive_writes_them(subhost, small_root):
+    """An attribute is there twice, and its name is quoted both times; or once."""
+    one = subhost(LOWER=small_root, LAYER="layer.tar.gz")
+    with open(f"{one.base}/layer.tar.gz", "wb") as file:
+        file.write(gzip.compress(with_raw(pax(
+            (b"LIBARCHIVE.xattr.user.%C3%BC%3D%25", b"MgoA"), (b"SCHILY.xattr.user.%C3%BC%3D%25", b"2\n\0"),
+            (b"SCHILY.xattr.user.empty", b""), (b"LIBARCHIVE.xattr.user.empty", b""), (b"LIBARCHIVE.xattr.user.once", b"Mg"),
+            (b"LIBARCHIVE.creationtime", b"1.5"), (b"RHT.security.selinux", b"a_u:b_r:c_t:s0")), header_of(0))))
+    one.booted()
+    assert tree(f"{CACHE}/layers/{layers()[0]}")["x"][5] == {
+        "user.\xfc=%": b"2\n\0", "user.empty": b"", "user.once": b"2", "security.selinux": b"a_u:b_r:c_t:s0"}
+
+
 def test_directories_that_are_not_in_it_are_made(subhost, small_root):
     one = subhost(LOWER=small_root, LAYER="layer.tar.gz")
     archive(one.base, member("root/a/b/c/d", b"d"))
@@ -315,7 +386,7 @@ def test_the_cache_is_for_root_alone(subhost, small_root):
 
 def plain(kind, data=b"", **fields):
     """A header of a member with the parts of it that tarfile would not write."""
-    info = tarfile.TarInfo("root/x")
+    info = tarfile.TarInfo(fields.pop("name", "root/x"))
     info.type, info.size = kind, fields.pop("size", len(data))
     for key, value in fields.items():
         setattr(info, key, value)
@@ -334,13 +405,13 @@ def broken_sum():
     return bytes(data)
 
 
-def pax(*pairs):
+def pax(*pairs, kind=b"x"):
     text = b""
     for key, value in pairs:
         length = len(key) + len(value) + 3
         length += len(str(length + len(str(length))))
         text += b"%d %s=%s\n" % (length, key, value)
-    return plain(b"x", text)
+    return plain(kind, text)
 
 
 SPARSE = [(b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0"), (b"GNU.sparse.name", b"root/x"), (b"GNU.sparse.realsize", b"100")]
@@ -413,6 +484,27 @@ REFUSED = {
     "records of length 0": (lambda: with_raw(plain(b"x", b"0 path=x\n")), "malformed"),
     "records without a number": (lambda: with_raw(plain(b"x", b"path=root/x\n")), "malformed"),
     "records of digits": (lambda: with_raw(plain(b"x", b"1" * 65536)), "malformed"),
+    "records of a wrong length": (lambda: with_raw(plain(b"x", b"12 path=root\n"), plain(b"0")), "malformed"),
+    "records without an equals sign": (lambda: with_raw(plain(b"x", b"6 uid\n"), plain(b"0")), "malformed"),
+    "records and more": (lambda: with_raw(plain(b"x", b"7 uid=5\n\0"), plain(b"0")), "malformed"),
+    "two headers of records": (lambda: with_raw(pax((b"uid", b"5")), pax((b"gid", b"5")), plain(b"0")), "for one member"),
+    "two long names": (lambda: with_raw(plain(b"L", b"root/a\0"), plain(b"L", b"root/b\0"), plain(b"0")), "for one member"),
+    "records and a long name": (lambda: with_raw(pax((b"path", b"root/a")), plain(b"L", b"root/b\0"), plain(b"0")), "for one member"),
+    "records of no member": (lambda: with_raw(pax((b"uid", b"5"))), "for no member"),
+    "a long link of no member": (lambda: with_raw(plain(b"K", b"x\0")), "for no member"),
+    "owner beyond in records": (lambda: with_raw(pax((b"uid", b"4294967295")), plain(b"0")), "owner"),
+    "owner that is no number": (lambda: with_raw(pax((b"gid", b"staff")), plain(b"0")), "number"),
+    "time that is none": (lambda: with_raw(pax((b"mtime", b"-")), plain(b"0")), "number"),
+    "time with a sign": (lambda: with_raw(pax((b"mtime", b"+5")), plain(b"0")), "number"),
+    "fraction that is none": (lambda: with_raw(pax((b"mtime", b"1.123456789x")), plain(b"0")), "number"),
+    "size of a link": (lambda: with_raw(pax((b"size", b"5")), plain(b"2", linkname="x")), "size"),
+    "size of all": (lambda: with_raw(pax((b"size", b"5"), kind=b"g"), plain(b"5")), "size"),
+    "name of all": (lambda: with_raw(pax((b"path", b"root/x"), kind=b"g"), plain(b"0"), plain(b"0")), "twice"),
+    "attribute of libarchive": (lambda: with_raw(pax((b"LIBARCHIVE.xattr.user.a", b"M!")), plain(b"0")), "malformed"),
+    "attribute without a name": (lambda: with_raw(pax((b"SCHILY.xattr.", b"x")), plain(b"0")), "cannot have"),
+    "redirect of libarchive": (lambda: with_raw(pax((b"LIBARCHIVE.xattr.trusted.overlay.redirect", b"L3g")), plain(b"5")), "redirect"),
+    "redirect, quoted": (lambda: with_raw(pax((b"LIBARCHIVE.xattr.trusted.overlay.redi%72ect", b"L3g")), plain(b"5")), "redirect"),
+    "sparse of star": (lambda: with_raw(pax((b"SCHILY.realsize", b"100")), plain(b"0")), "star"),
     "no number in records": (lambda: with_raw(pax((b"size", b"-1")), plain(b"0")), "number"),
     "NUL in a name": (lambda: with_raw(pax((b"path", b"root/a\0b")), plain(b"0")), "valid path"),
     "NUL in a link": (lambda: with_raw(pax((b"linkpath", b"a\0b")), plain(b"2")), "NUL"),
