@@ -38,8 +38,9 @@ def unshare_kept_mounts(state: State) -> tuple[View, View]:
     directory = mounts_of(state.name)
     state.note("mounts", directory)
     posix.mkdir(directory, 0o700)
-    namespaces.mount(directory, directory, None, namespaces.BIND)
-    namespaces.mount(None, directory, None, namespaces.PRIVATE)
+    with network.OnHost():
+        namespaces.mount(directory, directory, None, namespaces.BIND)
+        namespaces.mount(None, directory, None, namespaces.PRIVATE)
     file = file_in(directory)
     with files.opened(file, posix.O_CREAT | posix.O_EXCL | posix.O_WRONLY, 0o400):
         pass
@@ -88,7 +89,8 @@ def kept_with_higher_id(path: str) -> tuple[View, View] | None:
 def is_kept(mounts: int, path: str) -> bool:
     """Mount a mount namespace on the file path.  Return whether the kernel takes it for one that was made later."""
     try:
-        namespaces.mount(paths.of_descriptor(mounts), path, None, namespaces.BIND)
+        with network.OnHost():
+            namespaces.mount(paths.of_descriptor(mounts), path, None, namespaces.BIND)
     except OSError as error:
         if error.errno != EINVAL:
             raise
@@ -108,11 +110,12 @@ def note(state: State, values: dict[str, str], hostname: str) -> None:
 def release(directory: str) -> None:
     """Remove what unshare_kept_mounts() made, as far as it got."""
     file = file_in(directory)
-    for remove, path in ((unmount, file), (posix.unlink, file), (unmount, directory), (posix.rmdir, directory)):
-        try:
-            remove(path)
-        except FileNotFoundError:
-            pass
+    with network.OnHost():
+        for remove, path in ((unmount, file), (posix.unlink, file), (unmount, directory), (posix.rmdir, directory)):
+            try:
+                remove(path)
+            except FileNotFoundError:
+                pass
 
 
 def unmount(path: str) -> None:
@@ -134,7 +137,8 @@ def refuse_others(config: Config, state: State) -> None:
 def reopened(record: Record) -> Fd:
     """Return a descriptor of the mount namespace that is kept.  Raises Failure if it is not there any more."""
     path = file_in(record.mounts or "")
-    mounts = files.opened(path, posix.O_RDONLY)
+    with network.OnHost():
+        mounts = files.opened(path, posix.O_RDONLY)
     if files.identity(mounts)[0] != files.identity("/proc/self/ns/mnt")[0]:     # no namespace, but the file beneath
         posix.close(mounts)
         raise Failure(f"its mount namespace {path} no longer exists")

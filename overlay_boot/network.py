@@ -8,7 +8,12 @@ from .errors import Failure, doing
 from .files import Fd
 from .state import NETNS_NOTE, STATES, State
 
-NETNS = "/run/netns"
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .rootfs import Inside
+
+RUN = "/run"
+NETNS = f"{RUN}/netns"
 NOTE = f"{STATES}/{NETNS_NOTE}"     # that NETNS, or the mount of it, is ours
 
 
@@ -24,6 +29,44 @@ def is_there(name: str) -> bool:
 
 def already_there(name: str) -> Failure:
     return Failure(f"a network namespace {path_of(name)} exists already, and overlay-boot has no record of it")
+
+
+class OnHost:
+    """A context: this process sees RUN as process 1 does, for single system calls.
+
+    Whoever calls us may be in a mount namespace of its own: ip-netns(8) makes one, and units of systemd and logins can
+    have one.  What is mounted there the host does not see, and what is unmounted there the host keeps.  But a mount
+    namespace with another /run is a host by itself.
+    """
+
+    __slots__ = ("here", "inside")
+
+    here: Fd                        # the working directory, which the other root takes away
+    inside: "Inside | None"         # None where that is what this process sees anyway
+
+    def __enter__(self) -> None:
+        self.inside = None
+        try:
+            if files.identity("/proc/1/ns/mnt") == files.identity("/proc/self/ns/mnt"):
+                return
+            host = files.opened("/proc/1/ns/mnt", posix.O_RDONLY)
+        except OSError:                 # no /proc, or no rights
+            return
+        from .rootfs import Inside
+        own = files.identity(RUN)
+        with host:
+            self.here = files.opened(".", files.PLACE)
+            self.inside = Inside(host)
+            self.inside.__enter__()
+            if files.identity(RUN) != own:
+                self.__exit__()
+
+    def __exit__(self, *_: object) -> None:
+        if self.inside:
+            self.inside.__exit__()
+            self.inside = None
+            with self.here:
+                posix.fchdir(self.here)
 
 
 class Entered:
@@ -52,7 +95,8 @@ def make(state: State) -> Fd:
     if is_there(state.name):
         raise already_there(state.name)
     network = unshared()
-    publish(state, network)
+    with OnHost():
+        publish(state, network)
     return network
 
 
@@ -71,7 +115,8 @@ def reopened(state: State) -> Fd:
     """Return a descriptor of the network namespace that make() made.  Raises Failure if it is not there any more."""
     path = path_of(state.name)
     try:
-        network = files.opened(path, posix.O_RDONLY)
+        with OnHost():
+            network = files.opened(path, posix.O_RDONLY)
     except OSError as error:
         raise Failure(f"its network namespace {path}: {error.strerror}") from None
     inodes = state.record().netns
@@ -157,10 +202,11 @@ def remove(name: str, inodes: tuple[int, int]) -> None:
     """Remove what make() made, as far as it got, and nothing that is of somebody else."""
     path = path_of(name)
     of_file, of_namespace = inodes
-    if is_ours(path, of_namespace):
-        namespaces.umount2(path, namespaces.DETACH)
-    if is_ours(path, of_file):
-        posix.unlink(path)
+    with OnHost():
+        if is_ours(path, of_namespace):
+            namespaces.umount2(path, namespaces.DETACH)
+        if is_ours(path, of_file):
+            posix.unlink(path)
 
 
 def is_ours(path: str, inode: int) -> bool:
@@ -173,8 +219,13 @@ def is_ours(path: str, inode: int) -> bool:
 @doing("take back the mount of /run/netns")
 def tidy() -> None:
     """Take back what locked_directory() made, if nobody uses it any more."""
-    if not files.kind(NOTE):
-        return
+    if files.kind(NOTE):
+        with OnHost():
+            take_back()
+
+
+def take_back() -> None:
+    """Unmount NETNS, and remove it if it is ours, unless it is in use."""
     try:
         directory = files.opened(NETNS, posix.O_RDONLY | posix.O_DIRECTORY)
     except FileNotFoundError:

@@ -1,0 +1,89 @@
+"""Commands that are called in namespaces other than those of the host."""
+import os
+
+import pytest
+from machine import BOOT, NETNS, STOP, is_alive, kill, mounts, run, wait_for, write
+
+OF_ITS_OWN = {
+    "private": ["unshare", "--mount"],
+    "slave": ["unshare", "--mount", "--propagation", "slave"],
+    "shared": ["unshare", "--mount", "--propagation", "unchanged"],
+    "as ip-netns(8) makes it": ["unshare", "--mount", "--net", "--propagation", "slave", "sh", "-ec", 'mount -t sysfs sysfs /sys; exec "$@"', "sh"],
+}
+
+
+@pytest.fixture(params=OF_ITS_OWN.values(), ids=OF_ITS_OWN)
+def within(request, machine):
+    """Runs a command in another mount namespace than that of process 1: within(word, ...)."""
+    made = not os.path.exists(NETNS)
+    if made:
+        os.mkdir(NETNS)         # somebody else's, which is not removed with the last subhost
+    before = of_netns()
+    yield lambda *words, **how: run(*request.param, *words, **how)
+    assert of_netns() == before
+    if made:
+        os.rmdir(NETNS)
+
+
+def of_netns():
+    return [line for line in mounts() if f" {NETNS} " in line]
+
+
+def succeeded(done):
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def has_name(one):
+    return os.stat(f"{NETNS}/{one.name}").st_ino == os.stat(f"/proc/{one.init}/ns/net").st_ino
+
+
+# Mount namespaces
+
+def test_the_network_of_a_boot_has_its_name_on_the_host(within, subhost, machine):
+    one = subhost()
+    machine.look()
+    succeeded(within(BOOT, os.path.basename(one.conf), cwd=one.base))
+    assert has_name(one)
+    one.stopped()
+    machine.is_as_before()
+
+
+def test_what_ends_there_leaves_nothing_on_the_host(within, subhost, machine):
+    one = subhost()
+    machine.look()
+    succeeded(within(BOOT, one.conf))
+    keeper = one.keeper
+    kill(one.init, 9)
+    wait_for(lambda: not is_alive(keeper))
+    machine.is_as_before()
+
+
+def test_a_stop_leaves_nothing_on_the_host(within, subhost, machine):
+    one = subhost()
+    machine.look()
+    one.booted()
+    succeeded(within(STOP, one.conf))
+    machine.is_as_before()
+
+
+def test_hibernation_outlives_the_mount_namespace(within, subhost, machine):
+    one = subhost()
+    machine.look()
+    succeeded(within(BOOT, "--shell", one.conf, input=""))
+    assert one.row()["state"] == "hibernating"
+    one.booted()
+    assert has_name(one)
+    kill(one.init, 9)
+    wait_for(lambda: one.row()["state"] == "hibernating")
+    succeeded(within(BOOT, one.conf))
+    assert has_name(one)
+    succeeded(within(STOP, one.conf))
+    machine.is_as_before()
+
+
+def test_the_files_are_those_that_the_caller_sees(subhost):
+    one = subhost(SHARE="data:/data")
+    write(f"{one.base}/data/file", "not seen")
+    succeeded(run("unshare", "--mount", "sh", "-ec", f"""
+        mount -t tmpfs tmpfs {one.base}/data; echo seen >{one.base}/data/file; exec {BOOT} {one.conf}"""))
+    assert one.inside("cat", "/data/file") == "seen"
