@@ -3,7 +3,7 @@ import _signal
 import posix
 import sys
 
-from .. import PATH, paths
+from .. import PATH, files, paths
 from ..errors import DONE, FAILED, Failure, complain, reason
 
 TYPE_CHECKING = False
@@ -42,8 +42,13 @@ def open_standard() -> None:
 
 
 def require_root() -> None:
-    """Return if the user is root.  Else execute this command again, by sudo(8).  Raises Failure if there is no sudo."""
+    """Return if the user is root.  Else execute this command again, by sudo(8).
+
+    Raises Failure if there is no sudo, or for a root that has no rights outside of a user namespace.
+    """
     if posix.geteuid() == 0:
+        if is_in_user_namespace():
+            raise Failure("must be run as root of the host: this is root of a user namespace only")
         return
     command = ["sudo", "--", paths.real(sys.argv[0]), *sys.argv[1:]]
     for directory in PATH.split(":"):
@@ -52,6 +57,17 @@ def require_root() -> None:
         except OSError:
             continue
     raise Failure("must be run as root, and sudo is not installed")
+
+
+def is_in_user_namespace() -> bool:
+    """Tell whether this process is in another user namespace than process 1, which a container has for itself."""
+    try:
+        return files.identity("/proc/1/ns/user") != files.identity("/proc/self/ns/user")
+    except PermissionError:         # a root without some of the capabilities is kept off as well
+        with files.opened("/proc/1/uid_map") as theirs, files.opened("/proc/self/uid_map") as own:
+            return files.read_all(theirs) != files.read_all(own)
+    except OSError:                 # no /proc, or no such namespaces
+        return False
 
 
 def run(command: "Callable[[list[str]], int | None]") -> int:

@@ -2,7 +2,8 @@
 import os
 
 import pytest
-from machine import BOOT, NETNS, STOP, is_alive, kill, mounts, run, wait_for, write
+from conftest import cannot_run
+from machine import BOOT, GO, LAYERS, LS, NETNS, SHARE, STOP, is_alive, kill, mounts, one_line, run, wait_for, write
 
 OF_ITS_OWN = {
     "private": ["unshare", "--mount"],
@@ -87,3 +88,26 @@ def test_the_files_are_those_that_the_caller_sees(subhost):
     succeeded(run("unshare", "--mount", "sh", "-ec", f"""
         mount -t tmpfs tmpfs {one.base}/data; echo seen >{one.base}/data/file; exec {BOOT} {one.conf}"""))
     assert one.inside("cat", "/data/file") == "seen"
+
+
+# User namespaces
+
+@pytest.mark.parametrize("options", ["-Ur", "-Urm", "-Urmn"])
+def test_root_of_a_user_namespace_is_refused(host, subhost, machine, options):
+    if run("unshare", options, "true").returncode:
+        cannot_run("no user namespaces here")
+    one, other = subhost().booted(), subhost()
+    machine.look()
+    for words in ([BOOT, other.conf], [BOOT, "--all"], [BOOT, "--shell", other.conf], [BOOT, "--check", other.conf], [GO, one.name, "true"],
+                  [LS], [LAYERS, "--remove-unused"], [SHARE, "/usr", one.name], [STOP, one.conf], [STOP, one.name], [STOP, "--all"]):
+        assert one_line(run("unshare", options, *words)).endswith(": must be run as root of the host: this is root of a user namespace only")
+        machine.is_as_before()
+    assert one.is_running()
+    one.stopped()
+
+
+def test_root_of_a_container_is_not_refused_for_that(machine):
+    """It has a process 1 of its own."""
+    if run("unshare", "-Ur", "true").returncode:
+        cannot_run("no user namespaces here")
+    succeeded(run("unshare", "-Urmpf", "--mount-proc", LS))
