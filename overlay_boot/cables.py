@@ -281,14 +281,18 @@ def describe(cables: dict[str, int], vlans: dict[str, int], network: str) -> "li
     """Return cables, {interface: index}, as they are now: dictionaries of name, bridge, inside and addresses.
 
     inside is the name of the far interface in the subhost, whose network
-    namespace has that path, None for a VLAN; addresses are those that it has there.
+    namespace has that path, None for a VLAN; addresses are those that it has
+    there.  Both are None where pyroute2 is not installed.
     """
-    far = far_interfaces(network)
-    described = [description(name, *far.get(number_of(name, "iflink"), (None, []))) for name in cables]
-    return described + [description(name, None, []) for name in vlans]
+    vlans_described = [description(name, None, []) for name in vlans]
+    try:
+        far = far_interfaces(network)
+    except ImportError:
+        return [description(name, None, None) for name in cables] + vlans_described
+    return [description(name, *far.get(number_of(name, "iflink"), (None, []))) for name in cables] + vlans_described
 
 
-def description(name: str, inside: str | None, addresses: list[str]) -> "Description":
+def description(name: str, inside: str | None, addresses: list[str] | None) -> "Description":
     return {"name": name, "bridge": bridge_of(name), "inside": inside, "addresses": addresses}
 
 

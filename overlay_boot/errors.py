@@ -55,8 +55,7 @@ def as_text(filename: object) -> str:
 
 def complain(text: object) -> None:
     """Print one line on standard error, after the command's name."""
-    line = "".join(letter if letter.isprintable() or "\udc80" <= letter <= "\udcff" else repr(letter)[1:-1]
-                   for letter in f"{paths.name(sys.argv[0])}: {text}")
+    line = paths.printable(f"{paths.name(sys.argv[0])}: {text}")
     try:
         files.write_all(2, line + "\n")
     except OSError:

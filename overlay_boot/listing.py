@@ -2,9 +2,9 @@
 import time
 
 from . import cgroup, paths, proc, subhosts
-from .columns import columns
+from .columns import CYAN, GREEN, RED, YELLOW, columns
 from .config import read
-from .errors import Failure
+from .errors import Failure, complain
 from .namespaces import COMMAND, STOP, locked_by
 from .running import Running
 from .state import State, names
@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     Row = dict[str, Any]
     Mounted = Running | hibernation.Hibernating
 
-TITLES = ("name", "state", "pid", "since", "processes", "memory", "cables", "config")
+# The keys of a row that are columns of the table, and their titles.
+COLUMNS = {"name": "name", "state": "state", "pid": "pid", "since": "since", "processes": "procs", "memory": "memory",
+           "cables": "cables", "config": "config"}
+COLOURS = {"running": GREEN, "booting": YELLOW, "stopping": YELLOW, "hibernating": CYAN, "dead": RED, "unreadable": RED}
+MIB = 1 << 20
 
 
 def rows() -> "list[Row]":
@@ -91,7 +95,10 @@ def of_inherited(running: "shellversion.Inherited") -> "Row | None":
     try:
         with running:
             members = running.members()
-            running.find_cables()
+            try:
+                running.find_cables()
+            except Failure as failure:
+                complain(failure)
             return row(running.name, "running", running.record.config, pid=running.init, since=running.record.since,
                        processes=len(members), memory=sum(map(proc.memory, members)), cables=plugged(running))
     except (FileNotFoundError, ProcessLookupError):
@@ -135,25 +142,38 @@ def of_file(path: str) -> "Row":
     return row(name, "stopped", path)
 
 
+def lacks_addresses(rows: "list[Row]") -> bool:
+    """Tell whether there are cables of which the addresses cannot be told."""
+    return any(one["addresses"] is None for row in rows for one in row["cables"] or [])
+
+
 def text(rows: "list[Row]") -> str:
-    """Return the rows as a table."""
-    return columns(TITLES, ([said(row, title) for title in TITLES] for row in rows))
+    """Return the rows as a table.  As a rule, it has 80 columns."""
+    return columns([*COLUMNS.values()], ([said(row, key) for key in COLUMNS] for row in rows), {"state": COLOURS})
 
 
-def said(row: "Row", title: str) -> str:
-    value = row[title]
+def said(row: "Row", key: str) -> str:
+    value = row[key]
     if value is None:
         return "-"
-    if title == "since":
-        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
-    if title == "memory":
-        return f"{value / (1 << 20):.1f}M"
-    if title == "cables":
+    if key == "since":
+        return moment(value)
+    if key == "memory":
+        return f"{value / MIB:.1f}M" if value < 1000 * MIB else f"{value / (MIB << 10):.1f}G"
+    if key == "cables":
         return " ".join(map(cable, value)) or "-"
     return str(value)
 
 
+def moment(seconds: float) -> str:
+    """Return a time as ps(1) has it: that of today, the day of this year, or the year."""
+    then, now = time.localtime(seconds), time.localtime()
+    if then[:3] == now[:3]:
+        return time.strftime("%H:%M", then)
+    return time.strftime("%b%d" if then.tm_year == now.tm_year else "%Y", then)
+
+
 def cable(one: "dict[str, Any]") -> str:
     """Return what a table says of a cable: not the addresses that are of the link alone, which every interface has."""
-    addresses = ",".join(address for address in one["addresses"] if not address.startswith("fe80:"))
-    return f"{one['bridge'] or ''}={one['name']}({addresses})"
+    addresses = [address.partition("/")[0] for address in one["addresses"] or [] if not address.startswith("fe80:")]
+    return "=".join([one["bridge"] or one["name"], *([",".join(addresses)] if addresses else [])])

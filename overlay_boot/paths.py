@@ -20,6 +20,17 @@ def decode(data: bytes) -> str:
     return data.decode(ENCODING, "surrogateescape")
 
 
+def printable(text: str) -> str:
+    """Return text as one line that does nothing to a terminal: control characters and the like are escaped.
+
+    Bytes that are no text in our encoding stay as they are.
+    """
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() or "\udc80" <= letter <= "\udcff" else repr(letter)[1:-1]
+                   for letter in text)
+
+
 def words(text: str) -> list[str]:
     """Return the words of text.  Only ASCII's white space is between them: what else Unicode has can be in a path."""
     return [decode(word) for word in encode(text).split()]

@@ -124,6 +124,7 @@ class Inherited:
         """Have its cables, and the VLANs on them, on its record.
 
         An interface is one if the kernel says that the other end of it is in the subhost.
+        Raises Failure if pyroute2 is not installed.
         """
         from . import cables
         named = [one for one in posix.listdir(cables.INTERFACES)
@@ -131,7 +132,10 @@ class Inherited:
         if not named:
             return
         cables.prepare_import()
-        from pyroute2 import IPRoute
+        try:
+            from pyroute2 import IPRoute
+        except ImportError:
+            raise Failure(f"cannot tell the cables of {self.name}: python3-pyroute2 is not installed") from None
         with IPRoute() as route:
             there = route.get_netnsid(pid=self.init)["nsid"]
             links = [link for link in route.get_links() if link.get_attr("IFLA_IFNAME") in named]

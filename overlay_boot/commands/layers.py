@@ -1,5 +1,5 @@
 """overlay-layers(8): list, check and remove the layers in the cache."""
-from .. import files
+from .. import files, paths
 from ..errors import DONE, FAILED
 from . import new_parser, require_root, run
 
@@ -32,7 +32,7 @@ def report(checked: "Iterable[tuple[str, str | None]]") -> int:
     """Print (digest, what is wrong) of each layer.  Return the exit status."""
     status = DONE
     for digest, wrong in checked:
-        files.write_all(1, f"{digest}: {wrong or 'right'}\n")
+        files.write_all(1, f"{digest}: {paths.printable(wrong or 'right')}\n")
         status = FAILED if wrong else status
     return status
 

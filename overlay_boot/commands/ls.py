@@ -1,5 +1,8 @@
 """overlay-ls(8): list the subhosts."""
-from .. import files, listing
+import posix
+
+from .. import environment, files, listing
+from ..errors import complain
 from . import new_parser, require_root, run
 
 TYPE_CHECKING = False
@@ -9,8 +12,12 @@ if TYPE_CHECKING:
 
 def command(arguments: list[str]) -> None:
     as_json = bool(arguments) and parser().parse_args(arguments).json
+    if environment.variable("NO_COLOR"):
+        posix.putenv("TERM", "dumb")        # for sudo(8), which passes only this on
     require_root()
     rows = listing.rows()
+    if listing.lacks_addresses(rows):
+        complain("cannot tell the addresses of cables: python3-pyroute2 is not installed")
     if as_json:
         import json
         files.write_all(1, json.dumps(rows, indent=2) + "\n")

@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import pytest
-from machine import (BOOT, LOGS, NETNS, PROGRAMS, STATES, STOP, control_group, descendants, is_alive, kill, mounts, namespaces, one_line,
+from machine import (BOOT, LOGS, LS, NETNS, PROGRAMS, STATES, STOP, control_group, descendants, is_alive, kill, mounts, namespaces, one_line,
                      ours, read, run, start, wait_for, write)
 
 # A plain program as PID 1; it takes no notice of SIGTERM.
@@ -371,6 +371,13 @@ def test_not_root_and_sudo(subhost, as_nobody, options):
     one = subhost()
     done = as_nobody("#!/bin/sh\nprintf '%s|' \"$@\"\n", BOOT, *options, one.conf)
     assert done.stdout == "|".join(["--", BOOT, *options, one.conf, ""])
+
+
+def test_no_colours_through_sudo(as_nobody, monkeypatch):
+    """sudo passes TERM on, and not NO_COLOR."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert as_nobody("#!/bin/sh\necho $TERM\n", LS).stdout == "dumb\n"
 
 
 # The root file system

@@ -8,8 +8,8 @@ import time
 import pytest
 from machine import BOOT, GO, LS, descendants, read, run, start, wait_for, write
 
-COLUMNS = ["name", "state", "pid", "since", "processes", "memory", "cables", "config"]
-KEYS = [*COLUMNS[:-1], "shares", "config"]
+TITLES = ["NAME", "STATE", "PID", "SINCE", "PROCS", "MEMORY", "CABLES", "CONFIG"]
+KEYS = ["name", "state", "pid", "since", "processes", "memory", "cables", "shares", "config"]
 
 
 @pytest.fixture
@@ -51,16 +51,54 @@ def test_a_running_subhost(subhost):
 def test_the_table(running, subhost):
     long = subhost("t" + running.name[1:] + "x"[:11 - len(running.name)]).booted()
     lines = run(LS).stdout.splitlines()
-    assert lines[0].split() == [key.upper() for key in COLUMNS]
+    assert lines[0].split() == TITLES
     found = {line.split()[0]: line for line in lines[1:]}
     row = running.row()
-    words = found[running.name].split()
-    assert words[:3] == [running.name, "running", str(row["pid"])]
-    assert " ".join(words[3:5]) == time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row["since"]))
-    assert words[5] == "1" and words[6].endswith("M") and words[7] == "-" and words[8] == running.conf
+    name, state, pid, since, processes, memory, cables, config = found[running.name].split()
+    assert (name, state, pid, processes, cables, config) == (running.name, "running", str(row["pid"]), "1", "-", running.conf)
+    assert since in [time.strftime(form, time.localtime(row["since"])) for form in ("%H:%M", "%b%d", "%Y")]     # midnight may come
+    assert memory.endswith("M")
     # one column beneath the other
     assert {line.index("running") for line in (found[running.name], found[long.name])} == {lines[0].index("STATE")}
     assert {line.index("/var") for line in (found[running.name], found[long.name])} == {lines[0].index("CONFIG")}
+
+
+def printed(terminal, *command, size=(24, 80), **env):
+    """The lines that a command prints on a terminal, which has ended."""
+    shown = terminal(*command, size=size, env={"TERM": "xterm", "NO_COLOR": "", **env})
+    assert shown.ended() == 0
+    return os.fsdecode(shown.said).splitlines()
+
+
+@pytest.mark.parametrize("columns, room", [(64, 64), (72, 72), (0, 80), (1000, 1000)])
+def test_the_table_fits_the_terminal(terminal, running, columns, room):
+    """But for those of which the names alone are longer; what is cut says so."""
+    lines = printed(terminal, LS, size=(24, columns), NO_COLOR="1")
+    line = next(line for line in lines if line.startswith(f"{running.name} "))
+    whole = next(line for line in run(LS).stdout.splitlines() if line.startswith(f"{running.name} "))
+    assert whole.endswith(f" {running.conf}") and (len(whole) > room) == (room < 1000)
+    assert len(line) == room if room < len(whole) else line.split() == whole.split()
+    assert line.endswith("…") == (room < len(whole))
+
+
+def test_colours(terminal, running):
+    def state(**env):
+        lines = printed(terminal, LS, **env)
+        return next(line for line in lines if line.startswith(f"{running.name} ")).split()[1], "".join(lines).count("\x1b")
+
+    assert state()[0] == "\x1b[32mrunning\x1b[0m"
+    for env in ({"NO_COLOR": "1"}, {"TERM": "dumb"}, {"TERM": ""}):
+        assert state(**env) == ("running", 0), env
+    assert "\x1b" not in run(LS, env={"TERM": "xterm", "NO_COLOR": ""}).stdout
+
+
+def test_control_characters_do_not_reach_the_terminal(subhost, listing, directory):
+    """In the path, and in NAME; each subhost is a line."""
+    os.mkdir(f"{directory}/a\x1b[2Jb")
+    one = subhost(place=f"{directory}/a\x1b[2Jb", NAME="n\x1b]0;title\x07\x9b1m")
+    line = next(line for line in listing(one.conf).splitlines() if one.name in line)
+    assert line.split() == ["n\\x1b]0;title\\x07\\x9b1m", "stopped", *"-----", one.conf.replace("\x1b", "\\x1b")]
+    assert one.conf in [row["config"] for row in json.loads(listing(one.conf, "--json"))]
 
 
 def test_processes_and_memory_are_counted(running):
