@@ -129,8 +129,10 @@ class build_completions(Step):
     What stands for a value in the usage says of which kind it is. The built package must be in the module path.
     """
 
-    kinds: ClassVar = {"CONF": "conf", "CONF|NAME": "conf_or_names", "NAME": "names", "COMMAND": "commands",
-                       "USER": "users", "DIR": "directories", "FILE": "files", "PATH": "files", "DISKFILE": "files"}
+    kinds: ClassVar = {"CONF": "conf", "CONF|NAME": "conf_or_names", "NAME": "names", "USER": "users",
+                       "DIGEST": "digests", "DIR": "directories", "ROOT": "directories", "FILE": "files",
+                       "PATH": "files", "DISKFILE": "files", "MOUNT/PATH": "files",
+                       ("SIZE", "FILE"): "size_and_file", "COMMAND": None, "INDEX": None}
 
     def run(self):
         import shtab
@@ -138,13 +140,16 @@ class build_completions(Step):
         functions = Path("debian/completion.bash").read_text()
         for command in COMMANDS["sbin"]:
             parser = import_module(module(command)).parser()
-            kinds = {action: self.kinds[action.metavar] for action in parser._actions if action.metavar in self.kinds}
+            kinds = {action: self.kinds[action.metavar] for action in parser._actions if action.metavar}
             for action, kind in kinds.items():
-                action.complete = {"bash": f"_overlay_boot_{kind}"}
+                if kind:
+                    action.complete = {"bash": f"_overlay_boot_{kind}"}
             text = shtab.complete(parser, "bash", preamble=functions) + "\n"
             if not {"conf", "conf_or_names", "directories", "files"} & set(kinds.values()):
                 # else a name is taken for that of a directory which happens to be there
                 text = text.replace("complete -o filenames ", "complete ")
+            if command == "overlay-go":
+                text = text.replace("-F _shtab_overlay_go ", "-F _overlay_boot_go ")
             Path("build/completions", command).write_text(text)
 
 

@@ -18,11 +18,6 @@ _overlay_boot_conf_or_names() {
   _overlay_boot_names "$1"
 }
 
-# A root file system is, as a rule, the host's own: its commands and users are those of the host.
-_overlay_boot_commands() {
-  compgen -c -- "$1"
-}
-
 _overlay_boot_users() {
   compgen -u -- "$1"
 }
@@ -33,4 +28,43 @@ _overlay_boot_directories() {
 
 _overlay_boot_files() {
   compgen -f -- "$1"
+}
+
+_overlay_boot_size_and_file() {
+  [[ ${COMP_WORDS[COMP_CWORD - 1]} == --create ]] || compgen -f -- "$1"
+}
+
+_overlay_boot_digests() {
+  local layer
+  for layer in /var/cache/overlay-boot/layers/"$1"*; do
+    [[ $layer == *.part || ! -d $layer ]] || printf '%s\n' "${layer##*/}"
+  done
+}
+
+# From COMMAND on, what that completes itself, as sudo's completion has it. Its root file system is, as a rule, the host's
+# own: commands, files and users are those of the host, and nothing of a subhost is asked on behalf of a root shell.
+_overlay_boot_go() {
+  local at current=${COMP_WORDS[COMP_CWORD]} PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+  for ((at = 1; at < COMP_CWORD; at++)); do
+    case ${COMP_WORDS[at]} in
+    -u | --user)
+      ((at++))
+      [[ ${COMP_WORDS[at]} != = ]] || ((at++))
+      if ((at >= COMP_CWORD)); then
+        mapfile -t COMPREPLY < <(_overlay_boot_users "${current#=}")
+        return
+      fi
+      ;;
+    -*) ;;
+    *)
+      if declare -F _comp_command_offset >/dev/null; then
+        _comp_command_offset $((at + 1))
+      else
+        _command_offset $((at + 1))     # until Debian 13
+      fi
+      return
+      ;;
+    esac
+  done
+  _shtab_overlay_go
 }

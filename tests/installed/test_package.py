@@ -5,7 +5,7 @@ import re
 
 import pytest
 from conftest import cannot_run
-from machine import PROGRAMS, one_line, run
+from machine import CACHE, PROGRAMS, one_line, run
 
 SCRIPTS = glob.glob("/var/lib/dpkg/info/overlay-boot.p*")
 COMPLETION = "/usr/share/bash-completion/bash_completion"
@@ -19,10 +19,11 @@ def bash(terminal, directory):
         cannot_run("bash-completion is not installed")
     if not glob.glob("/usr/share/bash-completion/completions/overlay-*"):
         cannot_run("overlay-boot is not installed as a package")
-    for made in ("one.conf", "notes.txt"):
+    for made in ("one.conf", "only.txt"):
         open(f"{directory}/{made}", "w").close()
-    shell = terminal("bash", "--norc", "--noprofile", "-i", env={"PS1": "$ ", "INPUTRC": "/dev/null", "TERM": "dumb"})
-    shell.type(f"cd {directory}; bind 'set show-all-if-ambiguous on'; . {COMPLETION}; echo re''ady\n")
+    os.mkdir(f"{directory}/roots")
+    shell = terminal("bash", "--norc", "--noprofile", "-i", size=(24, 200), env={"PS1": "$ ", "INPUTRC": "/dev/null", "TERM": "dumb"})
+    shell.type(f"cd {directory}; bind 'set show-all-if-ambiguous on' 'set bell-style none'; . {COMPLETION}; echo re''ady\n")
     shell.expect("ready")
     shell.expect("$ ")
     return shell
@@ -31,14 +32,35 @@ def bash(terminal, directory):
 @pytest.mark.parametrize("typed, completed", [
     ("overlay-boot --ch", "overlay-boot --check "),
     ("overlay-boot --check o", "overlay-boot --check one.conf "),
-    ("overlay-boot ", "overlay-boot one.conf "),
-    ("overlay-stop ", "overlay-stop one.conf "),
+    ("overlay-boot o", "overlay-boot one.conf "),
+    ("overlay-stop o", "overlay-stop one.conf "),
     ("overlay-ls --j", "overlay-ls --json "),
     ("overlay-go -u daem", "overlay-go -u daemon "),
+    ("overlay-go --user daem", "overlay-go --user daemon "),
+    ("overlay-go --user=daem", "overlay-go --user=daemon "),
+    ("overlay-go any dpkg-quer", "overlay-go any dpkg-query "),
+    ("overlay-go any overlay-boot --ch", "overlay-go any overlay-boot --check "),
+    ("overlay-go -u root any overlay-boot --check o", "overlay-go -u root any overlay-boot --check one.conf "),
+    ("overlay-go --user=root any overlay-baseline ro", "overlay-go --user=root any overlay-baseline roots/"),
+    ("overlay-go any overlay-ls --us\tx", "overlay-go any overlay-ls --usx"),     # not an option of overlay-go
+    ("overlay-baseline --root r", "overlay-baseline --root roots/"),
+    ("overlay-baseline --root . ro", "overlay-baseline --root . roots/"),
+    ("overlay-diskfile --create 1G only.", "overlay-diskfile --create 1G only.txt "),
+    ("overlay-diskfile --create only.\tq", "overlay-diskfile --create only.q"),           # a size
+    ("overlay-diskfile ro", "overlay-diskfile roots/"),
+    ("overlay-diskfile --fs e", "overlay-diskfile --fs ext4 "),
 ])
 def test_completion(bash, typed, completed):
     bash.type(f"{typed}\t")
     bash.expect(completed)
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_completion_of_layers(bash):
+    for made in (f"3a{'0' * 62}", f"3b{'0' * 62}", f"3b{'0' * 62}.part"):
+        os.makedirs(f"{CACHE}/layers/{made}")
+    bash.type("overlay-layers --remove 3a\t3b\t")
+    bash.expect(f"overlay-layers --remove 3a{'0' * 62} 3b{'0' * 62} ")
 
 
 def test_completion_of_running_subhosts_and_of_their_commands(bash, running):
