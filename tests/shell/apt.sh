@@ -5,17 +5,41 @@
 # Debian's own tools, whatever else the caller has in front of them.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 
-# quietly LOG COMMAND...: what it prints is for LOG, and shown only where it fails
+# quietly LOG COMMAND...: what it prints is for LOG, and shown only where it fails; on a terminal, its last line meanwhile
 quietly() {
 	log=$1
 	shift
 	mkdir -p "${log%/*}"
-	"$@" >"$log" 2>&1 </dev/null || {
-		status=$?
+	: >"$log"
+	follower=
+	case $([ -t 2 ] && echo "${TERM:-dumb}") in
+	"" | dumb) ;;
+	*) follow "$log" & follower=$! ;;
+	esac
+	status=0
+	"$@" >"$log" 2>&1 </dev/null || status=$?
+	[ -z "$follower" ] || {
+		kill "$follower"
+		wait "$follower" 2>/dev/null || :
+		printf '\r\033[K' >&2
+	}
+	[ $status = 0 ] || {
 		cat "$log" >&2
 		echo "$0: failed: $*" >&2
 		return $status
 	}
+}
+
+# follow LOG: shows its last line, in a line that renews itself, as long as the caller is there
+follow() {
+	while kill -0 $$ 2>/dev/null; do
+		columns=$(stty size <&2 | cut -d ' ' -f 2)
+		[ "$columns" -gt 1 ] || columns=80
+		line=$(tail -c 1000 "$1" | tr '\r' '\n' | tr -d '\000-\011\013-\037\177' | grep . | tail -n 1 |
+			cut -c "-$((columns - 1))")
+		printf '\r\033[K%s' "$line" >&2
+		sleep 0.3
+	done
 }
 
 missing() {
