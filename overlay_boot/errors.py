@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 DONE, FAILED = 0, 1
 
+erase = ""              # before a line on standard error: takes away the one that progress.py shows
+
 
 class Failure(Exception):
     """What could not be done, in one line: verb, object as the user wrote it, reason."""
@@ -57,6 +59,6 @@ def complain(text: object) -> None:
     """Print one line on standard error, after the command's name."""
     line = paths.printable(f"{paths.name(sys.argv[0])}: {text}")
     try:
-        files.write_all(2, line + "\n")
+        files.write_all(2, f"{erase}{line}\n")
     except OSError:
         pass

@@ -8,6 +8,10 @@ from . import PATH, environment, files, interruption, namespaces, paths
 from .errors import Failure, doing
 from .files import Fd
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 LIMIT = 1 << 20     # bytes of a command's output
 INTO_PIPE = -1      # in the place of a descriptor: what comes there is read by us
 
@@ -65,17 +69,18 @@ def candidates(word: str, path: str = PATH) -> list[str]:
 
 
 def run(words: list[str], values: dict[str, str], directory: str, *,
-        cgroup: int = -1, log: int = 2, output: bool = False) -> bytes:
+        cgroup: int = -1, log: int = 2, output: bool = False, heard: "Callable[[bytes], None] | None" = None) -> bytes:
     """Run a command line to its end.  Returns what it printed, where output is asked for.
 
-    What it prints otherwise goes to the descriptor log.  values are added to its
+    What it prints otherwise goes to the descriptor log.  heard is called with all
+    of the output so far whenever there is more.  values are added to its
     environment; it is killed when this process ends.  Raises Failure if it cannot
     be executed, fails, is killed, or says more than LIMIT bytes.
     """
     env = environment.for_commands(values)
     places = [paths.join(directory, path) for path in candidates(words[0], env["PATH"])]
     with Child(places, words, env, INTO_PIPE if output else log, log, directory, cgroup=cgroup) as child:
-        said = gather(child.source, child.pidfd)
+        said = gather(child.source, child.pidfd, heard=heard)
         status = child.wait()
     if status:
         how = f"was killed by signal {-status}" if status < 0 else f"failed with exit status {status}"
@@ -127,8 +132,9 @@ def make_pipe() -> tuple[int, int]:
     return posix.pipe()
 
 
-def gather(source: int, pidfd: int, seconds: float | None = None) -> bytes:
-    """Return what comes from source until the process of a pidfd has ended.
+def gather(source: int, pidfd: int, seconds: float | None = None,
+           heard: "Callable[[bytes], None] | None" = None) -> bytes:
+    """Return what comes from source until the process of a pidfd has ended; heard is called with it as it grows.
 
     A daemon that the process leaves behind may hold the other end open.  Raises
     TimeoutError if the process has not ended after so many seconds, Failure if
@@ -145,9 +151,12 @@ def gather(source: int, pidfd: int, seconds: float | None = None) -> bytes:
             ready = dict(poll.poll(None if end is None else max(0, end - time.monotonic()) * 1000))
         if not ready:
             raise TimeoutError
-        said += available(source)
+        more = available(source)
+        said += more
         if len(said) > LIMIT:
             raise Failure(f"more than {LIMIT} bytes of output")
+        if heard and more:
+            heard(said)
         if pidfd in ready:
             return said
         if not ready[source] & select.POLLIN:       # hung up

@@ -4,7 +4,7 @@ Nothing outside of this folder imports another module of it.
 """
 import os
 
-from .. import BASELINE_MARK, rootfs
+from .. import BASELINE_MARK, progress, rootfs
 from . import hidden, maintainer_scripts
 from .identity import anonymise
 from .layer import Layer, set_xattr
@@ -24,14 +24,18 @@ def make(directory: str, root: str = "", *, offline: bool = False) -> bool:
     os.umask(0o022)
     rootfs.unshare_mounts()                     # what is mounted here goes with this process
     with Workshop(directory) as workshop, Layer(workshop.layer) as layer:
+        progress.tell("reading the records of the packages")
         system = System(root)
         hidden.hide(layer, system)
+        progress.tell("restoring files as the packages shipped them")
         complete = [Shipped(system).restore(layer, workshop.archives, offline=offline),
                     restore_registered(layer, system)]
+        progress.tell("copying the records of the packages")
         copy_records(layer, system)
         anonymise(layer, system)                # for maintainer scripts to find the accounts
         complete.append(maintainer_scripts.run(layer, system, workshop))
         anonymise(layer, system)                # whatever these have made of them
+        progress.tell("looking up the sources of packages")
         connect(layer, system, workshop.archives)
         set_xattr(layer.fd, BASELINE_MARK, b"1")
         workshop.deliver()

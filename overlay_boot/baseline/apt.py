@@ -3,7 +3,7 @@ import os
 import subprocess
 from collections.abc import Iterable
 
-from .. import paths
+from .. import paths, progress
 from .dpkg import Package
 from .root import Root
 
@@ -34,6 +34,7 @@ def fetch(packages: Iterable[Package], root: Root, directory: str, *, offline: b
 
 def download(packages: list[Package], root: Root, directory: str) -> bool:
     """Fetch archives into the directory; apt checks their signatures.  Tell whether it has got all of them."""
+    progress.tell(f"fetching {', '.join(package.name for package in packages)}")
     words = [f"{package.name}:{package.architecture}={package.version}" for package in packages]
     options = ["-q", "-o", "APT::Sandbox::User=root", "-o", f"Acquire::http::Timeout={TIMEOUT}"]
     return apt_get([*options, "download", *words], root, directory) is not None

@@ -3,6 +3,7 @@
 There is no network, no process but their own, no other mount, no device of the host's, and no service is started.
 """
 import os
+from collections.abc import Callable
 
 from .. import beneath, files, namespaces, paths, processes, rootfs
 from ..errors import Failure
@@ -18,7 +19,7 @@ BIN, SCRIPT = "/run/bin", "/run/script"
 CONFINED = ("env", "-i", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--net", "--ipc", "--uts",
             "--mount-proc=/proc", "--wd=/")
 
-# Descriptor 3 is where a script tells what has failed.
+# Descriptor 3 is where a script tells what it is at, and what has failed.
 SETUP = f"""\
 exec 3>&1 >/dev/null 2>&1
 export PATH={BIN}:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 HOME=/root DPKG_ROOT=
@@ -26,10 +27,11 @@ hostname localhost
 """
 
 
-def run(script: str, root: Root, workshop: Workshop) -> list[str]:
-    """Run shell commands over the root and the layer in the workshop.  Return what they report as failed, a line each.
+def run(script: str, root: Root, workshop: Workshop, heard: Callable[[bytes], None]) -> list[str]:
+    """Run shell commands over the root and the layer in the workshop.  Return the lines that they tell.
 
-    Raises Failure if they cannot be run.  The caller has a mount namespace of its own.
+    heard is called with these whenever there are more.  Raises Failure if they cannot be run.  The caller
+    has a mount namespace of its own.
     """
     mount_overlay(root, workshop)
     try:
@@ -40,7 +42,8 @@ def run(script: str, root: Root, workshop: Workshop) -> list[str]:
                 rootfs.mount_new("tmpfs", tmp, namespaces.NOSUID | namespaces.NODEV, mode="1777")
             os.close(rootfs.mount_place(live, "proc"))      # for unshare(1) to mount on
             write_programs(live, SETUP + script)
-            said = processes.run([*CONFINED, f"--root={workshop.live}", "/bin/sh", SCRIPT], {}, "/", output=True)
+            said = processes.run([*CONFINED, f"--root={workshop.live}", "/bin/sh", SCRIPT], {}, "/",
+                                 output=True, heard=heard)
     finally:
         namespaces.umount2(workshop.live, namespaces.DETACH)
     return paths.decode(said).splitlines()

@@ -5,6 +5,7 @@ debhelper(7) wrote, which are known to do no more than to enable services and th
 """
 from shlex import quote
 
+from .. import paths, progress
 from ..errors import complain
 from . import alternatives, confinement, dpkg, hidden
 from .dpkg import Package
@@ -31,6 +32,7 @@ for command in "systemd-tmpfiles --create --prefix=/etc --prefix=/var" ldconfig;
 done
 true
 """
+STEP = "step "
 FAILURES = {"package": "cannot configure {}: its maintainer script failed",
             "alternative": "cannot choose the alternative {}: update-alternatives(1) failed"}
 
@@ -41,15 +43,23 @@ def run(layer: Layer, system: System, workshop: Workshop) -> bool:
     What they make is kept in /etc and /var but for logs and caches, and in /usr/local.
     """
     shared, written = set(hidden.in_software(workshop.layer)), logs_and_caches(layer)
-    failed = confinement.run(script(system.database.packages), system, workshop)
+    progress.tell("choosing the alternatives")
+    said = confinement.run(script(system.database.packages), system, workshop, tell_step)
     for path in sorted(set(hidden.in_software(workshop.layer)) - shared):
         discard(f"{workshop.layer}{path}")
     for path in logs_and_caches(layer) - written:
         layer.remove(path)
-    for line in failed:
-        kind, _, name = line.partition(" ")
+    failed = [line.partition(" ") for line in said if not line.startswith(STEP)]
+    for kind, _, name in failed:
         complain(FAILURES[kind].format(name))
     return not failed
+
+
+def tell_step(said: bytes) -> None:
+    """Show the package that is configured, by what the script has told so far."""
+    line = paths.decode(said).rpartition("\n")[0].rpartition("\n")[2]
+    if line.startswith(STEP):
+        progress.tell(f"running maintainer scripts {line.removeprefix(STEP)}")
 
 
 def logs_and_caches(layer: Layer) -> set[str]:
@@ -60,7 +70,7 @@ def logs_and_caches(layer: Layer) -> set[str]:
 
 def script(packages: list[Package]) -> str:
     """Return the shell commands that run every script, and tell of those that fail: see confinement.py."""
-    parts = [PROLOGUE]
+    parts = []
     for package in sorted(packages, key=rank):
         text = package.script("postinst")
         if package.priority in BASE_SYSTEM and text:
@@ -68,13 +78,16 @@ def script(packages: list[Package]) -> str:
         else:
             words = sections(text)
         if words:
-            parts.append(f"( set -e; export DPKG_MAINTSCRIPT_PACKAGE={quote(package.name)}\n"
+            parts.append((package.name,
+                         f"( set -e; export DPKG_MAINTSCRIPT_PACKAGE={quote(package.name)}\n"
                          f"export DPKG_MAINTSCRIPT_ARCH={quote(package.architecture)}\n"
                          f"export DPKG_MAINTSCRIPT_PACKAGE_REFCOUNT=1\n"
                          f"set -- install\n{sections(package.script('preinst'))}\n"
                          f"set -- configure ''\n{words}\n) 3>&-\n"
-                         f"[ $? -eq 0 ] || echo package {quote(package.name)} >&3\n")
-    return "".join([*parts, EPILOGUE])
+                         f"[ $? -eq 0 ] || echo package {quote(package.name)} >&3\n"))
+    steps = (f"echo {STEP}{quote(f'({number} of {len(parts)}): {name}')} >&3\n{part}"
+             for number, (name, part) in enumerate(parts, 1))
+    return "".join([PROLOGUE, *steps, EPILOGUE])
 
 
 def rank(package: Package) -> tuple[bool, int, str]:

@@ -4,7 +4,7 @@ import os
 import shutil
 import stat
 
-from .. import BASELINE_MARK, files, namespaces, paths, state
+from .. import BASELINE_MARK, files, namespaces, paths, progress, state
 from ..errors import Failure
 from ..files import Fd, Fds
 
@@ -61,6 +61,7 @@ class Workshop:
 
     def deliver(self) -> None:
         """Put the layer in the place of the baseline, at once; the former one goes as soon as nobody has it mounted."""
+        progress.tell("writing the layer to the disk")
         os.sync()                                   # whole after a power failure, too
         if os.path.lexists(self.directory):
             namespaces.exchange(self.layer, self.directory)
@@ -73,6 +74,7 @@ class Workshop:
         used = is_used(self.directory)
         for name in os.listdir(self.path):
             if not (used and name.isdigit()):
+                progress.tell(f"removing {self.path}/{name}")
                 discard(f"{self.path}/{name}")
 
 

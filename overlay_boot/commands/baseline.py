@@ -13,9 +13,13 @@ def command(arguments: list[str]) -> int | None:
     require_root()
     import os
 
+    from .. import progress
     from ..baseline import make
     root = os.path.realpath(options.root).rstrip("/")
-    return None if make(options.dir, root, offline=options.offline) else INCOMPLETE
+    try:
+        return None if make(options.dir, root, offline=options.offline) else INCOMPLETE
+    finally:
+        progress.end()
 
 
 def parser() -> "argparse.ArgumentParser":

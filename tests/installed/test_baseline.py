@@ -345,6 +345,20 @@ def test_a_package_that_cannot_be_had_is_named(host, directory):
     assert os.path.exists(f"{directory}/layer/etc/sudoers") and not os.path.exists(f"{directory}/layer/etc/init.d/cron")
 
 
+def test_what_it_does_is_shown_on_a_terminal(host, directory, terminal):
+    """In one line, which makes way for what goes wrong, and is gone at the end."""
+    shown = terminal(BASELINE, "--offline", "--root", host, f"{directory}/layer", size=(24, 60), env={"TERM": "xterm"})
+    assert shown.ended(250) == 3
+    *told, last = os.fsdecode(shown.said).split("\r\x1b[K")
+    assert last == "" and told[0] == "" and all(len(line) < 60 for line in told if "\n" not in line)
+    wrong = [line for line in told if "\n" in line]
+    assert wrong and all(re.fullmatch("overlay-baseline: cannot get [^\n]*\r\n", line) for line in wrong)
+    steps = [re.fullmatch(r"running maintainer scripts \((\d+) of (\d+)\): (\S+)", line) for line in told if "scripts" in line]
+    numbers = [int(step[1]) for step in steps]
+    assert numbers == sorted(numbers) and 0 < numbers[0] <= numbers[-1] <= int(steps[0][2])
+    assert "writing the layer to the disk" in told
+
+
 def test_what_is_no_baseline_is_not_replaced(host, directory):
     write(f"{directory}/mine/file", "mine")
     assert "neither empty nor a baseline" in one_line(run(BASELINE, "--root", host, f"{directory}/mine"))

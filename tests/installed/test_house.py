@@ -28,7 +28,7 @@ NATIVE = {"namespaces", "links"}
 LAYERS = [
     ["__init__", *NATIVE, "paths"],
     ["files", "environment"],
-    ["errors", "interruption", "terminal", "columns", "proc", "beneath"],
+    ["errors", "interruption", "terminal", "columns", "progress", "proc", "beneath"],
     ["record", "state"],
     ["cgroup", "running"],
     ["config", "processes", "rootfs", "network", "cables", "log", "hooks", "subhosts_conf", "shellversion", "subhosts",
