@@ -1,5 +1,5 @@
 """overlay-boot --check: the values of a configuration, and the plan of its boot."""
-from . import beneath, cgroup, files, hooks, network, rootfs, state
+from . import beneath, cgroup, files, hooks, interfaces, network, rootfs, state
 from .boot import BEGINNING, MAKING, WAKING, Boot, check
 from .config import Config
 from .errors import complain
@@ -27,6 +27,8 @@ def report(path: str, *, verbose: bool = False) -> None:
     check(config, sources, interfaces_of(config.name))
     for word, script in missing_scripts(config, sources):
         complain(f"START: {word} will not be started: no {script} was found in UPPER, LAYER or LOWER")
+    for line in interfaces.contradictions(config, sources):
+        complain(line)
     lines = [f"{variable}={value}" for variable, value in config.settings().items()]
     lines += [f"LAYER={path}" for path in config.layers]
     lines += [f"SHARE={outside}:{inside}" for outside, inside in config.share]

@@ -477,6 +477,69 @@ def test_check_tells_what_start_does_not_find(subhost, small_root, directory):
         for word, script in (("nothing", "/etc/init.d/nothing"), ("/opt/gone", "/opt/gone"))]
 
 
+def networking_of(one):
+    """What --check says of the network that the subhost sets up by itself."""
+    done = run(BOOT, "--check", one.conf)
+    assert done.returncode == 0
+    said = done.stderr.splitlines()
+    beginning = "overlay-boot: START: networking will "
+    assert all(line.startswith(beginning) for line in said), said
+    return [line.removeprefix(beginning) for line in said]
+
+
+FILE = "etc/network/interfaces"
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("auto lo eth0 \\\n eth1\niface lo inet loopback\niface eth0 inet dhcp\niface eth1 inet manual\n", []),
+    ("auto eth0\niface eth0 inet dhcp\nallow-hotplug eth1\niface eth1 inet dhcp\n", []),
+    ("auto eth0 eth1 eth2 wlan0\n#auto eth3\niface eth2 inet static\n address 192.0.2.1/24\n",
+     [f"fail: {FILE} brings up eth2, and CABLES makes no such interface",
+      f"fail: {FILE} brings up wlan0, and CABLES makes no such interface"]),
+    ("auto br0\niface br0 inet static\n address 192.0.2.1/24\n bridge_ports eth0 eth1\n", []),
+    ("auto eth0.5 eth1:1 tun0 x=y\niface eth0.5 inet manual\niface tun0 inet tunnel\n mode gre\n", []),
+    ("auto dummy0\niface dummy0 inet manual\n pre-up ip link add dummy0 type dummy\n up ip link set eth0 up\n up ip link set eth1 up\n", []),
+    ("auto lo eth0\niface eth1 inet manual\n", [f"leave eth1 down: {FILE} does not bring it up"]),
+    ("auto eth1\nsource interfaces.d/*\n", [f"leave eth0 down: in what {FILE} sources was not looked"]),
+    ("auto /eth*\n", []),
+    ("", [f"leave {name} down: {FILE} does not bring it up" for name in ("eth0", "eth1")]),
+    ("\0\x9b\n\\\nauto\niface\nauto \x9b31m\nauto eth1 eth0 \\\n",
+     [f"fail: {FILE} brings up \\x9b31m, and CABLES makes no such interface"]),
+])
+def test_check_compares_interfaces_and_cables(subhost, text, said):
+    one = subhost(START="networking", CABLES="= =")
+    assert networking_of(one) == []         # PREMOUNT writes one that is right
+    one.write(FILE, text)
+    assert networking_of(one) == said
+
+
+def test_check_finds_interfaces_where_the_subhost_will(subhost, directory):
+    layer = f"{directory}/layer"
+    write(f"{layer}/{FILE}", "auto eth1\n")
+    one = subhost(START="networking", CABLES="=", LAYER=layer)
+    assert len(networking_of(one)) == 2
+    one.write(FILE, "auto eth0\n")
+    assert networking_of(one) == []
+    os.unlink(f"{one.upper}/{FILE}")
+    one.configure(START="cron", CABLES="=", LAYER=layer)
+    assert run(BOOT, "--check", one.conf).stderr == ""
+    one.configure(START="networking", CABLES="=", LAYER=layer, UPPER="tmpfs:1M")
+    assert len(networking_of(one)) == 2
+    one.configure(START="networking", CABLES="=", LAYER=layer, PREMOUNT="./own")
+    assert networking_of(one) == []
+
+
+@pytest.mark.parametrize("make", [
+    lambda path: os.symlink("/etc/passwd", path), os.mkfifo, os.mkdir,
+    lambda path: os.symlink("../../../../../../../../../etc/shadow", path), lambda path: write(path, "auto eth7 \\\n" * (1 << 18)),
+])
+def test_check_reads_hostile_interfaces_with_care(subhost, make):
+    one = subhost(START="networking", CABLES="=")
+    os.makedirs(os.path.dirname(f"{one.upper}/{FILE}"))
+    make(f"{one.upper}/{FILE}")
+    assert networking_of(one) == []
+
+
 def test_verbose_is_for_check_only(subhost):
     done = run(BOOT, "--verbose", subhost().conf)
     assert done.returncode == 2 and "--verbose requires --check" in done.stderr

@@ -36,7 +36,7 @@ LAYERS = [
      "layers/tar", "layers/decompressor", "layers/unpacking", "layers/archive", "layers/cache", "layers/inventory", "layers/__init__"],
     ["hibernation"],
     ["clearing", "listing", "entry", "stop", "boot", "side_by_side"],
-    ["plan"],
+    ["interfaces", "plan"],
     ["shell"],
     ["baseline/root", "baseline/layer", "baseline/workshop"],
     ["baseline/dpkg", "baseline/accounts"],

@@ -1,0 +1,95 @@
+"""interfaces(5) of a subhost, for overlay-boot --check: whether it and CABLES go together."""
+from . import beneath, cables, hooks, paths, rootfs
+from .config import Config
+from .errors import Failure
+from .rootfs import Sources
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FILE = "etc/network/interfaces"
+LONGEST = 1 << 16                   # bytes of it that are read
+SERVICES = ("networking", "/etc/init.d/networking")
+# Options with which ifup(8) itself, or a command of the stanza, makes the interface.
+MAKING = ("bond", "bridge", "mode", "pre-up", "tunnel", "vlan")
+
+
+def contradictions(config: Config, sources: Sources) -> "Iterator[str]":
+    """Yield a line for each interface that networking will fail with, and for each cable that it will leave down.
+
+    Only where that can be known: the file is in UPPER or in a layer of the subhost's, and no hook or SHARE may be of
+    another mind.  What it sources is not looked at.
+    """
+    if config.share or not hooks.are_default(config) or not any(word in SERVICES for word in config.start):
+        return
+    text = own_file(sources)
+    if text is None:                    # PREMOUNT will write it, for these cables
+        return
+    found = Interfaces(text)
+    inner = [one.inner for one in cables.parse(config.cables, config.name) if one.inner]
+    for name in found.missing(inner):
+        yield f"START: networking will fail: {FILE} brings up {name}, and CABLES makes no such interface"
+    for name in inner:
+        if not found.mentions(name):
+            where = f"in what {FILE} sources was not looked" if found.sources else f"{FILE} does not bring it up"
+            yield f"START: networking will leave {name} down: {where}"
+
+
+def own_file(sources: Sources) -> str | None:
+    """Return the file that UPPER or else a layer of the subhost's has; None if there is none, or that is not known."""
+    places = [] if sources.tmpfs else [sources.upper]
+    if sources.layers:
+        from . import layers
+        places += layers.own(sources.layers[::-1])
+    for place in places:
+        try:
+            with rootfs.directory(place, "UPPER") as root:
+                data = beneath.read(root, FILE, LONGEST, beneath.INSIDE)
+        except FileNotFoundError:
+            continue
+        except (OSError, Failure):      # an archive that is not unpacked yet, and may have one
+            return None
+        return None if data is None or len(data) == LONGEST else paths.decode(data)
+    return None
+
+
+class Interfaces:
+    """What is in an interfaces(5) file."""
+
+    __slots__ = ("auto", "made", "others", "sources")
+
+    def __init__(self, text: str) -> None:
+        self.auto: list[str] = []           # brought up, whether they are there or not
+        self.made: set[str] = set()         # with a stanza that makes them
+        self.others: set[str] = set()       # words that may be interfaces that are brought up otherwise
+        self.sources = False                # whether other files belong to it
+        stanza = ""
+        for line in text.replace("\\\n", " ").split("\n"):
+            keyword, *arguments = paths.words(line) or ["#"]
+            if keyword[0] == "#":
+                continue
+            if keyword == "iface":
+                stanza = arguments[0] if arguments else ""
+                if arguments[2:] and arguments[2] not in ("static", "dhcp", "manual", "auto", "loopback"):
+                    self.made.add(stanza)
+            elif keyword in ("auto", "allow-auto"):
+                self.auto += arguments
+            elif keyword in ("source", "source-directory"):
+                self.sources = True
+            else:
+                self.others.update(arguments)
+                if keyword.startswith(MAKING):
+                    self.made.add(stanza)
+
+    def missing(self, there: list[str]) -> "Iterator[str]":
+        """Yield what is brought up, and is neither lo nor one of those that are there nor made by a stanza."""
+        for name in dict.fromkeys(self.auto):
+            plain = not any(letter in "./:=*?[" for letter in name)     # no VLAN, pattern, alias or name of a stanza
+            if plain and name != "lo" and name not in there and name not in self.made:
+                yield name
+
+    def mentions(self, name: str) -> bool:
+        """Tell whether an interface, or one on it, may be brought up."""
+        return any(word == name or "*" in word or word.startswith((f"{name}.", f"{name}:", f"{name}="))
+                   for word in (*self.auto, *self.others))
