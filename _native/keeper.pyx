@@ -7,7 +7,8 @@ A boot hands over to it, on standard input, what protocol.pxd defines.  The
 keeper holds the keeper's lock on the state file for as long as it lives, makes
 the new namespaces, confines PID 1 in the root directory and executes the
 command as PID 1, with the environment that it has got itself.  Then it passes
-on what the subhost prints to the log.  When PID 1 has ended it executes
+on what the subhost prints to the log, and reports which services fail.  What
+the subhost prints is the keeper's standard input, to which a stop adds.  When PID 1 has ended it executes
 CLEAR NAME STATUS, which removes what the boot made on the host.
 
 NOTIFY is a socket as in sd_notify(3), or empty.
@@ -18,8 +19,10 @@ from protocol cimport *
 cdef extern from *:
     """
     static const char EXECUTE[] = "PID 1 of the subhost: cannot execute ";
+    static const char NAMED[] = "overlay-boot: ";
     """
     const char *EXECUTE
+    const char *NAMED
 
 cdef enum:
     CHUNK = 4096
@@ -34,6 +37,7 @@ cdef struct Subhost:
     char *hostname
     char *command[MOST_WORDS + 1]
     bint running
+    ssize_t reported        # so many bytes of what PID 1 says of its services
 
 
 cdef struct Failure:
@@ -68,7 +72,7 @@ cdef void tell(int fd, const char *what, const char *which, int error) noexcept 
     cdef char line[LINE]
     line[0] = 0
     if fd == 2:
-        put(line, b"overlay-boot: ")
+        put(line, NAMED)
     put(line, what)
     put(line, which)
     if error:
@@ -180,7 +184,7 @@ cdef void unblock_signals() noexcept nogil:
     sigprocmask(SIG_SETMASK, &none, NULL)
 
 
-cdef const char *become(Subhost *subhost, int go, int console, int failed) noexcept nogil:
+cdef const char *become(Subhost *subhost, int go, int console, int services, int failed) noexcept nogil:
     """Everything between clone and execve; returns only what failed, with errno set."""
     cdef Failure about                  # to be told that execve comes next: nothing has failed
     cdef const char *wrong
@@ -205,16 +209,20 @@ cdef const char *become(Subhost *subhost, int go, int console, int failed) noexc
     dup2(open_null(go), 0)
     dup2(console, 1)
     dup2(console, 2)
+    if services >= 0:
+        dup2(services, SERVICES)
     write(failed, &about, sizeof(about))
     default_signals()
     if strcmp(subhost.command[0], REAPER) != 0:
         unblock_signals()               # the reaper wants them blocked, from its first instruction on
     syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC)
+    if services >= 0:
+        fcntl(SERVICES, F_SETFD, 0)
     execve(subhost.command[0], subhost.command, environ)
     return EXECUTE
 
 
-cdef pid_t clone_init(Subhost *subhost, int console, int *go, int *failed) noexcept nogil:
+cdef pid_t clone_init(Subhost *subhost, int console, int services, int *go, int *failed) noexcept nogil:
     cdef clone_args how
     cdef Failure failure
     cdef pid_t child
@@ -225,7 +233,7 @@ cdef pid_t clone_init(Subhost *subhost, int console, int *go, int *failed) noexc
     child = <pid_t>syscall(SYS_clone3, &how, sizeof(how))
     if child == 0:
         close(go[1])
-        failure.what = become(subhost, go[0], console, failed[1])
+        failure.what = become(subhost, go[0], console, services, failed[1])
         failure.error = errno
         failure.which = b""
         if failure.what == EXECUTE:
@@ -248,7 +256,7 @@ cdef bint record(int state, pid_t child) noexcept nogil:
     return write(state, line, length) == length
 
 
-cdef pid_t start(Subhost *subhost, int console) noexcept nogil:
+cdef pid_t start(Subhost *subhost, int console, int services) noexcept nogil:
     """Have PID 1 executed; its process id, or 0 when the reason is told."""
     cdef int go[2]
     cdef int failed[2]
@@ -258,7 +266,10 @@ cdef pid_t start(Subhost *subhost, int console) noexcept nogil:
     if pipe2(go, O_CLOEXEC) < 0 or pipe2(failed, O_CLOEXEC) < 0:
         tell(subhost.handed.report, b"cannot make a pipe", b"", errno)
         return 0
-    child = clone_init(subhost, console, go, failed)
+    if failed[1] == SERVICES:           # which is another one's in PID 1
+        failed[1] = fcntl(SERVICES, F_DUPFD_CLOEXEC, SERVICES + 1)
+        close(SERVICES)
+    child = clone_init(subhost, console, services, go, failed)
     if child < 0:
         tell(subhost.handed.report, b"cannot make namespaces and PID 1", b"", errno)
         return 0
@@ -297,24 +308,67 @@ cdef ssize_t pass_on(int console, int log) noexcept nogil:
     return size
 
 
-cdef int watch(Subhost *subhost, pid_t child, int signals, int console) noexcept nogil:
+cdef ssize_t put_lines(char *text, const char *said, ssize_t size) noexcept nogil:
+    """Put what a subhost says into text, as lines of ours for a terminal; the size of that."""
+    cdef ssize_t at
+    cdef ssize_t used = 0
+    for at in range(size):
+        if said[at] == 10 and (at == 0 or said[at - 1] == 10):
+            continue
+        if at == 0 or said[at - 1] == 10:
+            memcpy(text + used, NAMED, strlen(NAMED))
+            used += strlen(NAMED)
+        text[used] = said[at] if 32 <= said[at] < 127 or said[at] == 10 else 63        # "?"
+        used += 1
+    return used
+
+
+cdef ssize_t report_services(Subhost *subhost, int services) noexcept nogil:
+    """Report what PID 1 says of its services: to the boot that waits, or in the foreground on standard error."""
+    cdef char said[LONGEST_VERDICT]
+    cdef char text[LONGEST_VERDICT * 16]
+    cdef ssize_t size = read(services, said, LONGEST_VERDICT)
+    if size > 0 and subhost.reported + size <= LONGEST_VERDICT:
+        subhost.reported += size
+        if subhost.handed.boot:
+            write(subhost.handed.report, said, size)
+        else:
+            write(subhost.handed.report, text, put_lines(text, said, size))
+    return size
+
+
+cdef void leave_report(Subhost *subhost) noexcept nogil:
+    """The boot, which may be waiting still, has heard all of it."""
+    if subhost.handed.boot and subhost.handed.report >= 0:
+        close(subhost.handed.report)
+        subhost.handed.report = -1
+
+
+cdef int watch(Subhost *subhost, pid_t child, int signals, int console, int services) noexcept nogil:
     """Until PID 1 ends: its output, and requests for an orderly end.  Returns its wait status."""
     cdef signalfd_siginfo caught
-    cdef pollfd awaited[2]
+    cdef pollfd awaited[3]
     cdef int status = 0
     awaited[0].fd = signals
     awaited[1].fd = console
-    awaited[0].events = awaited[1].events = POLLIN
+    awaited[2].fd = services
+    awaited[0].events = awaited[1].events = awaited[2].events = POLLIN
     while waitpid(child, &status, WNOHANG) == 0:
-        awaited[1].revents = 0
-        poll(awaited, 2, -1)
+        awaited[1].revents = awaited[2].revents = 0
+        poll(awaited, 3, -1)
         if awaited[1].revents and pass_on(console, subhost.handed.log) == 0:
             awaited[1].fd = -1          # the subhost has closed it, all of it
+        if awaited[2].revents and report_services(subhost, services) == 0:
+            awaited[2].fd = -1          # all have been started
+            leave_report(subhost)
         while read(signals, &caught, sizeof(caught)) > 0:
             if caught.ssi_signo == SIGTERM or caught.ssi_signo == SIGINT:
                 kill(child, SIGTERM)
     while pass_on(console, subhost.handed.log) > 0:
         pass
+    while services >= 0 and report_services(subhost, services) > 0:
+        pass
+    leave_report(subhost)
     return status
 
 
@@ -337,7 +391,8 @@ cdef void let_go(Subhost *subhost) noexcept nogil:
     if not subhost.handed.bound:
         prctl(PR_SET_PDEATHSIG, 0)
     write(subhost.handed.report, DONE, strlen(DONE))
-    close(subhost.handed.report)
+    if not subhost.handed.starts:
+        leave_report(subhost)
 
 
 cdef int clear_up(Subhost *subhost, int status) noexcept nogil:
@@ -376,6 +431,7 @@ cdef int clear_up(Subhost *subhost, int status) noexcept nogil:
 cdef int keep(Subhost *subhost) noexcept nogil:
     cdef sigset_t everything
     cdef int console[2]
+    cdef int services[2]
     cdef int signals, ended
     cdef int status = 1
     cdef pid_t child
@@ -388,19 +444,24 @@ cdef int keep(Subhost *subhost) noexcept nogil:
     sigprocmask(SIG_SETMASK, &everything, NULL)
     signal(SIGCHLD, SIG_DFL)            # ignored, there is no end of PID 1 to wait for
     signals = signalfd(-1, &everything, SFD_CLOEXEC | SFD_NONBLOCK)
-    if signals < 0 or pipe2(console, O_CLOEXEC) < 0:
+    services[0] = services[1] = -1
+    if signals < 0 or pipe2(console, O_CLOEXEC) < 0 or subhost.handed.starts and pipe2(services, O_CLOEXEC) < 0:
         tell(subhost.handed.report, b"cannot make a pipe for what PID 1 prints", b"", errno)
         return 1
     if lock(subhost.handed.state, F_SETLK, F_WRLCK, KEEPER_BYTE) < 0:
         tell(subhost.handed.report, b"cannot lock the state file", b"", errno)
         return 1
-    child = start(subhost, console[1])
+    child = start(subhost, console[1], services[1])
     if child:
         close(console[1])
+        close(services[1])
         fcntl(console[0], F_SETFL, O_NONBLOCK)
+        fcntl(services[0], F_SETFL, O_NONBLOCK)
         subhost.running = True
         let_go(subhost)
-        ended = watch(subhost, child, signals, console[0])
+        dup2(console[0], 0)             # where a stop finds it
+        close(console[0])
+        ended = watch(subhost, child, signals, 0, services[0])
         status = WEXITSTATUS(ended) if WIFEXITED(ended) else 128 + WTERMSIG(ended)
     return clear_up(subhost, status)
 
@@ -455,4 +516,5 @@ cdef public int main(int argc, char **argv) noexcept nogil:
         return 2
     subhost.name = argv[1]
     subhost.running = False
+    subhost.reported = 0
     return keep(&subhost)

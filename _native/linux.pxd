@@ -66,7 +66,7 @@ cdef extern from "<fcntl.h>" nogil:
     int fcntl(int fd, int command, ...)
     enum: O_RDONLY, O_RDWR, O_CLOEXEC, O_NONBLOCK, O_NOFOLLOW, O_PATH, O_DIRECTORY, O_NOCTTY
     enum: AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE
-    enum: F_RDLCK, F_WRLCK, F_UNLCK, F_SETLK, F_SETLKW, F_GETLK, F_SETFL, F_OFD_SETLK
+    enum: F_RDLCK, F_WRLCK, F_UNLCK, F_SETLK, F_SETLKW, F_GETLK, F_SETFD, F_SETFL, F_DUPFD_CLOEXEC, F_OFD_SETLK
 
 cdef extern from "<sys/stat.h>" nogil:
     struct stat_t "stat":

@@ -17,6 +17,7 @@ include "python.pxi"
 COMMAND, KEEPER, STOP = COMMAND_BYTE, KEEPER_BYTE, STOP_BYTE
 INIT = INIT_KEY.decode()
 DONE_REPORT = <bytes>DONE
+SERVICES_FD = SERVICES
 REAPER_PATH = REAPER.decode()
 MARK_OF_REAPER = <bytes>REAPER_MARK
 # unshare(2), setns(2)
@@ -299,7 +300,7 @@ def terminal_peer(int master):
     return fd
 
 
-def handover(*, int boot, bint bound, int state, int mounts, int network, int group, int root, int log, int report,
+def handover(*, int boot, bint starts, bint bound, int state, int mounts, int network, int group, int root, int log, int report,
              str notify, str clear, str hostname, list command):
     """What the keeper reads as its standard input; protocol.pxd tells what each of it means.
 
@@ -309,7 +310,7 @@ def handover(*, int boot, bint bound, int state, int mounts, int network, int gr
     cdef handover_t head
     cdef list texts = [encoded(one) for one in (notify, clear, hostname, *command)]
     memset(&head, 0, sizeof(head))
-    head.boot, head.bound, head.words = boot, bound, len(command)
+    head.boot, head.starts, head.bound, head.words = boot, starts, bound, len(command)
     head.state, head.mounts, head.network, head.group = state, mounts, network, group
     head.root, head.log, head.report = root, log, report
     made = (<char *>&head)[:sizeof(head)] + b"".join([one + b"\0" for one in texts])

@@ -17,10 +17,15 @@ cdef extern from *:
     /* What the keeper reports once PID 1 has been executed; else the reason why not. */
     #define DONE "+"
 
+    /* The descriptor of a PID 1 that starts services.  It writes a line there for each that fails, and an empty one in
+       the end.  The keeper goes on to report them: so much of it, and no more. */
+    enum { SERVICES = 3, LONGEST_VERDICT = 1 << 12 };
+
     /* What a boot hands over to the keeper, as the keeper's standard input.  Descriptors stay open under their numbers.
        Behind it stand texts, a NUL after each: NOTIFY, CLEAR, HOSTNAME, and the words of the command of PID 1. */
     typedef struct {
         pid_t boot;         /* the boot that waits for REPORT; 0 if the keeper is that process itself (--foreground) */
+        int starts;         /* whether PID 1 starts services, and tells of them by SERVICES */
         int bound;          /* whether the keeper lives and dies with the boot, and not only until PID 1 was executed */
         int words;          /* of the command of PID 1 */
         int state;          /* the state file */
@@ -29,17 +34,18 @@ cdef extern from *:
         int group;          /* its control group */
         int root;           /* its root directory; -1 if the mount namespace has it as its root already */
         int log;            /* what the subhost prints goes there */
-        int report;         /* the keeper writes DONE, or a reason, there */
+        int report;         /* the keeper writes DONE, or a reason, there; then what SERVICES says */
     } handover_t;
     enum { HANDOVER_TEXTS = 3, MOST_WORDS = 8, LONGEST_HANDOVER = 1 << 18 };
     """
-    enum: COMMAND_BYTE, KEEPER_BYTE, STOP_BYTE, HANDOVER_TEXTS, MOST_WORDS, LONGEST_HANDOVER
+    enum: COMMAND_BYTE, KEEPER_BYTE, STOP_BYTE, HANDOVER_TEXTS, MOST_WORDS, LONGEST_HANDOVER, SERVICES, LONGEST_VERDICT
     const char *INIT_KEY
     const char *DONE
     const char *REAPER
     const char *REAPER_MARK
     ctypedef struct handover_t:
         int boot
+        int starts
         int bound
         int words
         int state

@@ -1,7 +1,7 @@
 """The story of a boot, step for step as in overlay-boot(8)."""
 import posix
 
-from . import beneath, cgroup, hooks, interruption, keeper, log, namespaces, network, rootfs, state
+from . import beneath, cgroup, files, hooks, interruption, keeper, log, namespaces, network, rootfs, state
 from .clearing import clear, clear_leftovers, hibernate
 from .config import Config
 from .errors import Failure, reason
@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 
 LONGEST_HOSTNAME = 64       # HOST_NAME_MAX, gethostname(2)
 LONGEST_FILE = 1 << 12      # bytes of etc/hostname that are read
+SERVICES_TIMEOUT = 10       # seconds, for which services that are being started are waited for
 
 
 class Boot:
     """A boot, and what its steps have made so far."""
 
-    __slots__ = ("cables", "command", "config", "foreground", "group", "hooks", "host", "hostname", "keeper", "log",
-                 "mounts", "network", "own", "reserve", "root", "services", "shell", "sources", "state")
+    __slots__ = ("cables", "command", "config", "foreground", "group", "handed_over", "hooks", "host", "hostname",
+                 "keeper", "log", "logged", "mounts", "network", "own", "reserve", "root", "services", "shell",
+                 "sources", "state")
 
     config: Config
     sources: Sources            # what the root file system is made of
@@ -51,6 +53,8 @@ class Boot:
         self.shell = shell
         self.host: View | None = None               # what this process saw before
         self.cables: "Plugged | None" = None
+        self.handed_over = False                    # whatever happens now happens to a subhost that runs
+        self.logged: int | None = None              # the size of LOG before the hooks, in bytes
 
     def run(self) -> None:
         """Take all steps.  Raises Failure, with nothing left of the boot, if one fails.
@@ -66,6 +70,8 @@ class Boot:
                 if one.concerns(self):
                     one.execute(self)
         except BaseException as failure:
+            if self.handed_over:
+                raise
             try:
                 self.undo(sleeper)
             except (OSError, Failure) as error:
@@ -80,6 +86,7 @@ class Boot:
         """
         interruption.ignore()
         self.reserve.release()
+        self.show_log()
         if self.cables:
             self.cables.give_up()
         if self.host:
@@ -89,6 +96,11 @@ class Boot:
             self.state.note("since", sleeper.since)
         else:
             clear(self.state)
+
+    def show_log(self) -> None:
+        """In the foreground, print what the hooks and ifup have printed, which is in LOG."""
+        if self.logged is not None:
+            log.show(self.log, self.logged)
 
     def outside(self) -> "Outside":
         """Return a context in which this process sees what the host sees."""
@@ -206,6 +218,8 @@ def open_log(boot: Boot) -> None:
     with boot.outside():
         boot.log = log.make(boot.config.log, (boot.sources.upper, boot.sources.live))
     log.mark_boot(boot.log, boot.config.path)
+    if boot.foreground:
+        boot.logged = posix.fstat(boot.log).st_size
 
 
 @step("Network")
@@ -220,7 +234,7 @@ def make_network(boot: Boot) -> None:
     if not hooks.are_default(config):
         # ip-netns(8) shall do in a hook: the cables are there, the name is in its mount namespace
         if boot.cables:
-            boot.cables.wait()
+            await_ifup(boot, boot.cables)
         network.mount_name(config.name, boot.network)
 
 
@@ -257,7 +271,7 @@ def init(boot: Boot) -> None:
 @step("Cables", lambda boot: boot.config.cables)
 def wait_for_cables(boot: Boot) -> None:
     assert boot.cables
-    boot.cables.wait()
+    await_ifup(boot, boot.cables)
 
 
 @step("PID 1")
@@ -274,6 +288,23 @@ def pid_1(boot: Boot) -> None:
 @step("Hand over")
 def hand_over(boot: Boot) -> None:
     boot.keeper.wait()
+    boot.handed_over = True
+
+
+@step("Services", lambda boot: boot.config.start)
+def services(boot: Boot) -> None:
+    """Tell of the services that fail, which a boot in the foreground leaves to the keeper."""
+    if not boot.services:               # INIT is a hook that starts none
+        return
+    keep_only(boot.keeper.said)
+    log = f"LOG={boot.config.log}"
+    try:
+        for line in boot.keeper.services(SERVICES_TIMEOUT):
+            complain(f"{line} (what it printed is in {log})")
+    except (TimeoutError, Failure):
+        complain(f"the services are still being started (what they print is in {log})")
+    except EOFError:
+        raise Failure(f"{boot.config.name} has ended while its services were being started (see {log})") from None
 
 
 # A subhost that hibernates has its mounts and its network already.
@@ -316,8 +347,9 @@ def pid_1_again(boot: Boot) -> None:
 
 BEGINNING = [read_conf, take_the_name]      # until it is known whether the subhost hibernates
 MAKING = [sweep, control_group, mount_namespace, resolve, unpack_layers, upper_on_tmpfs, open_log, make_network,
-          premount, root_on_live, postmount, share, init, wait_for_cables, pid_1, hand_over]
-WAKING = [sweep_hibernating, control_group, reopen_mounts, resolve_again, open_log, init_again, pid_1_again, hand_over]
+          premount, root_on_live, postmount, share, init, wait_for_cables, pid_1, hand_over, services]
+WAKING = [sweep_hibernating, control_group, reopen_mounts, resolve_again, open_log, init_again, pid_1_again, hand_over,
+          services]
 
 
 def boot(config: Config, *, foreground: bool = False, shell: bool = False) -> None:
@@ -341,6 +373,12 @@ def check(config: Config, sources: Sources, own: dict[str, int] | None = None) -
         cables.check(cables.parse(config.cables, config.name), own)
 
 
+def await_ifup(boot: Boot, plugged: "Plugged") -> None:
+    failed = plugged.wait()
+    if failed:
+        complain(f"CABLES: {failed} (what it printed is in LOG={boot.config.log})")
+
+
 def note(boot: Boot) -> None:
     """Note what other commands, and a stop above all, want to know of the subhost."""
     boot.state.note("start", boot.services)
@@ -357,8 +395,21 @@ def start_keeper(boot: Boot, *, root: int) -> None:
     descriptors = {"state": boot.state.fd, "mounts": boot.mounts, "network": boot.network, "group": boot.group,
                    "root": root, "log": boot.log}
     if boot.foreground:
-        keeper.become(boot.config.name, boot.hostname, boot.command, descriptors)
-    boot.keeper = Keeper(boot.config.name, boot.hostname, boot.command, descriptors, bound=boot.shell)
+        boot.show_log()
+        keeper.become(boot.config.name, boot.hostname, boot.command, descriptors, starts=bool(boot.services))
+    boot.keeper = Keeper(boot.config.name, boot.hostname, boot.command, descriptors, starts=bool(boot.services),
+                         bound=boot.shell)
+
+
+def keep_only(fd: int) -> None:
+    """Close all other descriptors: the lock, and what only PID 1 shall have.  Standard output ends for its reader.
+
+    overlay-boot --all, which begins so many boots at a time, knows by that end that one has come so far.
+    """
+    with files.opened("/dev/null", posix.O_WRONLY) as null:
+        posix.dup2(null, 1)
+    posix.closerange(3, fd)
+    posix.closerange(fd + 1, posix.sysconf("SC_OPEN_MAX"))
 
 
 def require_shell(root: int) -> None:

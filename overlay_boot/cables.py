@@ -21,6 +21,7 @@ PACKAGES = "/usr/lib/python3/dist-packages"     # Debian's; the launchers leave 
 INTERFACES = "/sys/class/net"
 STANZAS = "/etc/network/interfaces"             # ifupdown's, as the next one
 REMEMBERED = "/run/network/ifstate"
+NO_STANZA = b"ifup: unknown interface "         # what it prints of one, with LANG=C.UTF-8
 # From where indexes are chosen: beyond those that the kernel gives, one after the other.
 FIRST_INDEX, LAST_INDEX = 0x10000, 0xfffff
 
@@ -176,8 +177,9 @@ def plug(planned: list[Interface], state: "State", network: int, log: int) -> "P
         index = record_index(one, state)
         with Specifier(one.word):
             one.make(index, network)
+    begin = posix.fstat(log).st_size
     ifup = start_ifupdown("ifup", [one.name for one in planned if not one.bridge], log)
-    return Plugged([one.name for one in planned if not one.up], ifup)
+    return Plugged([one.name for one in planned if not one.up], ifup, log, begin)
 
 
 def record_index(planned: Interface, state: "State") -> int:
@@ -190,23 +192,35 @@ def record_index(planned: Interface, state: "State") -> int:
 class Plugged:
     """The cables of a boot, with ifup(8) perhaps at work on them still."""
 
-    __slots__ = ("down", "ifup")
+    __slots__ = ("begin", "down", "ifup", "log")
 
-    def __init__(self, down: list[str], ifup: int) -> None:
+    def __init__(self, down: list[str], ifup: int, log: int, begin: int) -> None:
         self.down = down        # what ifup may leave down
         self.ifup = ifup        # its process id, 0 if it is not at work
+        self.log = log          # a descriptor
+        self.begin = begin      # the size of that before ifup, in bytes
 
-    def wait(self) -> None:
-        """Wait for ifup, whose failure is none of ours, and bring up what it has left down.
+    def wait(self) -> str:
+        """Wait for ifup, and bring up what it has left down.  Return how ifup failed, "" if it did not.
 
         Raises Failure if a signal arrives meanwhile.
         """
+        failed = ""
         if self.ifup:
-            wait_for(self.ifup)
+            status = wait_for(self.ifup)
             self.ifup = 0
+            if status < 0 or status and self.has_complained():
+                from . import processes
+                failed = processes.how_failed("ifup", status)
         for name in self.down:
             namespaces.bring_up(name)
         self.down = []
+        return failed
+
+    def has_complained(self) -> bool:
+        """Tell whether ifup, which has failed, has found more in its way than interfaces that have no stanza."""
+        from . import log
+        return any(not line.startswith(NO_STANZA) for line in log.added(self.log, self.begin).splitlines())
 
     def give_up(self) -> None:
         """Kill ifup.  The cables are on record."""
@@ -239,7 +253,7 @@ def remembered_interfaces() -> set[str]:
 def start_ifupdown(command: str, names: list[str], log: int, *options: str) -> int:
     """Start ifup(8) or ifdown(8) for interfaces, and return its process id; 0 if there is nothing for it to do.
 
-    An interface without a stanza is no failure to it.  It is killed when this
+    It is killed when this
     process ends, so that the locks that it holds end as well.
     """
     program = f"/sbin/{command}"
@@ -253,11 +267,14 @@ def start_ifupdown(command: str, names: list[str], log: int, *options: str) -> i
     return process
 
 
-def wait_for(process: int) -> None:
-    """Wait for the end of a child.  If Failure is raised, by a signal, it is a child still, which can be killed."""
+def wait_for(process: int) -> int:
+    """Wait for the end of a child.  Return its exit status, or a signal as a negative number.
+
+    If Failure is raised, by a signal, it is a child still, which can be killed.
+    """
     with interruption.Wait():
         posix.waitid(posix.P_PID, process, posix.WEXITED | posix.WNOWAIT)
-    posix.waitpid(process, 0)
+    return posix.waitstatus_to_exitcode(posix.waitpid(process, 0)[1])
 
 
 def kill(process: int) -> None:

@@ -208,23 +208,33 @@ def init(config: Config) -> str:
     if config.start:
         lines.append(START_FUNCTION)
         lines += [f"start {quoted(word)}" for word in config.start]
+        lines.append(ALL_STARTED)
     lines += [DUMMY_SERVICE, f"exec {quoted(config.reaper)} {quoted(config.name)}"]
     return "\n".join(lines) + "\n"
 
 
-START_FUNCTION = """\
-start() {
+# On SERVICES the keeper is told of failures, and of the end: see protocol.pxd.  It is not there where the text of
+# overlay-init is run by another program than a boot's PID 1.
+SERVICES = namespaces.SERVICES_FD
+START_FUNCTION = f"""\
+cannot_start() {{
+    echo "cannot start $1: $2" >&2
+    {{ echo "cannot start $1: $2" >&{SERVICES}; }} 2>/dev/null
+}}
+start() {{
+    name=$1
     case $1 in
     /*) set -- "$1" start ;;
     *)  if ! command -v service >/dev/null; then
-            echo "cannot start $1: the subhost has no command service" >&2
+            cannot_start "$1" "the subhost has no command service"
             return
         fi
         set -- service "$1" start ;;
     esac
     if command -v setsid >/dev/null; then set -- setsid "$@"; fi
-    "$@" </dev/null || echo "$* failed with exit status $?" >&2
-}"""
+    "$@" </dev/null {SERVICES}>&- || cannot_start "$name" "exit status $?"
+}}"""
+ALL_STARTED = f"{{ echo >&{SERVICES}; }} 2>/dev/null\nexec {SERVICES}>&-"
 
 # The shell that runs this is process 1, and reads /proc without making another.
 # Its children are services; whoever has been let in by overlay-go is none.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 FLAGS = posix.O_WRONLY | posix.O_APPEND | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_NOCTTY
 MODE = 0o640
+MOST_SHOWN = 1 << 15    # bytes, which a pipe takes at once
 
 
 def make(path: str, own: tuple[str, ...]) -> Fd:
@@ -61,6 +62,23 @@ def append(path: str, own: tuple[str, ...], said: bytes) -> None:
     """Add bytes to a log that is there.  Raises OSError if that cannot be."""
     with existing(path, own) as fd:
         posix.write(fd, said)
+
+
+def show(fd: int, begin: int) -> None:
+    """Print the end of what was added to a log since it had begin bytes on standard output."""
+    try:
+        files.write_all(1, added(fd, begin))
+    except OSError:                     # nobody reads it any more
+        pass
+
+
+def added(fd: int, begin: int) -> bytes:
+    """Return the end of what was added to a log since it had begin bytes, b"" if it is no file."""
+    if files.kind_of(fd) != files.REGULAR:
+        return b""
+    begin = max(begin, posix.fstat(fd).st_size - MOST_SHOWN)
+    with files.opened(paths.of_descriptor(fd)) as source:
+        return posix.pread(source, MOST_SHOWN, begin)
 
 
 def mark(what: str) -> bytes:

@@ -10,6 +10,7 @@ STOP: Final[int]
 INIT: Final[str]
 REAPER_PATH: Final[str]
 DONE_REPORT: Final[bytes]
+SERVICES_FD: Final[int]
 MARK_OF_REAPER: Final[bytes]
 NEWNS: Final[int]
 NEWUTS: Final[int]
@@ -54,6 +55,7 @@ def terminal_peer(master: int) -> int: ...
 def handover(
     *,
     boot: int,
+    starts: bool,
     bound: bool,
     state: int,
     mounts: int,

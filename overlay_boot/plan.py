@@ -1,6 +1,6 @@
 """overlay-boot --check: the values of a configuration, and the plan of its boot."""
 from . import beneath, cgroup, files, hooks, interfaces, network, rootfs, state
-from .boot import BEGINNING, MAKING, WAKING, Boot, check
+from .boot import BEGINNING, MAKING, SERVICES_TIMEOUT, WAKING, Boot, check
 from .config import Config
 from .errors import complain
 from .rootfs import Sources
@@ -118,6 +118,8 @@ def of_the_host(config: Config) -> dict[str, str]:
         "PID 1": f"start the keeper, which makes PID, IPC, UTS, time and cgroup namespaces and a process in them; that "
                  f"makes {config.live} its root, detaches the host's, and executes the commands of INIT",
         "Hand over": "once PID 1 has been executed, the keeper notes its process id, and COMMAND is released",
+        "Services": f"wait until {', '.join(config.start)} have been started, for {SERVICES_TIMEOUT} s at most, and "
+                    f"tell which fail",
     }
 
 

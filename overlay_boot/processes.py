@@ -83,9 +83,13 @@ def run(words: list[str], values: dict[str, str], directory: str, *,
         said = gather(child.source, child.pidfd, heard=heard)
         status = child.wait()
     if status:
-        how = f"was killed by signal {-status}" if status < 0 else f"failed with exit status {status}"
-        raise Unsuccessful(f"{words[0]} {how}")
+        raise Unsuccessful(how_failed(words[0], status))
     return said
+
+
+def how_failed(command: str, status: int) -> str:
+    """Tell how a command has failed: status is not 0, and a negative one is a signal."""
+    return f"{command} was killed by signal {-status}" if status < 0 else f"{command} failed with exit status {status}"
 
 
 def run_telling(words: list[str], values: dict[str, str], directory: str, *,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 PER_PROCESSOR = 2       # commands at a time: each waits now and then, for the disk, a hook or a service
+MOST = 64               # with the boots that have come so far that they only wait for services
 
 
 def boot_all() -> bool:
@@ -139,14 +140,16 @@ def side_by_side(words: "Iterable[str]", interrupt: int, group: int = -1) -> "It
     interrupted: Failure | None = None
     most = PER_PROCESSOR * len(posix.sched_getaffinity(0))
     poll = select.poll()
+    busy: dict[int, Child] = {}         # those of them that have not closed their standard output
     while waiting or at_work:
-        while waiting and len(at_work) < most:
+        while waiting and len(busy) < most and len(at_work) < MOST:
             child = Child(waiting.pop(0), group)
-            at_work[child.pidfd] = child
+            at_work[child.pidfd] = busy[child.source] = child
             poll.register(child.pidfd, select.POLLIN)
         try:
             with interruption.Wait():
                 ready = poll.poll()
+            poll.register(child.source, 0)
         except Failure as failure:
             interruption.ignore()
             interrupted = failure
@@ -154,11 +157,16 @@ def side_by_side(words: "Iterable[str]", interrupt: int, group: int = -1) -> "It
             for pidfd in at_work:
                 _signal.pidfd_send_signal(pidfd, interrupt)
             continue
-        for pidfd, _ in ready:
-            poll.unregister(pidfd)
-            child = at_work.pop(pidfd)
-            child.reap()
-            yield child
+        for fd, _ in ready:
+            if fd in busy:              # a boot that has done this only waits for services
+                poll.unregister(fd)
+                with Fd(fd):
+                    del busy[fd]
+            elif fd in at_work:
+                poll.unregister(fd)
+                child = at_work.pop(fd)
+                child.reap()
+                yield child
     if interrupted:
         raise interrupted
 
@@ -166,24 +174,26 @@ def side_by_side(words: "Iterable[str]", interrupt: int, group: int = -1) -> "It
 class Child:
     """The command at hand, at work for one word."""
 
-    __slots__ = ("output", "pidfd", "process", "said", "status", "word")
+    __slots__ = ("output", "pidfd", "process", "said", "source", "status", "word")
 
     def __init__(self, word: str, group: int) -> None:
         self.word = word                # the path of a configuration file, or a name
         self.output = posix.memfd_create("output")      # no pipe, which would have to be emptied meanwhile
-        try:
-            self.process, self.pidfd = self.spawn(group)
-        except OSError as error:
-            if error.errno != EBUSY:
-                raise
-            # In a container with systemd: no process can be in the root of its hierarchy.
-            self.process, self.pidfd = self.spawn(-1)
+        self.source, sink = processes.make_pipe()       # it prints nothing there, but closes it
+        with Fd(sink):
+            try:
+                self.process, self.pidfd = self.spawn(group, sink)
+            except OSError as error:
+                if error.errno != EBUSY:
+                    raise
+                # In a container with systemd: no process can be in the root of its hierarchy.
+                self.process, self.pidfd = self.spawn(-1, sink)
 
-    def spawn(self, group: int) -> tuple[int, int]:
+    def spawn(self, group: int, sink: int) -> tuple[int, int]:
         program = paths.real(sys.argv[0])
         with files.opened("/dev/null", posix.O_RDONLY) as null:
             return namespaces.spawn([program], [program, self.word], environment.variables(),
-                                    standard=(null, 1, self.output), cgroup=group)
+                                    standard=(null, sink, self.output), cgroup=group)
 
     def reap(self) -> None:
         """Take what is left of the process when it has ended.

@@ -3,7 +3,7 @@ import _signal
 import posix
 import time
 
-from . import namespaces, proc
+from . import files, namespaces, proc
 from .errors import Failure, complain, doing, reason
 from .files import Fd, Reserve
 from .namespaces import COMMAND, STOP, lock, locked_by
@@ -189,9 +189,25 @@ def stop_service(running: "Subhost", word: str, group: int) -> None:
     try:
         said = processes.run_inside(running.init_fd, command, environment.inside(), group, record.timeout)
         log.append(record.log, (record.upper,), said)
+        show(running, said)
     except (Failure, OSError) as failure:
         if not has_ended(running.init_fd, 1):       # with the last service PID 1 ends
             complain(f"cannot stop {word}: {reason(failure)}")
+
+
+def show(running: "Subhost", said: bytes) -> None:
+    """Have a keeper in the foreground print what a service has said: a service manager's journal has it then."""
+    if not isinstance(running, Running):            # no keeper of ours
+        return
+    keeper = f"/proc/{running.keeper}/fd"
+    if posix.readlink(f"{keeper}/1") == "/dev/null":        # in the background
+        return
+    with files.opened(f"{keeper}/0", posix.O_WRONLY | posix.O_NONBLOCK) as console:
+        if files.kind_of(console) == files.PIPE and not has_ended(running.keeper_fd):
+            try:
+                posix.write(console, said)
+            except BlockingIOError:     # nobody reads what it prints
+                pass
 
 
 def terminate(running: "Subhost") -> None:

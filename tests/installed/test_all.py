@@ -203,6 +203,15 @@ def test_called_wrongly(listed, command):
         assert ended.returncode == 2 and f"usage: {os.path.basename(command)}" in ended.stderr
 
 
+def test_a_service_that_fails_is_told_of(subhost, listed):
+    one, other = subhost(START="/bin/false"), subhost()
+    listed(one, other)
+    ended = all_of(BOOT)
+    assert (ended.returncode, ended.stderr) == (
+        0, f"overlay-boot: {one.conf}: cannot start /bin/false: exit status 1 (what it printed is in LOG={one.log})\n")
+    assert running() == names([one, other])
+
+
 # Side by side, in order
 
 def test_a_hundred(subhost, listed, machine):
@@ -231,6 +240,22 @@ def test_so_many_at_a_time_from_the_first(subhost, listed, directory):
     wait_for(lambda: set(os.listdir(begun)) == names(many[:3]))
     write(go)
     assert boot.communicate(timeout=60) == (b"", b"") and boot.returncode == 0
+    assert running() == names(many)
+
+
+def test_services_that_take_their_time_keep_nobody_waiting(subhost, listed, directory):
+    """All boots have come as far as their services, though only two of them can be at work at a time."""
+    many = [subhost(START="/opt/slow", SHARE=f"{directory}:/meet") for _ in range(6)]
+    for one in many:
+        one.write("opt/slow", "#!/bin/sh\n[ $1 = stop ] && exit\nhostname >/meet/begun.$(hostname); "
+                  "until [ -e /meet/go ]; do sleep 0.02; done; exit 4\n", 0o755)
+    listed(*many)
+    boot = start(*on_one_processor(BOOT, "--all"))
+    wait_for(lambda: all(os.path.exists(f"{directory}/begun.{one.name}") for one in many), 9)
+    assert boot.poll() is None
+    write(f"{directory}/go")
+    _, err = boot.communicate(timeout=60)
+    assert boot.returncode == 0 and err.count(b": cannot start /opt/slow: exit status 4 (") == len(many)
     assert running() == names(many)
 
 

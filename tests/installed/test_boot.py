@@ -647,6 +647,12 @@ def test_pid_1_is_the_reaper(running):
     assert read(f"/proc/{running.init}/cmdline").split("\0")[:2] == ["/.reaper", running.name]
 
 
+def test_the_command_line_of_the_keeper(running):
+    """Of the configuration, and what a caller has typed, it shows nothing."""
+    assert read(f"/proc/{running.keeper}/cmdline").split("\0")[1:] == [running.name, ""]
+    assert os.path.basename(read(f"/proc/{running.keeper}/cmdline").split("\0")[0]) == "keeper"
+
+
 def test_the_control_group(running):
     assert control_group(running.init) == f"/overlay-boot/{running.name}"
     assert "0::/\n" in running.sh("cat /proc/1/cgroup") + "\n"
@@ -1131,6 +1137,48 @@ def test_foreground_has_the_console_here(subhost, foreground):
     assert process.wait(20) == 0
     assert sorted((process.stdout.read() + process.stderr.read()).split()) == [b"err", b"out"]
     assert one.said() == ""
+
+
+def test_foreground_tells_of_services_that_fail(subhost, foreground):
+    one = subhost(START="/opt/fails /opt/too")
+    one.write("opt/fails", "#!/bin/sh\necho $1\nexit 7\n", 0o755)
+    one.write("opt/too", "#!/bin/sh\nexit 8\n", 0o755)
+    process = foreground(one)
+    wait_for(lambda: one.is_running() and read(f"/proc/{one.init}/comm") == ".reaper\n")
+    one.stopped()
+    out, err = process.communicate(timeout=20)
+    assert err.decode() == "".join(f"overlay-boot: cannot start /opt/{word}: exit status {status}\n" for word, status in (("fails", 7), ("too", 8)))
+    assert out.startswith(b"start\ncannot start /opt/fails: exit status 7\n")
+
+
+def test_foreground_prints_what_hooks_and_stops_print(subhost, foreground):
+    """As a service manager's journal is to have it; it is in LOG as well."""
+    one = subhost(START="/opt/service", PREMOUNT="./pre")
+    one.script("pre", "echo premount out; echo premount err >&2; overlay-premount\n")
+    one.write("opt/service", "#!/bin/sh\necho service $1\n", 0o755)
+    for _ in range(2):
+        process = foreground(one)
+        wait_for(lambda: one.is_running() and read(f"/proc/{one.init}/comm") == ".reaper\n")
+        one.stopped()
+        out, err = process.communicate(timeout=20)
+        assert (out.decode(), err) == ("premount out\npremount err\nservice start\nservice stop\n", b"")
+    assert one.said() == "premount out\npremount err\nservice stop\n" * 2
+    one.configure(PREMOUNT="./pre", POSTMOUNT="false")
+    process = foreground(one)
+    out, err = process.communicate(timeout=20)
+    assert out == b"premount out\npremount err\n" and err.count(b"\n") == 1 and f"LOG={one.log}".encode() in err
+
+
+def test_foreground_shows_the_end_of_a_hook_that_says_much(subhost, foreground):
+    """Whoever reads none of it keeps no boot waiting."""
+    one = subhost(PREMOUNT="./pre")
+    one.script("pre", "yes | head -c 1000000; echo last; overlay-premount\n")
+    process = foreground(one)
+    wait_for(one.is_running)
+    one.stopped()
+    out, _ = process.communicate(timeout=20)
+    assert out.endswith(b"y\nlast\n") and 10000 < len(out) <= 1 << 15
+    assert len(one.said()) == 1000005
 
 
 def test_foreground_ends_when_the_subhost_does(subhost, foreground, machine):

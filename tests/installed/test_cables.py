@@ -396,11 +396,13 @@ def test_killed_while_ifup_is_at_work(subhost, host, machine, number):
 
 
 def test_ifup_is_killed(subhost, host):
-    """Which is no failure of the boot, as no failure of it is."""
+    """Which is no failure of the boot, as no failure of it is, but is told."""
     one = subhost(CABLES="=")
     with waiting_in_ifup(one, host) as boot:
         kill(children_of(boot.pid)[0], signal.SIGKILL)
         assert boot.wait(PATIENCE) == 0
+        said = boot.stderr.read().decode()
+    assert said == f"overlay-boot: CABLES: ifup was killed by signal 9 (what it printed is in LOG={one.log})\n"
     assert is_up(links()[f"{one.name}0"]) and one.is_running()
     one.stopped()
     assert not host.is_remembered(f"{one.name}0")
@@ -655,9 +657,11 @@ def test_a_dead_interface_that_ifupdown_remembers(subhost, host):
 
 
 def test_a_stanza_that_fails(subhost, host):
-    """Is no failure of the boot; the log tells."""
+    """Is no failure of the boot, which tells where the log is."""
     one = with_stanza(subhost(CABLES="="), host, "iface {name}0 inet static\n    address 192.0.2.1/24\n    pre-up echo rats; exit 3\n")
-    one.booted()
+    done = one.boot()
+    assert (done.returncode, done.stderr) == (
+        0, f"overlay-boot: CABLES: ifup failed with exit status 1 (what it printed is in LOG={one.log})\n")
     assert is_up(links()[f"{one.name}0"]) and "rats\n" in one.said()
     one.stopped()
     assert not host.is_remembered(f"{one.name}0")

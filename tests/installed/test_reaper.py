@@ -3,7 +3,7 @@ import os
 import signal
 
 import pytest
-from machine import PROGRAMS, descendants, is_alive, kill, processes, read, run, start, wait_for
+from machine import BOOT, PROGRAMS, descendants, is_alive, kill, processes, read, run, start, wait_for
 
 # Makes orphans: children of a process that has ended.  Half of them end before it, and are left to PID 1 as zombies; the
 # others end when it does.  A signal ends them all, which is the quickest way.
@@ -90,7 +90,7 @@ def test_the_dummy_service_keeps_it_up_and_ends_it(running, machine):
 
 def test_the_dummy_service_of_a_subhost_with_services(subhost):
     """Where START has started nothing that stays."""
-    one = subhost(START="/bin/true no-such-service").booted()
+    one = subhost(START="/bin/true no-such-service").booted("no-such-service")
     wait_for(lambda: read(f"/proc/{one.init}/comm") == ".reaper\n")
     assert sorted(descendants(one.init).values()) == ["dummy_service"]
     assert "no-such-service" in one.said()
@@ -104,14 +104,16 @@ def test_somebody_who_enters_early_is_no_service(subhost):
     os.mkfifo(f"{one.upper}/go-on")
     one.configure(START="/opt/service")
     one.write("opt/service", "#!/bin/sh\n[ $1 = stop ] || read x </go-on\n", 0o755)
-    one.booted()
+    boot = start(BOOT, one.conf)
+    wait_for(one.is_running)
     init = one.init
     visitor = start("/usr/sbin/overlay-go", one.name, "sh", "-c", "echo in; sleep 1000000")
     assert visitor.stdout.readline() == b"in\n"
     one.go("sh", "-c", "echo >/go-on")
     wait_for(lambda: one.is_gone() or read(f"/proc/{init}/comm") == ".reaper\n")
     visitor.terminate()
-    visitor.communicate()
+    for process in (visitor, boot):
+        process.communicate()
     assert one.go("true").returncode == 0
 
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 from conftest import cannot_run
-from machine import GO, NETNS, STOP, descendants, is_alive, kill, one_line, read, run, start, wait_for, write
+from machine import BOOT, GO, NETNS, STOP, descendants, is_alive, kill, one_line, read, run, start, wait_for, write
 
 SERVICE = """#!/bin/sh
 echo "${0##*/} $1" >>/order
@@ -106,14 +106,17 @@ def test_what_services_are_run_with(subhost):
 
 
 def test_a_service_that_cannot_be_started(subhost):
-    """Is said in the log; the others are."""
+    """Is told by the boot, in a line that says where LOG is, and in LOG; the others are started."""
     one = subhost(START="/opt/missing /opt/fails no-such-service /opt/good")
     one.write("opt/fails", "#!/bin/sh\nexit 7\n", 0o755)
     one.write("opt/good", SERVICE, 0o755)
-    one.booted()
+    done = one.boot()
+    assert done.returncode == 0 and done.stderr.splitlines() == [
+        f"overlay-boot: cannot start {word}: exit status {status} (what it printed is in LOG={one.log})"
+        for word, status in (("/opt/missing", 127), ("/opt/fails", 7), ("no-such-service", 1))]
     started(one)
     said = one.said()
-    assert "/opt/missing" in said and "/opt/fails" in said and "7" in said and "no-such-service" in said
+    assert "/opt/missing" in said and "cannot start /opt/fails: exit status 7\n" in said and "no-such-service" in said
     assert order(one) == ["good start"]
     one.stop()
 
@@ -368,16 +371,94 @@ def test_a_name_that_is_no_text_is_told_as_one_line(subhost):
 
 # While services are being started
 
-def test_a_stop_while_a_service_is_starting(subhost, machine):
-    """The boot has returned, its services take their time: nobody waits for them, nor for STOP_TIMEOUT."""
-    one = subhost(START="/opt/slow /opt/after", STOP_TIMEOUT="15")
-    one.write("opt/slow", "#!/bin/sh\necho slow $1 >>/order\n[ $1 = stop ] || exec sleep 1000000\n", 0o755)
-    one.write("opt/after", "#!/bin/sh\necho after $1 >>/order\n", 0o755)
-    one.booted()
+SLOW = "#!/bin/sh\necho slow $1 >>/order\n[ $1 = stop ] || exec sleep 1000000\n"
+
+
+def starting(one):
+    """A boot that waits for a service that takes its time."""
+    one.write("opt/slow", SLOW, 0o755)
+    boot = start(BOOT, one.conf)
     wait_for(lambda: order(one) == ["slow start"])
+    return boot
+
+
+def test_a_boot_does_not_wait_for_ever(subhost):
+    """It tells that the services are not so far, and where LOG is.  The subhost runs."""
+    one = subhost(START="/opt/slow")
+    one.write("opt/slow", SLOW, 0o755)
+    done = one.boot()
+    assert done.returncode == 0
+    assert done.stderr == f"overlay-boot: the services are still being started (what they print is in LOG={one.log})\n"
+    assert one.is_running() and order(one) == ["slow start"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_boot_that_waits_for_services_is_interrupted(subhost, number):
+    """It waits no longer; the subhost runs, and can be entered and stopped all the while."""
+    one = subhost(START="/opt/slow")
+    boot = starting(one)
+    assert one.inside("hostname") == one.name
+    kill(boot.pid, number)
+    assert b"still being started" in boot.communicate(timeout=5)[1] and boot.returncode == 0
+    assert one.is_running()
+
+
+def test_a_subhost_that_ends_while_its_services_are_started(subhost, machine):
+    one = subhost(START="/opt/slow")
+    boot = starting(one)
+    kill(one.init, signal.SIGKILL)
+    _, err = boot.communicate(timeout=20)
+    assert boot.returncode == 1
+    assert err.decode() == f"overlay-boot: {one.name} has ended while its services were being started (see LOG={one.log})\n"
+    wait_for(one.is_gone)
+
+
+def test_what_a_hostile_subhost_says_of_its_services(subhost):
+    """Is neither obeyed by a terminal nor endless."""
+    one = subhost(START="/opt/hostile")
+    one.write("opt/hostile", "#!/bin/sh\nprintf '\\033[2J\\233x\\n' >/proc/1/fd/3; yes >/proc/1/fd/3 & echo $! >/pid; sleep 1; kill $!\n", 0o755)
+    for options in ([], ["--foreground"]):
+        boot = start(BOOT, *options, one.conf)
+        wait_for(lambda: read(f"{one.upper}/pid"))
+        if options:
+            wait_for(lambda: read(f"/proc/{one.init}/comm") == ".reaper\n")
+            one.stop()
+        err = boot.communicate(timeout=30)[1]
+        one.stop()
+        assert b"\x1b" not in err and b"\x9b" not in err and err.startswith(b"overlay-boot: ") and len(err) < 1 << 18
+        os.unlink(f"{one.upper}/pid")
+
+
+def test_nothing_of_the_report_reaches_a_service(subhost):
+    one = subhost(START="/opt/service")
+    one.write("opt/service", "#!/bin/sh\n[ $1 = stop ] || ls -l /proc/$$/fd >/fds; sleep 1000000 &\n", 0o755)
+    one.booted()
+    started(one)
+    pipes = {word for word in read(f"{one.upper}/fds").split() if word.startswith("pipe:")}
+    assert pipes == {os.readlink(f"/proc/{one.init}/fd/2")}
+    assert os.readlink(f"/proc/{one.init}/fd/3") == "anon_inode:[signalfd]"       # the reaper's own
+    assert sorted(os.listdir(f"/proc/{one.init}/fd")) == ["0", "1", "2", "3"]
+
+
+def test_services_of_a_hook_that_leaves_something(subhost):
+    """What INIT has started before them may have the report open: the boot does not wait for its end."""
+    one = subhost(START="/opt/fails", INIT="./init")
+    one.script("init", "echo 'sleep 1000000 &'; overlay-init\n")
+    one.write("opt/fails", "#!/bin/sh\nexit 3\n", 0o755)
+    begin = time.monotonic()
+    one.booted("/opt/fails")
+    assert time.monotonic() - begin < 8
+
+
+def test_a_stop_while_a_service_is_starting(subhost, machine):
+    """The services take their time: a stop does not wait for them, nor for STOP_TIMEOUT."""
+    one = subhost(START="/opt/slow /opt/after", STOP_TIMEOUT="15")
+    one.write("opt/after", "#!/bin/sh\necho after $1 >>/order\n", 0o755)
+    boot = starting(one)
     begin = time.monotonic()
     done = one.stop()
     assert done.returncode == 0 and time.monotonic() - begin < 10
+    boot.communicate(timeout=20)
     machine.is_as_before()
     assert "killed" not in done.stderr
 

@@ -238,10 +238,14 @@ class Subhost:
     def boot(self, *options, **how):
         return run(BOOT, *options, self.conf, **how)
 
-    def booted(self, **how):
+    def booted(self, *failing, **how):
+        """Boot it, which succeeds, with a line for each of the services that fail."""
         done = self.boot(**how)
         assert done.returncode == 0, f"boot: {done.stderr}\nlog: {self.said()}"
-        assert done.stderr == "" and done.stdout == ""
+        lines = done.stderr.splitlines()
+        assert done.stdout == "" and len(lines) == len(failing), done.stderr
+        for line, word in zip(lines, failing, strict=True):
+            assert line.startswith(f"overlay-boot: cannot start {word}: ") and " (what it printed is in LOG=" in line, line
         return self
 
     def stop(self, **how):
