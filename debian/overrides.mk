@@ -39,6 +39,7 @@ override_dh_installinit:
 
 override_dh_installsystemd:
 	dh_installsystemd --name=subhosts --no-start --no-stop-on-upgrade
+	dh_installsystemd --name=subhosts-boot --no-enable --no-start --no-stop-on-upgrade
 	dh_installsystemd --name=subhosts@ --no-enable --no-start --no-stop-on-upgrade
 
 # By name, since stdeb's control file has no place for a field of this kind.

@@ -88,6 +88,11 @@ def delegated(root: int) -> str | None:
     return path if is_ours else None
 
 
+def is_of_unit(path: str) -> bool:
+    """Tell whether the control group of a subhost is below that of a delegated unit."""
+    return not path.startswith(f"{PARENT}/")
+
+
 def has_mark(fd: int, mark: str) -> bool:
     try:
         return posix.getxattr(fd, mark) == b"1"

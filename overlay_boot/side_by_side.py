@@ -50,15 +50,16 @@ def boot_all() -> bool:
     return succeeded
 
 
-def stop_all() -> bool:
+def stop_all(*, except_units: bool = False) -> bool:
     """Stop what is running or being booted, the last boot first, and clear what killed subhosts have left.
 
-    Return whether none of them is left.  Raises Failure if interrupted: the stops under way then wait no longer.
+    except_units leaves those alone that have a unit of their own.  Return whether none of the others is left.  Raises
+    Failure if interrupted: the stops under way then wait no longer.
     """
     for name in names():
         clear_unbegun(name)
     unreadable: dict[str, Failure] = {}
-    wanted = there(unreadable)
+    wanted = there(unreadable, except_units=except_units)
     for failure in unreadable.values():
         complain(failure)
     succeeded = not unreadable
@@ -98,15 +99,17 @@ def configs_running() -> set[str]:
     return found
 
 
-def there(unreadable: dict[str, Failure]) -> list[str]:
+def there(unreadable: dict[str, Failure], *, except_units: bool = False) -> list[str]:
     """Return the configuration files of all subhosts that are running or have a state file, the last boot first.
 
-    Where there is none any more, or no saying, the name stands for it.  unreadable gets {name: failure} of those of
-    another version.
+    Where there is none any more, or no saying, the name stands for it.  except_units leaves out those in the control
+    group of a unit.  unreadable gets {name: failure} of those of another version.
     """
     since = inherited()
     failures: dict[str, Failure] = {}
     for name, record in noted(failures):
+        if except_units and record.cgroup and cgroup.is_of_unit(record.cgroup):
+            continue
         word = record.config if record.config and files.kind(record.config) == files.REGULAR else name
         since[word] = record.since or float("inf")
     for name, failure in failures.items():
@@ -137,19 +140,19 @@ def side_by_side(words: "Iterable[str]", interrupt: int, group: int = -1) -> "It
     interruption.hold()
     waiting = list(words)
     at_work: dict[int, Child] = {}
+    busy: dict[int, Child] = {}         # those of them that have not closed their standard output
     interrupted: Failure | None = None
     most = PER_PROCESSOR * len(posix.sched_getaffinity(0))
     poll = select.poll()
-    busy: dict[int, Child] = {}         # those of them that have not closed their standard output
     while waiting or at_work:
         while waiting and len(busy) < most and len(at_work) < MOST:
             child = Child(waiting.pop(0), group)
             at_work[child.pidfd] = busy[child.source] = child
             poll.register(child.pidfd, select.POLLIN)
+            poll.register(child.source, 0)
         try:
             with interruption.Wait():
                 ready = poll.poll()
-            poll.register(child.source, 0)
         except Failure as failure:
             interruption.ignore()
             interrupted = failure

@@ -15,11 +15,14 @@ def command(arguments: list[str]) -> int:
         require_root()
         stop(*identified(arguments[0]))
         return DONE
-    options = parse_one_or_all(parser(), arguments)
+    made = parser()
+    options = parse_one_or_all(made, arguments)
+    if options.except_units and not options.all:
+        made.error("--except-units requires --all")
     require_root()
     if options.all:
         from ..side_by_side import stop_all
-        return DONE if stop_all() else FAILED
+        return DONE if stop_all(except_units=options.except_units) else FAILED
     stop(*identified(options.conf))
     return DONE
 
@@ -38,6 +41,8 @@ def parser() -> "argparse.ArgumentParser":
     parser = new_parser("overlay-stop", "Stop a subhost, which is given by its configuration file or its name.")
     parser.add_argument("--all", action="store_true",
                         help="stop all running subhosts, several at a time, the last one booted first")
+    parser.add_argument("--except-units", action="store_true",
+                        help="with --all: leave alone the subhosts that have a unit of their own")
     parser.add_argument("conf", metavar="CONF|NAME", nargs="?",
                         help="the configuration file from which it was booted, or its name")
     return parser

@@ -376,6 +376,21 @@ def test_a_subhost_is_in_the_unit_that_has_its_control_group_delegated(subhost, 
     assert process.returncode == 0 and os.listdir(path) and not os.path.exists(f"{path}/{one.name}")
 
 
+def test_all_but_those_in_units_are_stopped(subhost, listed, group):
+    """For a restart of the list."""
+    one, other, path = subhost(), subhost().booted(), group()
+    os.setxattr(path, "trusted.delegate", b"1")
+    process = start(*in_group(path, BOOT, "--foreground", one.conf))
+    wait_for(one.is_running)
+    ended = all_of(STOP, "--except-units")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert other.is_gone() and one.is_running() and process.poll() is None
+    assert run(STOP, "--except-units", one.conf).returncode == 2 and one.is_running()
+    succeeds(STOP)
+    assert process.wait(20) == 0
+    process.communicate()
+
+
 def test_leftovers_in_a_unit_that_was_killed(subhost, group):
     one, path = subhost(), group()
     os.setxattr(path, "trusted.delegate", b"1")

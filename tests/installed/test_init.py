@@ -25,7 +25,7 @@ def test_the_units_are_right(bootable):
         cannot_run("there is no systemd-analyze here")
     units = [path for path in INSTALLED if path.endswith(".service")]
     ended = run("systemd-analyze", "verify", "--man=no", *(path.replace("@.", "@opt-mta-mta.conf.") for path in units))
-    assert len(units) == 2 and (ended.returncode, ended.stdout + ended.stderr) == (0, "")
+    assert len(units) == 3 and (ended.returncode, ended.stdout + ended.stderr) == (0, "")
 
 
 def test_the_init_script_is_right():

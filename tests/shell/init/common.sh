@@ -53,6 +53,7 @@ subhost() {
 	printf '%s\n' BASE=. START=/opt/service "$@" >"/opt/$name/$name.conf"
 	cat >"/opt/$name/root/opt/service" <<-'END'
 		#!/bin/sh
+		echo "$1 of $(hostname)"
 		case $1 in
 		start) sleep 1000000 & echo $! >/run/service.pid ;;
 		stop) echo stopped >>/stopped ;;
