@@ -183,7 +183,7 @@ def test_a_boot_during_a_boot(held):
 def test_a_boot_during_a_stop(subhost):
     """It waits, and boots: the last command's intent holds."""
     one = subhost(START="/opt/service", STOP_TIMEOUT="20")
-    one.write("opt/service", "#!/bin/sh\n[ $1 = start ] && exec sleep 1000000 &\n[ $1 = stop ] && { touch /stopping; read x </go; }\n", 0o755)
+    one.write("opt/service", "#!/bin/sh\n[ $1 = start ] && exec sleep 1000000 &\n[ $1 = stop ] && { touch /stopping; read x </go; }\nexit 0\n", 0o755)
     os.mkfifo(f"{one.upper}/go")
     one.booted()
     wait_for(lambda: read(f"/proc/{one.init}/comm") == ".reaper\n")
