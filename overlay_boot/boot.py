@@ -4,7 +4,7 @@ import posix
 from . import beneath, cgroup, files, hooks, interruption, keeper, log, namespaces, network, rootfs, state
 from .clearing import clear, clear_leftovers, hibernate
 from .config import Config
-from .errors import Failure, reason
+from .errors import Failure, complain, reason
 from .files import Fd, Reserve
 from .hooks import Hooks
 from .keeper import Keeper

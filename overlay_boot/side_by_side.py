@@ -144,6 +144,12 @@ def side_by_side(words: "Iterable[str]", interrupt: int, group: int = -1) -> "It
     interrupted: Failure | None = None
     most = PER_PROCESSOR * len(posix.sched_getaffinity(0))
     poll = select.poll()
+
+    def let_on(source: int) -> None:
+        poll.unregister(source)
+        posix.close(source)
+        del busy[source]
+
     while waiting or at_work:
         while waiting and len(busy) < most and len(at_work) < MOST:
             child = Child(waiting.pop(0), group)
@@ -162,12 +168,12 @@ def side_by_side(words: "Iterable[str]", interrupt: int, group: int = -1) -> "It
             continue
         for fd, _ in ready:
             if fd in busy:              # a boot that has done this only waits for services
-                poll.unregister(fd)
-                with Fd(fd):
-                    del busy[fd]
+                let_on(fd)
             elif fd in at_work:
                 poll.unregister(fd)
                 child = at_work.pop(fd)
+                if child.source in busy:        # somebody else has got it open
+                    let_on(child.source)
                 child.reap()
                 yield child
     if interrupted:
