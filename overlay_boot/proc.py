@@ -6,10 +6,11 @@ a descriptor of the process, pidfd_open(2), and asks after the fact whether that
 import _signal
 import posix
 
-from . import files, paths
+from . import files, namespaces, paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from typing import Literal
     Process = int | Literal["self"]
 
@@ -144,12 +145,55 @@ def processes() -> list[int]:
     return [int(entry) for entry in posix.listdir("/proc") if entry.isdigit()]
 
 
-class Mount:
-    """A mount: where it is below the root of the process, its own options; the file system's kind, device, source."""
+def described(processes: "Iterable[int]") -> str:
+    """Return the names and numbers of those of the processes that have not ended."""
+    return ", ".join(filter(None, map(title, processes)))
 
-    __slots__ = ("device", "kind", "options", "place", "source")
+
+def title(process: int) -> str:
+    """Return the name and the number of a process, "" if it has ended."""
+    try:
+        return f"{name(process)} ({process})"
+    except OSError:
+        return ""
+
+
+def users(mount: int) -> list[int]:
+    """Return the processes that use a mount, given by its id: for a directory, a program, an open or a mapped file.
+
+    What else keeps it busy is not known: a mount below it, a swap file, a loop device.
+    """
+    return [process for process in processes() if any(is_on(mount, link) for link in links(process))]
+
+
+def links(process: int) -> "Iterator[str]":
+    """Yield the links in /proc that lead to the files of a process."""
+    yield from (f"/proc/{process}/{link}" for link in ("cwd", "root", "exe"))
+    for directory in ("fd", "map_files"):
+        try:
+            yield from (f"/proc/{process}/{directory}/{link}" for link in posix.listdir(f"/proc/{process}/{directory}"))
+        except OSError:
+            pass
+
+
+def is_on(mount: int, link: str) -> bool:
+    """Tell whether what a path leads to is on a mount.  It is not opened: it may be anything."""
+    try:
+        with files.opened(link, posix.O_PATH) as fd:
+            return bool(namespaces.mount_of(fd)[0] == mount)
+    except OSError:
+        return False
+
+
+class Mount:
+    """A mount: the id of the one that it is on, where it is below the root of the process, its own options; the file
+    system's kind, device, source.
+    """
+
+    __slots__ = ("device", "kind", "options", "parent", "place", "source")
 
     def __init__(self, words: list[str]) -> None:
+        self.parent = int(words[1])
         self.device = words[2]
         self.place = unescaped(words[4])
         self.options = words[5].split(",")

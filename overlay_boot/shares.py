@@ -9,6 +9,7 @@ The subhost's root is reached by a descriptor.  Its mount namespace is entered
 for single system calls: what Python imports in there would be the subhost's.
 """
 import posix
+from errno import EBUSY
 
 from . import beneath, files, namespaces, paths, proc, record
 from .errors import Failure
@@ -16,7 +17,7 @@ from .files import Fd
 from .rootfs import Inside
 from .running import NotRunning, Running
 from .running import find as find_running
-from .state import State, has_ended
+from .state import MOMENT, State, has_ended
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,7 +73,14 @@ def share(running: Running, outside: str, inside: str, *, read_only: bool = Fals
         try:
             note_and_mount(running.state, root, outside, inside, read_only=read_only, running=running)
         except Failure as failure:
+            refuse_ended(running)
             raise Failure(f"cannot share {outside}: {failure}") from None
+
+
+def refuse_ended(running: Running) -> None:
+    """Raises NotRunning if the subhost has ended meanwhile, of which errors of system calls tell in their own words."""
+    if running.is_ending(MOMENT):
+        raise NotRunning(running.name)
 
 
 def note_and_mount(noted: State, root: int, outside: str, inside: str, *, read_only: bool = False,
@@ -170,15 +178,18 @@ def shares(subhost: "Subhost") -> list[Mounted]:
 def undo(running: Running, outside: str, inside: str) -> None:
     """Unmount what is shared, wherever the subhost has moved it to, and nothing else.  Raises Failure."""
     wanted = (outside, paths.normal(inside))
-    found = [one for one in shares(running) if (one.outside, one.inside) == wanted]
-    if not found:
-        raise Failure(f"{outside} is not shared with {running.state.name} as {inside}")
-    one = found[-1]
     try:
-        unmount_share(running, one)
-    except OSError as error:
-        raise Failure(f"cannot undo the share of {outside}: {error.strerror}") from None
-    running.state.note("shares", None, one.id)
+        found = [one for one in shares(running) if (one.outside, one.inside) == wanted]
+        if not found:
+            raise Failure(f"{outside} is not shared with {running.name} as {inside}")
+        unmount_share(running, found[-1])
+    except (OSError, Failure) as error:
+        refuse_ended(running)
+        if isinstance(error, Failure):
+            raise
+        why = used_by(running, found[-1]) if error.errno == EBUSY else ""
+        raise Failure(f"cannot undo the share of {outside}: {why or error.strerror}") from None
+    running.state.note("shares", None, found[-1].id)
 
 
 def unmount_share(running: Running, one: Mounted) -> None:
@@ -196,6 +207,15 @@ def unmount_share(running: Running, one: Mounted) -> None:
             namespaces.umount2(name, 0)
 
 
+def used_by(running: Running, one: Mounted) -> str:
+    """Return what keeps a share from being unmounted, "" if that is not to be seen."""
+    below = [mount.place for mount in running.mounts().values() if mount.parent == int(one.id)]
+    if below:
+        return f"{', '.join(below)} in the subhost is mounted on it"
+    users = proc.described(proc.users(int(one.id)))
+    return users and f"it is in use by {users}"
+
+
 def is_share(one: Mounted, directory: int, name: str) -> bool:
     """Tell whether what is of that name in the directory of a descriptor is the very mount of the share."""
     with beneath.opened(directory, name, posix.O_PATH | posix.O_NOFOLLOW, beneath.INSIDE) as fd:
@@ -205,8 +225,11 @@ def is_share(one: Mounted, directory: int, name: str) -> bool:
 
 def root_of(running: Running) -> Fd:
     """Return a descriptor of the root of a subhost's PID 1.  Raises Failure if that has ended."""
-    root = files.opened(f"/proc/{running.init}/root", files.PLACE)
+    try:
+        root = files.opened(f"/proc/{running.init}/root", files.PLACE)
+    except FileNotFoundError:
+        raise NotRunning(running.name) from None
     if has_ended(running.init_fd):      # the number may be another process's by now
         posix.close(root)
-        raise Failure(f"{running.state.name} is not running")
+        raise NotRunning(running.name)
     return root

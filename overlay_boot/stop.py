@@ -13,8 +13,6 @@ from .state import PATIENCE, State, await_clearing, has_ended, open_or_make, tid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from .subhosts import Subhost
 
 # What a full init system, known by its program's name, takes for a request to shut down: systemd(1), init(8).
@@ -214,8 +212,8 @@ def terminate(running: "Subhost") -> None:
     """SIGTERM to what is left, then after STOP_TIMEOUT SIGKILL to everything."""
     seconds = running.record.timeout
     if not ends(running, seconds):
-        killed = described(remaining(running) or [running.init])
-        complain(f"{running.name}: killed after {seconds:g} s: {', '.join(killed)}")
+        killed = proc.described(remaining(running) or [running.init])
+        complain(f"{running.name}: killed after {seconds:g} s: {killed}")
         send(running.init_fd, _signal.SIGKILL)
         has_ended(running.init_fd, PATIENCE)
 
@@ -295,14 +293,6 @@ def takes_requests(process: int) -> bool:
 def remaining(running: "Subhost") -> list[int]:
     """Return the processes of the subhost but PID 1."""
     return [process for process in running.members() if process != running.init]
-
-
-def described(members: list[int]) -> "Iterator[str]":
-    for process in members:
-        try:
-            yield f"{proc.name(process)} ({process})"
-        except OSError:
-            pass
 
 
 def kill_keeper(state: State) -> None:
