@@ -83,6 +83,16 @@ cdef void tell(int fd, const char *what, const char *which, int error) noexcept 
     write(fd, line, strlen(line))
 
 
+cdef void tell_no_child(int fd, int error) noexcept nogil:
+    """Tell why clone3(2) has failed; strerror(3) would mislead where that is a limit."""
+    if error == EAGAIN:
+        tell(fd, b"cannot make PID 1: ", NO_MORE_PROCESSES, 0)
+    elif error == ENOSPC:
+        tell(fd, b"cannot make PID 1: ", NO_MORE_NAMESPACES, 0)
+    else:
+        tell(fd, b"cannot make namespaces and PID 1", b"", error)
+
+
 cdef int lock(int fd, int command, short kind, long byte) noexcept nogil:
     cdef flock record
     memset(&record, 0, sizeof(record))
@@ -162,14 +172,17 @@ cdef const char *make_root(int root) noexcept nogil:
     return NULL
 
 
+cdef bint is_null(int fd) noexcept nogil:
+    """Whether it is open, and the null device, null(4)."""
+    cdef stat_t status
+    return (fd >= 0 and fstat(fd, &status) == 0 and S_ISCHR(status.st_mode)
+            and major(status.st_rdev) == 1 and minor(status.st_rdev) == 3)
+
+
 cdef int open_null(int nothing) noexcept nogil:
     """The subhost's /dev/null if it is one, else a pipe that has ended."""
-    cdef stat_t status
     cdef int fd = open(b"/dev/null", O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY)
-    if fd >= 0 and fstat(fd, &status) == 0 and S_ISCHR(status.st_mode) \
-            and major(status.st_rdev) == 1 and minor(status.st_rdev) == 3:
-        return fd
-    return nothing
+    return fd if is_null(fd) else nothing
 
 
 cdef void default_signals() noexcept nogil:
@@ -271,7 +284,7 @@ cdef pid_t start(Subhost *subhost, int console, int services) noexcept nogil:
         close(SERVICES)
     child = clone_init(subhost, console, services, go, failed)
     if child < 0:
-        tell(subhost.handed.report, b"cannot make namespaces and PID 1", b"", errno)
+        tell_no_child(subhost.handed.report, errno)
         return 0
     close(go[0])
     close(failed[1])
@@ -372,9 +385,22 @@ cdef int watch(Subhost *subhost, pid_t child, int signals, int console, int serv
     return status
 
 
+cdef bint stand_on_null(Subhost *subhost) noexcept nogil:
+    """Have /dev/null as standard input; whether that is done."""
+    cdef int null = open(b"/dev/null", O_RDWR | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)
+    if null < 0:
+        tell(subhost.handed.report, b"cannot open /dev/null", b"", errno)
+    elif not is_null(null):
+        tell(subhost.handed.report, b"cannot open /dev/null: it is not the null device", b"", 0)
+    else:
+        dup2(null, 0)
+        close(null)
+        return True
+    return False
+
+
 cdef void let_go(Subhost *subhost) noexcept nogil:
     """PID 1 has been executed: what only the boot needed goes, and the boot is told."""
-    cdef int null
     close(subhost.handed.network)
     close(subhost.handed.group)
     close(subhost.handed.root)
@@ -383,11 +409,8 @@ cdef void let_go(Subhost *subhost) noexcept nogil:
     ready(subhost.notify)
     if not subhost.handed.boot:
         return
-    null = open(b"/dev/null", O_RDWR | O_CLOEXEC)
-    dup2(null, 0)
-    dup2(null, 1)
-    dup2(null, 2)
-    close(null)
+    dup2(0, 1)
+    dup2(0, 2)
     if not subhost.handed.bound:
         prctl(PR_SET_PDEATHSIG, 0)
     write(subhost.handed.report, DONE, strlen(DONE))
@@ -440,6 +463,8 @@ cdef int keep(Subhost *subhost) noexcept nogil:
         prctl(PR_SET_PDEATHSIG, SIGKILL)
         if getppid() != subhost.handed.boot:
             return 1
+    if not stand_on_null(subhost):
+        return clear_up(subhost, status)
     sigfillset(&everything)
     sigprocmask(SIG_SETMASK, &everything, NULL)
     signal(SIGCHLD, SIG_DFL)            # ignored, there is no end of PID 1 to wait for
@@ -483,7 +508,7 @@ cdef ssize_t read_area() noexcept nogil:
 
 
 cdef bint receive(Subhost *subhost) noexcept nogil:
-    """Take what stands on standard input, and leave /dev/null there; whether it was whole."""
+    """Take what stands on standard input; whether it was whole."""
     cdef char *texts[HANDOVER_TEXTS + MOST_WORDS]
     cdef ssize_t size = read_area()
     cdef ssize_t at = sizeof(handover_t)
@@ -502,10 +527,6 @@ cdef bint receive(Subhost *subhost) noexcept nogil:
     for number in range(subhost.handed.words):
         subhost.command[number] = texts[HANDOVER_TEXTS + number]
     subhost.command[subhost.handed.words] = NULL
-    number = open(b"/dev/null", O_RDONLY)
-    if number > 0:
-        dup2(number, 0)
-        close(number)
     return True
 
 

@@ -3,7 +3,7 @@
 
 cdef extern from "<errno.h>" nogil:
     int errno
-    enum: EINTR, ESRCH, EAGAIN, ENOENT, ENOTDIR, EACCES, ENODEV, EINVAL, EPROTO, ENAMETOOLONG
+    enum: EINTR, ESRCH, EAGAIN, ENOENT, ENOSPC, ENOTDIR, EACCES, ENODEV, EINVAL, EPROTO, ENAMETOOLONG
 
 cdef extern from *:
     """

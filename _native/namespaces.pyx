@@ -45,10 +45,24 @@ cdef const char *text(bytes value) except? NULL:
     return NULL if value is None else PyBytes_AsString(value)
 
 
+cdef object limited(str verb, path=None):
+    """Return failure(), in other words than those of strerror(3) where a limit is reached: these would mislead."""
+    error = failure(verb, path)
+    error.strerror = limit(error.errno) or error.strerror
+    return error
+
+
+def limit(int number):
+    """The limit that an errno of clone(2) or unshare(2) tells of, in words; None if it tells of something else."""
+    if number == EAGAIN:
+        return NO_MORE_PROCESSES.decode()
+    return NO_MORE_NAMESPACES.decode() if number == ENOSPC else None
+
+
 def unshare(int flags):
     """unshare(2): leave namespaces for new ones."""
     if c_unshare(flags) < 0:
-        raise failure("make new namespaces")
+        raise limited("make new namespaces")
 
 
 def setns(int fd, int kind):
@@ -461,7 +475,7 @@ def spawn(paths, argv, env, *, standard, directory=None, int cgroup=-1, bint bou
                 child.groups[at] = groups[at]
         process = clone_child(&child, cgroup, &pidfd)
         if process < 0:
-            raise failure("make a process for", paths[0])
+            raise limited("make a process for", paths[0])
         close(ends[1])
         ends[1] = -1
         size = read(ends[0], &number, sizeof(number))

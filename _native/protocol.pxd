@@ -21,6 +21,10 @@ cdef extern from *:
        the end.  The keeper goes on to report them: so much of it, and no more. */
     enum { SERVICES = 3, LONGEST_VERDICT = 1 << 12 };
 
+    /* What clone(2) and unshare(2) mean by EAGAIN and ENOSPC. */
+    #define NO_MORE_PROCESSES "the limit of processes is reached"
+    #define NO_MORE_NAMESPACES "the limit of namespaces is reached"
+
     /* What a boot hands over to the keeper, as the keeper's standard input.  Descriptors stay open under their numbers.
        Behind it stand texts, a NUL after each: NOTIFY, CLEAR, HOSTNAME, and the words of the command of PID 1. */
     typedef struct {
@@ -39,6 +43,8 @@ cdef extern from *:
     enum { HANDOVER_TEXTS = 3, MOST_WORDS = 8, LONGEST_HANDOVER = 1 << 18 };
     """
     enum: COMMAND_BYTE, KEEPER_BYTE, STOP_BYTE, HANDOVER_TEXTS, MOST_WORDS, LONGEST_HANDOVER, SERVICES, LONGEST_VERDICT
+    const char *NO_MORE_PROCESSES
+    const char *NO_MORE_NAMESPACES
     const char *INIT_KEY
     const char *DONE
     const char *REAPER

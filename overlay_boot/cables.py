@@ -260,7 +260,7 @@ def start_ifupdown(command: str, names: list[str], log: int, *options: str) -> i
     names = [name for name in names if "=" not in name]     # to it, an interface and another's stanza
     if not names or not files.kind(program) or not files.kind(STANZAS):
         return 0
-    with files.opened("/dev/null", posix.O_RDONLY) as null:
+    with files.null() as null:
         process, pidfd = namespaces.spawn([program], [command, *options, *names], {"PATH": PATH, "LANG": "C.UTF-8"},
                                           standard=(null, log, log), directory="/", bound=True)
     posix.close(pidfd)
@@ -288,7 +288,7 @@ def remove(cables: dict[str, int], vlans: dict[str, int]) -> None:
     The VLANs on them go with them.
     """
     interfaces = cables | vlans
-    with files.opened("/dev/null", posix.O_WRONLY) as null:
+    with files.null() as null:
         take_down([name for name, index in interfaces.items() if index_of(name) in (0, index)], null)
     for name, index in cables.items():
         links.delete_link(index, name)

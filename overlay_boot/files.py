@@ -1,5 +1,6 @@
 """What kind of file there is, inode(7), and descriptors that close themselves."""
 import posix
+from errno import ENODEV
 
 from . import paths
 
@@ -10,6 +11,8 @@ CHARACTER_DEVICE, BLOCK_DEVICE, PIPE, SOCKET = 0o020000, 0o060000, 0o010000, 0o1
 # What a Reserve has: to clear up takes half of it.
 RESERVED_DESCRIPTORS = 8
 RESERVED_MEMORY = 1 << 20       # bytes; nothing is stored in them
+
+NULL, NULL_DEVICE = "/dev/null", posix.makedev(1, 3)        # null(4)
 
 # How a directory is opened: to be a place to start from, or also to be read.
 PLACE = posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC
@@ -73,6 +76,19 @@ class Reserve(Fds):
 def opened(path: str, flags: int = READ_ANYTHING, mode: int = 0o777, *, directory: int | None = None) -> Fd:
     """open(2), or openat(2) in the directory of a descriptor.  No program that is executed inherits the descriptor."""
     return Fd(posix.open(path, flags | posix.O_CLOEXEC, mode, dir_fd=directory))
+
+
+def null() -> Fd:
+    """Return a descriptor of /dev/null, to read and to write.  Raises OSError if it is not there, or something else."""
+    try:
+        fd = opened(NULL, posix.O_RDWR | posix.O_NONBLOCK | posix.O_NOCTTY)
+        if posix.fstat(fd).st_rdev != NULL_DEVICE:
+            posix.close(fd)
+            raise OSError(ENODEV, "it is not the null device", NULL)
+    except OSError as error:
+        error.verb = "open"             # type: ignore[attr-defined]
+        raise
+    return fd
 
 
 def kind(path: str) -> int:

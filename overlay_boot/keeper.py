@@ -33,8 +33,12 @@ class Keeper:
                         bound=bound)
         with report, record:
             give_in_to_signals()
-            self.process = posix.posix_spawn(PROGRAM, ["keeper", name], environment.inside(), setsid=True,
-                                             file_actions=[(posix.POSIX_SPAWN_DUP2, record, 0)])
+            try:
+                self.process = posix.posix_spawn(PROGRAM, ["keeper", name], environment.inside(), setsid=True,
+                                                 file_actions=[(posix.POSIX_SPAWN_DUP2, record, 0)])
+            except OSError as error:
+                why = namespaces.limit(error.errno or 0) or error.strerror
+                raise Failure(f"cannot start the keeper: {why}") from None
 
     @doing("wait for the keeper")
     def wait(self) -> None:

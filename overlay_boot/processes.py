@@ -35,7 +35,7 @@ class Child:
         Raises Failure if it cannot be executed.
         """
         self.source, sink = make_pipe()
-        with Fd(sink), files.opened("/dev/null", posix.O_RDONLY) as null:
+        with Fd(sink), files.null() as null:
             standard = (null, *(sink if fd == INTO_PIPE else fd for fd in (output, log)))
             try:
                 self.process, self.pidfd = namespaces.spawn(places, words, env, standard=standard, directory=directory,

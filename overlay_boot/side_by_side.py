@@ -7,8 +7,8 @@ from errno import EBUSY
 
 from . import cgroup, environment, files, interruption, namespaces, paths, processes, subhosts
 from .clearing import forget
-from .errors import Failure, complain
-from .files import Fd
+from .errors import FAILED, Failure, complain, reason
+from .files import Fd, Fds
 from .namespaces import COMMAND, STOP, lock, locked_by
 from .record import Damaged
 from .running import find
@@ -152,10 +152,18 @@ def side_by_side(words: "Iterable[str]", interrupt: int, group: int = -1) -> "It
 
     while waiting or at_work:
         while waiting and len(busy) < most and len(at_work) < MOST:
-            child = Child(waiting.pop(0), group)
+            child = Child(waiting[0], group)
+            if not child.process and at_work:
+                break                   # when one of them has ended, there may be room for it
+            waiting.pop(0)
+            if not child.process:
+                yield child
+                continue
             at_work[child.pidfd] = busy[child.source] = child
             poll.register(child.pidfd, select.POLLIN)
             poll.register(child.source, 0)
+        if not at_work:
+            continue
         try:
             with interruption.Wait():
                 ready = poll.poll()
@@ -181,26 +189,37 @@ def side_by_side(words: "Iterable[str]", interrupt: int, group: int = -1) -> "It
 
 
 class Child:
-    """The command at hand, at work for one word."""
+    """The command at hand, at work for one word.  process is 0 if it could not be executed."""
 
     __slots__ = ("output", "pidfd", "process", "said", "source", "status", "word")
 
     def __init__(self, word: str, group: int) -> None:
         self.word = word                # the path of a configuration file, or a name
-        self.output = posix.memfd_create("output")      # no pipe, which would have to be emptied meanwhile
-        self.source, sink = processes.make_pipe()       # it prints nothing there, but closes it
-        with Fd(sink):
+        self.process = 0
+        with Fds() as fds:
             try:
-                self.process, self.pidfd = self.spawn(group, sink)
+                self.output = fds.keep(posix.memfd_create("output"))    # no pipe, which would have to be emptied
+                self.source, sink = map(Fd, processes.make_pipe())      # it prints nothing there, but closes it
+                fds.keep(self.source)
+                with sink:
+                    self.process, self.pidfd = self.started(group, sink)
+                fds.let_go()
             except OSError as error:
-                if error.errno != EBUSY:
-                    raise
-                # In a container with systemd: no process can be in the root of its hierarchy.
-                self.process, self.pidfd = self.spawn(-1, sink)
+                self.status, self.said = FAILED, [reason(error)]
+
+    def started(self, group: int, sink: int) -> tuple[int, int]:
+        """Start the process, in a control group, and return its number and a descriptor of it."""
+        try:
+            return self.spawn(group, sink)
+        except OSError as error:
+            if error.errno != EBUSY:
+                raise
+            # In a container with systemd: no process can be in the root of its hierarchy.
+            return self.spawn(-1, sink)
 
     def spawn(self, group: int, sink: int) -> tuple[int, int]:
         program = paths.real(sys.argv[0])
-        with files.opened("/dev/null", posix.O_RDONLY) as null:
+        with files.null() as null:
             return namespaces.spawn([program], [program, self.word], environment.variables(),
                                     standard=(null, sink, self.output), cgroup=group)
 

@@ -31,7 +31,7 @@ class Decompressor:
         if not words:
             raise Failure("it is compressed neither by gzip nor by zstd")
         posix.lseek(archive, 0, 0)
-        with Fds(posix.pipe()) as ends, files.opened("/dev/null", posix.O_WRONLY) as null:
+        with Fds(posix.pipe()) as ends, files.null() as null:
             try:
                 fcntl.fcntl(ends[1], fcntl.F_SETPIPE_SZ, BUFFER)
             except OSError:

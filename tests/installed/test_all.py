@@ -437,3 +437,30 @@ def test_a_stop_that_had_to_kill_is_no_failure(subhost):
     assert "killed after" in one.stop().stderr
     process.communicate(timeout=20)
     assert process.returncode == 0 and not os.path.exists(STATES)
+
+
+# No process to be had
+
+def without_processes(when, command):
+    """--all, where clone3(2) fails; when counts the calls of each process."""
+    return run("strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=clone3", "-e", "signal=none",
+               "-e", f"inject=clone3:error=EAGAIN:when={when}", command, "--all")
+
+
+def test_one_for_which_there_is_no_process_waits_for_another_ones_end(subhost, listed):
+    many = [subhost() for _ in range(4)]
+    listed(*many)
+    for command, up in ((BOOT, names(many)), (STOP, set())):
+        ended = without_processes("2", command)
+        assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "") and running() == up
+
+
+def test_each_one_for_which_there_is_no_process_is_told_of(subhost, listed):
+    many = [subhost() for _ in range(4)]
+    listed(*many)
+    ended = without_processes("1+", BOOT)
+    assert ended.returncode == 1 and ended.stderr.splitlines() == [
+        f"overlay-boot: {one.conf}: cannot make a process for {BOOT}: the limit of processes is reached" for one in many]
+    succeeds(BOOT)
+    ended = without_processes("1+", STOP)
+    assert ended.returncode == 1 and len(ended.stderr.splitlines()) == 4 and running() == names(many)
