@@ -96,7 +96,7 @@ def premount(config: Config, sources: Sources) -> None:
     with rootfs.directory(sources.upper, "UPPER") as upper:
         for path, text in (("etc/hostname", config.name + "\n"), ("etc/network/interfaces", interfaces(config))):
             if not sources.layers or not in_layer(sources, path):
-                write_missing(upper, path, text)
+                write_missing(upper, sources.upper, path, text)
 
 
 def in_layer(sources: Sources, path: str) -> bool:
@@ -119,8 +119,8 @@ def interfaces(config: Config) -> str:
     return f"# Generated for subhost {config.name}\n" + "\n".join(stanzas)
 
 
-def write_missing(upper: int, path: str, text: str) -> None:
-    """Write a file below UPPER, unless there is anything of its name."""
+def write_missing(upper: int, place: str, path: str, text: str) -> None:
+    """Write a file below UPPER, which is at place, unless there is anything of its name."""
     directory, _, name = path.rpartition("/")
     try:
         with beneath.directory(upper, directory, beneath.INSIDE, make=0o755) as at:
@@ -128,8 +128,8 @@ def write_missing(upper: int, path: str, text: str) -> None:
                 beneath.write_new(at, name, text, 0o644)
     except OSError as error:
         if error.errno in (ENOTDIR, ELOOP, ENOENT):
-            raise Failure(f"UPPER: {directory} in it is not a directory: {error.strerror}") from None
-        raise Failure(f"cannot write {path} into UPPER: {error.strerror}") from None
+            raise Failure(f"UPPER={place}: {directory} in it is not a directory: {error.strerror}") from None
+        raise Failure(f"cannot write {path} into UPPER={place}: {error.strerror}") from None
 
 
 def postmount(config: Config, root: int, network_namespace: int) -> None:

@@ -25,6 +25,8 @@ def report(path: str, *, verbose: bool = False) -> None:
         diskfile.mount_image(config)
     sources = Sources(config)
     check(config, sources, interfaces_of(config.name))
+    if sources.is_overlay and not sources.tmpfs and hooks.is_default(config, "PREMOUNT"):   # it mounts nothing there
+        rootfs.check_writable(sources)
     for word, script in missing_scripts(config, sources):
         complain(f"START: {word} will not be started: no {script} was found in UPPER, LAYER or LOWER")
     for line in interfaces.contradictions(config, sources):

@@ -5,7 +5,7 @@ only by way of beneath.py.
 """
 import posix
 
-from . import beneath, files, namespaces, paths
+from . import beneath, files, namespaces, paths, proc
 from .config import Config, size_of
 from .errors import Failure, doing
 from .files import Fd, Fds
@@ -182,8 +182,36 @@ def mount_overlay(sources: Sources) -> None:
             if len(options) >= LONGEST_OPTIONS:
                 raise Failure(f"LOWER and LAYER are {len(layers)} directories, more than the kernel takes")
             namespaces.mount("overlay", sources.live, "overlay", 0, options)
+            if is_read_only(sources.live):      # what the kernel makes of a WORK that it cannot use
+                check_writable(sources)
+                raise Failure(f"the kernel cannot use WORK={sources.work}: dmesg(1) tells why")
     except OSError as error:
         raise Failure(f"cannot mount the overlay on LIVE={sources.live}: {why_not(error, sources)}") from None
+
+
+def check_writable(sources: Sources) -> None:
+    """Raises Failure if UPPER and WORK cannot serve an overlay mount that is to be written to."""
+    if is_on_overlay(sources.upper):
+        raise Failure(f"UPPER={sources.upper} is on an overlay mount itself, as the root of a subhost is: it must be "
+                      f"on another file system, such as tmpfs:SIZE")
+    for variable, path in (("UPPER", sources.upper), ("WORK", sources.work)):
+        if is_read_only(path):
+            raise Failure(f"{variable}={path} is on a read-only file system")
+    for path in (sources.work, f"{sources.work}/work"):     # the latter is the kernel's
+        if files.kind(path) and not posix.access(path, posix.W_OK):
+            raise Failure(f"WORK={sources.work} cannot be written to: it may be immutable, see lsattr(1)")
+
+
+def is_read_only(path: str) -> bool:
+    """Tell whether nothing can be written in a directory because of its file system, or of the mount of that."""
+    return bool(posix.statvfs(path).f_flag & posix.ST_RDONLY)
+
+
+def is_on_overlay(path: str) -> bool:
+    """Tell whether it is on an overlay mount, which cannot serve another one as UPPER, nor take a whiteout."""
+    with files.opened(path, posix.O_PATH) as fd:
+        mount = proc.mounts().get(namespaces.mount_of(fd)[0])
+    return bool(mount and mount.kind == "overlay")
 
 
 def outer(lower: list[str]) -> list[int]:
@@ -247,13 +275,14 @@ def why_not(error: OSError, sources: Sources) -> str:
     import errno
     if error.errno == errno.EINVAL and outer(sources.lower):
         return "LOWER, which has a LAYER in it, is on an overlay mount itself: LAYER must be on another file system"
+    if error.errno == errno.EINVAL:
+        check_writable(sources)
     meanings = {
         errno.EINVAL: f"the file system of UPPER={sources.upper} cannot serve as an upper layer",
         errno.ELOOP: "LOWER or LAYER is inside UPPER or WORK",
         errno.EBUSY: f"UPPER={sources.upper} or WORK={sources.work} is in use by another overlay mount",
         errno.ENODEV: "this kernel has no overlay file system",
         errno.ESTALE: f"UPPER={sources.upper} was made with another LOWER",
-        errno.EROFS: f"the file system of UPPER={sources.upper} is read-only",
     }
     return meanings.get(error.errno or 0) or str(error.strerror)
 

@@ -73,7 +73,11 @@ class Layer:
     def hide(self, path: str) -> None:
         """Make a whiteout: nothing is seen of what has the same path beneath."""
         with self.above(path) as at:
-            os.mknod(paths.name(path), stat.S_IFCHR, os.makedev(0, 0), dir_fd=at)
+            try:
+                os.mknod(paths.name(path), stat.S_IFCHR, os.makedev(0, 0), dir_fd=at)
+            except PermissionError:
+                raise Failure(f"cannot hide {path}: the layer is to be on an overlay mount, which takes no whiteout"
+                              ) from None
 
     def remove(self, path: str) -> None:
         """Take away a file, if there is one; no directory."""

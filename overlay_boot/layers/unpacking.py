@@ -181,7 +181,10 @@ class Unpacker:
             self.make_link(member, name)
         elif member.type == tar.CHRTYPE and member.device == (0, 0):
             # A whiteout, as overlayfs makes one in UPPER: it hides what is below.  No device can be reached by it.
-            posix.mknod(name, files.CHARACTER_DEVICE | member.mode, 0, dir_fd=self.directory)
+            try:
+                posix.mknod(name, files.CHARACTER_DEVICE | member.mode, 0, dir_fd=self.directory)
+            except PermissionError:
+                raise Failure("it is a whiteout, and the cache is on an overlay mount, which takes none") from None
             self.mark(member, name)
         else:
             raise Failure(f"it is {FORBIDDEN.get(member.type, 'of a type that a layer cannot have')}")
