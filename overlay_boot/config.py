@@ -57,6 +57,8 @@ def read(path: str, *, warn: bool = False) -> dict[str, list[str]]:
                 raise Failure(f"{path} is not a regular file")
             data = posix.read(fd, min(posix.fstat(fd).st_size, LONGEST_FILE) + 1)
     except (OSError, ValueError) as error:
+        if isinstance(error, FileNotFoundError):
+            paths.absolute(path)        # which may be what cannot be found
         raise Failure(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     if len(data) > LONGEST_FILE:
         raise Failure(f"{path} is longer than {LONGEST_FILE} bytes: not a configuration file")
@@ -287,7 +289,8 @@ def of_environment(action: str) -> Config:
     path = environment.variable("CONFIG")
     if not path:
         raise Failure("CONFIG is not in the environment: this command is for hooks of overlay-boot")
-    if environment.variable(HANDED_DOWN) == paths.real(path):
+    handed_down = environment.variable(HANDED_DOWN)
+    if handed_down and handed_down == paths.real(path):
         found = environment.variables()
         handed = {variable: found[variable] for variable in (*DEFAULTS, "LAYER") if variable in found}
     else:
@@ -335,10 +338,15 @@ def services(text: str) -> list[str]:
     return words
 
 
-def share_of(text: str, base: str) -> tuple[str, str]:
-    """Return (host path, path in the subhost) of OUTSIDE or OUTSIDE:INSIDE.  The first may be relative to base."""
+def share_of(text: str, base: str | None = None) -> tuple[str, str]:
+    """Return (host path, path in the subhost) of OUTSIDE or OUTSIDE:INSIDE.
+
+    The first may be relative to base, by default to the current directory.  Raises Failure if there is none.
+    """
     outside, _, inside = text.partition(":")
-    outside = paths.normal(paths.join(base, outside))
+    if not outside:
+        raise Failure(f"cannot share {text}: it names no path outside")
+    outside = paths.normal(paths.join(base, outside) if base else paths.absolute(outside))
     return outside, inside or outside
 
 

@@ -167,7 +167,7 @@ class Image:
 
     def set_up_loop_device(self) -> tuple[Fd, str]:
         """Return a loop device for it, as a descriptor and as a path.  It lasts until nobody has it open or mounted."""
-        with files.opened("/dev/loop-control", posix.O_RDWR) as control:
+        with loop_control() as control:
             while True:
                 path = f"/dev/loop{namespaces.loop_ctl_get_free(control)}"
                 device = files.opened(path, posix.O_RDWR)
@@ -188,6 +188,14 @@ def why_not(error: OSError, kind: str, read_only: bool) -> str | None:
         return "its btrfs is damaged, or was not unmounted cleanly: only a mount that can write to it repairs that"
     return {EINVAL: f"its {kind} is damaged, or has features that this kernel does not support",
             ENODEV: f"this kernel does not support {kind}"}.get(error.errno or 0)
+
+
+def loop_control() -> Fd:
+    """Return a descriptor of /dev/loop-control.  Raises Failure where there is none."""
+    try:
+        return files.opened("/dev/loop-control", posix.O_RDWR)
+    except FileNotFoundError:
+        raise Failure("there is no /dev/loop-control: a subhost has no loop devices") from None
 
 
 def source_of(place: str) -> str | None:
@@ -231,7 +239,7 @@ def file_system(path: str, offset: int, size: int) -> str:
 
 def words_of(command: list[str]) -> list[str]:
     """Return the words that a program prints; none if it says, by its exit status, that there is nothing."""
-    with files.opened("/dev/null", posix.O_WRONLY) as null:
+    with files.null() as null:
         try:
             return paths.decode(processes.run(command, {}, "/", log=null, output=True)).split()
         except processes.Unsuccessful:
@@ -248,7 +256,7 @@ def create(path: str, size: str, kind: str) -> None:
     length = size_of(size)
     if not length:
         raise Failure(f"{size} is not a size such as 10G")
-    directory = paths.parent(paths.join(posix.getcwd(), path))
+    directory = paths.parent(paths.absolute(path))
     try:
         if files.kind(path):
             raise Failure("it is there already")
@@ -261,7 +269,8 @@ def create(path: str, size: str, kind: str) -> None:
             posix.link(paths.of_descriptor(file), path, src_dir_fd=file, follow_symlinks=True)
     except OSError as error:
         full = " (the disk may be full)" if error.errno == EIO else ""     # a loop device has no other word for it
-        raise Failure(f"cannot create {path}: {error.strerror}{full}") from None
+        why = reason(error) if hasattr(error, "verb") else error.strerror
+        raise Failure(f"cannot create {path}: {why}{full}") from None
     except Failure as failure:
         raise Failure(f"cannot create {path}: {failure}") from None
 

@@ -5,6 +5,7 @@ calls in os come from posix, which is built in.
 """
 import posix
 import sys
+from errno import ENOENT
 
 ENCODING = sys.getfilesystemencoding()
 WHITE_SPACE = " \t\n\r\v\f"         # ASCII's
@@ -39,6 +40,21 @@ def words(text: str) -> list[str]:
 def join(directory: str, path: str) -> str:
     """Return path as it is if it is absolute, else as it is found in directory."""
     return path if path.startswith("/") else f"{directory.rstrip('/')}/{path}"
+
+
+def absolute(path: str) -> str:
+    """Return path as it is if it is absolute, else as it is found in the current directory.
+
+    Raises FileNotFoundError, in words, if that was removed.
+    """
+    if path.startswith("/"):
+        return path
+    try:
+        return join(posix.getcwd(), path)
+    except FileNotFoundError as error:
+        error.errno, error.strerror, error.filename = ENOENT, "the current directory was removed", path
+        error.verb = "find"             # type: ignore[attr-defined]
+        raise
 
 
 def normal(path: str) -> str:

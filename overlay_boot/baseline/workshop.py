@@ -80,7 +80,7 @@ class Workshop:
 
 def checked_directory(directory: str) -> str:
     """Return the absolute path of a directory for a baseline.  Raises Failure if there is something that is none."""
-    directory = paths.normal(paths.join(os.getcwd(), directory))
+    directory = paths.normal(paths.absolute(directory))
     try:
         directory = paths.join(paths.real(paths.parent(directory)), paths.name(directory))
         info = os.lstat(directory)

@@ -24,21 +24,39 @@ def new_parser(command: str, description: str) -> "argparse.ArgumentParser":
     return parser
 
 
-def parse_one_or_all(parser: "argparse.ArgumentParser", arguments: list[str]) -> "argparse.Namespace":
-    """Return the options of a command that takes either --all or one configuration file."""
+def given(text: str) -> str:
+    """The type of an argument: not empty, as a variable that is not set would be in a script."""
+    if not text:
+        import argparse
+        raise argparse.ArgumentTypeError("it is empty")
+    return text
+
+
+def is_plain(arguments: list[str]) -> bool:
+    """Tell whether the arguments are one that is no option: no parser is needed for that."""
+    return len(arguments) == 1 and arguments[0][:1] not in ("", "-")
+
+
+def parse_one_or_all(parser: "argparse.ArgumentParser", arguments: list[str],
+                     *words: str) -> "argparse.Namespace":
+    """Return the options of a command that takes either --all or one subhost, for which the manual has the words."""
     options = parser.parse_args(arguments)
-    if options.all == (options.conf is not None):
-        parser.error("give either --all or one subhost")
+    if options.all and options.conf:
+        parser.error(f"--all takes no {' or '.join(words)}")
+    if not options.all and not options.conf:
+        parser.error(f"give {', '.join(words)} or --all")
     return options
 
 
 def open_standard() -> None:
-    """Open what the caller has closed of 0, 1 and 2, before anything of ours gets these numbers."""
-    fd = posix.open("/dev/null", posix.O_RDWR)
-    while fd <= 2:
-        posix.set_inheritable(fd, True)
-        fd = posix.open("/dev/null", posix.O_RDWR)
-    posix.close(fd)
+    """Open what the caller has closed of 0, 1 and 2, before anything of ours gets these numbers.
+
+    Only if something is closed /dev/null has to be there.
+    """
+    while (lowest := posix.open("/", posix.O_PATH | posix.O_CLOEXEC)) <= 2:
+        posix.close(lowest)
+        posix.set_inheritable(files.null(), True)
+    posix.close(lowest)
 
 
 def require_root() -> None:
@@ -72,9 +90,8 @@ def is_in_user_namespace() -> bool:
 
 def run(command: "Callable[[list[str]], int | None]") -> int:
     """Call a command's function with the arguments of this process, and print its failure.  Return the exit status."""
-    open_standard()
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)    # ignored, as a caller may have it, ends of children are lost
-    status = attempted(lambda: obeyed(command))
+    status = attempted(open_standard) or attempted(lambda: obeyed(command))
     if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
     return attempted(flush) or status

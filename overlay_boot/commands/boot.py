@@ -2,7 +2,7 @@
 from ..boot import boot
 from ..config import Config
 from ..errors import DONE, FAILED
-from . import new_parser, parse_one_or_all, require_root, run
+from . import given, is_plain, new_parser, parse_one_or_all, require_root, run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -10,14 +10,11 @@ if TYPE_CHECKING:
 
 
 def command(arguments: list[str]) -> int:
-    if len(arguments) == 1 and not arguments[0].startswith("-"):
+    if is_plain(arguments):
         require_root()
         boot(Config(arguments[0], "overlay-boot"))
         return DONE
-    made = parser()
-    options = parse_one_or_all(made, arguments)
-    if options.verbose and not options.check:
-        made.error("--verbose requires --check")
+    options = parsed(arguments)
     require_root()
     if options.all:
         from ..side_by_side import boot_all
@@ -46,8 +43,21 @@ def parser() -> "argparse.ArgumentParser":
                       help="boot every subhost in /etc/subhosts.conf that is not running, several at a time")
     parser.add_argument("-v", "--verbose", action="store_true",
                         help="with --check: also print the steps of the boot")
-    parser.add_argument("conf", metavar="CONF", nargs="?", help="the configuration file; see overlay-boot.conf(5)")
+    parser.add_argument("conf", metavar="CONF", nargs="?", type=given,
+                        help="the configuration file; see overlay-boot.conf(5)")
     return parser
+
+
+def parsed(arguments: list[str]) -> "argparse.Namespace":
+    """Return the options, which fit together."""
+    made = parser()
+    options = made.parse_args(arguments)
+    if options.verbose and not options.check:
+        made.error("--verbose requires --check")
+    for option in ("foreground", "shell", "check"):
+        if getattr(options, option) and not options.conf:
+            made.error(f"--{option} requires CONF")
+    return parse_one_or_all(made, arguments, "CONF")
 
 
 def main() -> int:

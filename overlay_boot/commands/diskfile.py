@@ -1,8 +1,6 @@
 """overlay-diskfile(8): for a value in a configuration: a path in a disk image, which is mounted for it."""
-import posix
-
 from .. import environment, files, paths
-from . import new_parser, require_root, run
+from . import given, new_parser, require_root, run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +17,7 @@ def command(arguments: list[str]) -> None:
         return
     action = environment.variable("ACTION")
     if options.diskfile and action in diskfile.ACTIONS:
-        image = paths.join(posix.getcwd(), options.diskfile)
+        image = paths.absolute(options.diskfile)
         diskfile.mount_for(options.path, image, options.index, action, read_only=options.read_only)
     files.write_all(1, options.path + "\n")
 
@@ -29,12 +27,13 @@ def parser() -> "argparse.ArgumentParser":
         "overlay-diskfile",
         "Print MOUNT/PATH and, in a boot, mount a disk image on MOUNT. With --create, create a disk image.")
     parser.add_argument("--read-only", action="store_true", help="mount the image read-only")
-    parser.add_argument("--create", nargs=2, metavar=("SIZE", "FILE"),
+    parser.add_argument("--create", nargs=2, type=given, metavar=("SIZE", "FILE"),
                         help="create FILE with a file system that contains the directories root and work")
     parser.add_argument("--fs", choices=["ext4", "xfs", "btrfs"], help="the file system to create; default: ext4")
-    parser.add_argument("path", metavar="MOUNT/PATH", nargs="?", help="a path below the mount point of the image")
-    parser.add_argument("diskfile", metavar="DISKFILE", nargs="?", help="the disk image")
-    parser.add_argument("index", metavar="INDEX", nargs="?", help="the number of a partition in the image")
+    parser.add_argument("path", metavar="MOUNT/PATH", nargs="?", type=given,
+                        help="a path below the mount point of the image")
+    parser.add_argument("diskfile", metavar="DISKFILE", nargs="?", type=given, help="the disk image")
+    parser.add_argument("index", metavar="INDEX", nargs="?", type=given, help="the number of a partition in the image")
     return parser
 
 

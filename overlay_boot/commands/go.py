@@ -5,7 +5,7 @@ from .. import files
 from ..entry import enter, find
 from ..errors import complain
 from ..state import MOMENT
-from . import new_parser, require_root, run
+from . import given, new_parser, require_root, run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,8 +16,11 @@ KILLED: int = 128 + _signal.SIGKILL         # as everything is with PID 1
 
 def command(arguments: list[str]) -> int | None:
     user = None
-    if arguments and arguments[0].startswith("-"):
-        options = parser().parse_args(arguments)
+    if arguments and arguments[0][:1] in ("", "-"):
+        made = parser()
+        options = made.parse_args(arguments)
+        if options.user and not options.name:
+            made.error("--user requires NAME")
         user, arguments = options.user, [options.name, *options.command] if options.name else []
     require_root()
     if not arguments:
@@ -36,8 +39,10 @@ def command(arguments: list[str]) -> int | None:
 def parser() -> "argparse.ArgumentParser":
     import argparse
     parser = new_parser("overlay-go", "Enter a running subhost: run a command or a shell in it.")
-    parser.add_argument("-u", "--user", metavar="USER", help="run it as this user of the subhost; default: root")
-    parser.add_argument("name", metavar="NAME", nargs="?", help="the subhost; if omitted, list the running subhosts")
+    parser.add_argument("-u", "--user", metavar="USER", type=given,
+                        help="run it as this user of the subhost; default: root")
+    parser.add_argument("name", metavar="NAME", nargs="?", type=given,
+                        help="the subhost; if omitted, list the running subhosts")
     parser.add_argument("command", metavar="COMMAND", nargs=argparse.REMAINDER,
                         help="the command to run instead of a shell")
     return parser

@@ -1,7 +1,7 @@
 """overlay-layers(8): list, check and remove the layers in the cache."""
 from .. import files, paths
 from ..errors import DONE, FAILED
-from . import new_parser, require_root, run
+from . import given, new_parser, require_root, run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -10,7 +10,10 @@ if TYPE_CHECKING:
 
 
 def command(arguments: list[str]) -> int | None:
-    options = parser().parse_args(arguments)
+    made = parser()
+    options = made.parse_args(arguments)
+    if options.json and (options.check or options.remove):
+        made.error(f"--json: not allowed with --{'check' if options.check else 'remove'}, which prints no list")
     require_root()
     from .. import layers
     if options.check:
@@ -43,7 +46,7 @@ def parser() -> "argparse.ArgumentParser":
     kind.add_argument("--check", action="store_true", help="compare every layer with its archive, unpacked again")
     kind.add_argument("--remove-unused", action="store_true",
                       help="remove and list the layers that no running subhost and nothing in /etc/subhosts.conf uses")
-    kind.add_argument("--remove", metavar="DIGEST", nargs="+",
+    kind.add_argument("--remove", metavar="DIGEST", nargs="+", type=given,
                       help="remove the layers whose digests begin like this, unless a running subhost uses them")
     parser.add_argument("--json", action="store_true", help="print the list as JSON, for use by programs")
     return parser

@@ -1,6 +1,7 @@
 """overlay-postmount(8): the default POSTMOUNT hook."""
 from .. import files, rootfs
 from ..config import of_environment
+from ..errors import Failure
 from ..hooks import postmount
 from ..network import path_of
 from . import run
@@ -16,8 +17,16 @@ def command(arguments: list[str]) -> None:
         parser().print_help()
         return
     config = of_environment("overlay-postmount")
-    with rootfs.directory(config.live, "LIVE") as root, files.opened(path_of(config.name)) as network:
+    with rootfs.directory(config.live, "LIVE") as root, opened(path_of(config.name)) as network:
         postmount(config, root, network)
+
+
+def opened(network: str) -> files.Fd:
+    """Return a descriptor of the network namespace of a boot.  Raises Failure if there is none."""
+    try:
+        return files.opened(network)
+    except OSError as error:
+        raise Failure(f"cannot open the network namespace {network}: {error.strerror}") from None
 
 
 def parser() -> "argparse.ArgumentParser":

@@ -3,7 +3,7 @@ from .. import files
 from ..config import Config, check_name
 from ..errors import DONE, FAILED
 from ..stop import stop
-from . import new_parser, parse_one_or_all, require_root, run
+from . import given, is_plain, new_parser, parse_one_or_all, require_root, run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 def command(arguments: list[str]) -> int:
-    if len(arguments) == 1 and not arguments[0].startswith("-"):
+    if is_plain(arguments):
         require_root()
         stop(*identified(arguments[0]))
         return DONE
     made = parser()
-    options = parse_one_or_all(made, arguments)
+    options = parse_one_or_all(made, arguments, "CONF", "NAME")
     if options.except_units and not options.all:
         made.error("--except-units requires --all")
     require_root()
@@ -43,7 +43,7 @@ def parser() -> "argparse.ArgumentParser":
                         help="stop all running subhosts, several at a time, the last one booted first")
     parser.add_argument("--except-units", action="store_true",
                         help="with --all: leave alone the subhosts that have a unit of their own")
-    parser.add_argument("conf", metavar="CONF|NAME", nargs="?",
+    parser.add_argument("conf", metavar="CONF|NAME", nargs="?", type=given,
                         help="the configuration file from which it was booted, or its name")
     return parser
 

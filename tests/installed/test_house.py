@@ -425,3 +425,42 @@ def test_an_interrupt_says_one_line_at_most(subhost):
         said.append(process.stderr.read().decode())
     ours = {text for text in said if "/overlay_boot/" in text or text.startswith("overlay-ls")}     # else the interpreter's
     assert one and ours <= {"overlay-ls: interrupted\n"}, ours
+
+
+@pytest.mark.parametrize(("words", "why"), [
+    ([BOOT], "give CONF or --all"), ([BOOT, "--check"], "--check requires CONF"), ([BOOT, "--shell"], "--shell requires CONF"),
+    ([BOOT, "--foreground"], "--foreground requires CONF"), ([BOOT, "-v", "/x"], "--verbose requires --check"),
+    ([BOOT, "-v"], "--verbose requires --check"), ([BOOT, "--check", "-v"], "--check requires CONF"),
+    ([BOOT, "--all", "/x"], "--all takes no CONF"), ([BOOT, "--all", "--check"], "--check: not allowed with argument --all"),
+    ([STOP], "give CONF, NAME or --all"), ([STOP, "--all", "/x"], "--all takes no CONF or NAME"),
+    ([GO, "-u", "root"], "--user requires NAME"), ([SHARE, "--undo", "/x"], "--undo requires NAME"),
+    ([SHARE, "--read-only", "/x"], "--read-only requires NAME"),
+    ([LAYERS_COMMAND, "--check", "--json"], "--json: not allowed with --check"),
+    ([LAYERS_COMMAND, "--json", "--remove", "x"], "--json: not allowed with --remove")])
+def test_options_that_lack_something_or_do_not_go_together(words, why):
+    done = run(*words)
+    assert done.returncode == 2 and done.stdout == "" and why in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("words", "what"), [
+    ([BOOT, ""], "CONF"), ([BOOT, "--check", ""], "CONF"), ([STOP, ""], "CONF|NAME"), ([GO, ""], "NAME"), ([GO, "-u", "", "x"], "-u/--user"),
+    ([SHARE, "", "x"], "PATH"), ([SHARE, "/x", ""], "NAME"), ([BASELINE, ""], "DIR"), ([BASELINE, "--root", "", "/x"], "--root"),
+    ([DISKFILE, ""], "MOUNT/PATH"), ([DISKFILE, "x", ""], "DISKFILE"), ([DISKFILE, "--create", "1M", ""], "--create"),
+    ([LAYERS_COMMAND, "--remove", ""], "--remove")])
+def test_an_empty_argument_means_nothing(words, what, tmp_path):
+    """It is a variable that is not set, in a script: not the current directory, and not the beginning of every digest."""
+    done = run(*words, cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.splitlines()[-1].endswith(f"error: argument {what}: it is empty")
+
+
+def test_clear_is_for_the_keeper():
+    for words in ([], ["x"], ["x", "y"]):
+        assert one_line(run(f"{PROGRAMS}/clear", *words)).startswith("clear: ")
+
+
+@pytest.mark.parametrize(("hook", "line"), [("init", "cannot read /nowhere/x: No such file or directory"), (
+    "postmount", "cannot open the network namespace /run/netns/nobody: No such file or directory")])
+def test_hooks_without_a_boot(subhost, hook, line):
+    one = subhost(NAME="nobody")
+    conf = one.conf if hook == "postmount" else "/nowhere/x"
+    assert one_line(run(f"{PROGRAMS}/overlay-{hook}", env={"CONFIG": conf})) == f"overlay-{hook}: {line}"

@@ -344,7 +344,7 @@ def one_line(done):
     assert done.returncode != 0, f"it did not fail: {done.stdout}"
     assert len(lines) == 1 and done.stderr.endswith("\n"), f"not one line: {done.stderr!r}"
     assert "Traceback" not in done.stderr
-    assert lines[0].startswith("overlay-"), lines[0]
+    assert lines[0].startswith(("overlay-", "clear: ")), lines[0]
     return lines[0]
 
 
