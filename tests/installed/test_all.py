@@ -442,8 +442,8 @@ def test_a_stop_that_had_to_kill_is_no_failure(subhost):
 # No process to be had
 
 def without_processes(when, command):
-    """--all, where clone3(2) fails; when counts the calls of each process."""
-    return run("strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=clone3", "-e", "signal=none",
+    """--all, where clone3(2) fails; when counts its calls, not those of the commands that it executes."""
+    return run("strace", "-f", "-b", "execve", "-qq", "-o", "/dev/null", "-e", "trace=clone3", "-e", "signal=none",
                "-e", f"inject=clone3:error=EAGAIN:when={when}", command, "--all")
 
 
