@@ -212,7 +212,7 @@ def test_a_read_only_root(read_only):
 
 
 @pytest.mark.parametrize("missing, said", [
-    ("etc/hostname", "cannot write etc/hostname into UPPER"), ("etc/network", "cannot write etc/network/interfaces into UPPER"),
+    ("etc/hostname", "cannot write etc/hostname into UPPER={upper}"), ("etc/network", "cannot write etc/network/interfaces into UPPER={upper}"),
     ("proc", "cannot make the directory /proc in the subhost"), ("dev", "cannot make the directory /dev in the subhost"),
     ("sys", "cannot make the directory /sys in the subhost"), ("run", "cannot make the directory /run in the subhost"),
     (".reaper", "cannot write /.reaper in the subhost")])
@@ -220,7 +220,8 @@ def test_what_a_read_only_root_has_not_got(read_only, complete, fails, missing, 
     path = f"{complete}/{missing}"
     shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
     one = read_only()
-    assert fails(one) == f"overlay-boot: {said}: Read-only file system"
+    upper = one.base + "/mnt"
+    assert fails(one) == f"overlay-boot: {said.format(upper=upper)}: Read-only file system"
     if missing == "run":
         one.configure(UPPER=read(one.conf).partition("UPPER=")[2].partition("\n")[0], LOWER="mnt", RAM_SIZE="none")
         one.booted()
