@@ -314,7 +314,7 @@ def test_without_a_user_it_is_root(users):
     assert users.sh("id -u; id -G; pwd; echo $HOME $USER $SHELL").splitlines() == ["0", "0", "/root", "/root root /bin/sh"]
 
 
-@pytest.mark.parametrize("user", ["nobody", "daemon", "", "web:x", "4294967295", "-1", "short", "bad", "huge", "none", "nogid", "../x", "\u00e4"])
+@pytest.mark.parametrize("user", ["nobody", "daemon", "web:x", "4294967295", "-1", "short", "bad", "huge", "none", "nogid", "../x", "\u00e4"])
 def test_no_such_user(users, user):
     """Those of the host do not count, nor does an entry that is none: (uid_t)-1 would leave root as it is."""
     done = run(GO, "-u", user, users.name, "id")
