@@ -269,7 +269,7 @@ def test_a_block_device_that_is_read_only(make, image, device, machine, fails):
     one.stopped()
     machine.look()
     one.configure(IMAGE=source)
-    fails(one, "into UPPER: Read-only file system")
+    fails(one, f"into UPPER={one.base}/mnt/root: Read-only file system")
 
 
 def test_a_hook_sees_the_image(make, image):
