@@ -346,12 +346,16 @@ def far_interfaces(network: str) -> dict[int, tuple[str, list[str]]]:
     return found
 
 
+def is_one_of(name: str, interface: str) -> bool:
+    """Tell whether an interface is named as the cables of NAME are."""
+    return interface.startswith(name) and interface.removeprefix(name).isdigit()
+
+
 def leading_to(network: str, name: str) -> dict[str, int]:
     """Return {interface: index} of those that have names of NAME's cables, and lead into the namespace of a path."""
     far = far_interfaces(network)
     return {interface: index_of(interface) for interface in posix.listdir(INTERFACES)
-            if interface.startswith(name) and interface.removeprefix(name).isdigit()
-            and number_of(interface, "iflink") in far}
+            if is_one_of(name, interface) and number_of(interface, "iflink") in far}
 
 
 def prepare_import() -> None:

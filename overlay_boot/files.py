@@ -63,8 +63,12 @@ class Reserve(Fds):
     def __init__(self) -> None:
         """Raises OSError, or MemoryError, if there are not enough."""
         self.memory = bytes(RESERVED_MEMORY)
-        for _ in range(RESERVED_DESCRIPTORS):
-            self.keep(posix.dup(0))
+        try:
+            for _ in range(RESERVED_DESCRIPTORS):
+                self.keep(posix.dup(0))
+        except OSError as error:
+            error.verb = "set descriptors aside"        # type: ignore[attr-defined]
+            raise
 
     def release(self) -> None:
         """Let them be used."""

@@ -34,6 +34,9 @@ def refuse_others(name: str, found: Record) -> None:
     """Take back what would be removed, and is not in the place that this subhost has for it."""
     if found.cgroup and not (paths.name(found.cgroup) == name and is_control_group(found.cgroup)):
         found.cgroup = None
+    found.cables = {interface: index for interface, index in found.cables.items() if cables.is_one_of(name, interface)}
+    found.vlans = {interface: index for interface, index in found.vlans.items()
+                   if cables.is_one_of(name, interface.partition(".")[0])}
     if found.mounts and found.mounts != hibernation.mounts_of(name):
         found.mounts = None
     if found.mount_point and found.mount_point != rootfs.mount_point_of(name):

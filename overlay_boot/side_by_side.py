@@ -100,18 +100,17 @@ def configs_running() -> set[str]:
 
 
 def there(unreadable: dict[str, Failure], *, except_units: bool = False) -> list[str]:
-    """Return the configuration files of all subhosts that are running or have a state file, the last boot first.
+    """Return the names of all subhosts that have a state file, the last boot first.
 
-    Where there is none any more, or no saying, the name stands for it.  except_units leaves out those in the control
-    group of a unit.  unreadable gets {name: failure} of those of another version.
+    Of those that 1.6.4 has booted, the configuration files.  except_units leaves out those in the control group of a
+    unit.  unreadable gets {name: failure} of those of another version.
     """
     since = inherited()
     failures: dict[str, Failure] = {}
     for name, record in noted(failures):
         if except_units and record.cgroup and cgroup.is_of_unit(record.cgroup):
             continue
-        word = record.config if record.config and files.kind(record.config) == files.REGULAR else name
-        since[word] = record.since or float("inf")
+        since[name] = record.since or float("inf")
     for name, failure in failures.items():
         if isinstance(failure, Damaged):
             since[name] = float("inf")

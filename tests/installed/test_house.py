@@ -35,6 +35,7 @@ LAYERS = [
      "shares", "relay", "diskfile", "keeper",
      "layers/tar", "layers/decompressor", "layers/unpacking", "layers/archive", "layers/cache", "layers/inventory", "layers/__init__"],
     ["hibernation"],
+    ["salvage"],
     ["clearing", "listing", "entry", "stop", "boot", "side_by_side"],
     ["interfaces", "plan"],
     ["shell"],
