@@ -472,10 +472,10 @@ cdef int keep(Subhost *subhost) noexcept nogil:
     services[0] = services[1] = -1
     if signals < 0 or pipe2(console, O_CLOEXEC) < 0 or subhost.handed.starts and pipe2(services, O_CLOEXEC) < 0:
         tell(subhost.handed.report, b"cannot make a pipe for what PID 1 prints", b"", errno)
-        return 1
+        return clear_up(subhost, 1)
     if lock(subhost.handed.state, F_SETLK, F_WRLCK, KEEPER_BYTE) < 0:
         tell(subhost.handed.report, b"cannot lock the state file", b"", errno)
-        return 1
+        return clear_up(subhost, 1)
     child = start(subhost, console[1], services[1])
     if child:
         close(console[1])

@@ -353,7 +353,7 @@ WAKING = [sweep_hibernating, control_group, reopen_mounts, resolve_again, open_l
 
 
 def boot(config: Config, *, foreground: bool = False, shell: bool = False) -> None:
-    """Boot a subhost.  Returns once its PID 1 has been executed; see Boot."""
+    """Boot a subhost.  Returns once its PID 1 has been executed, and has started the services; see Boot."""
     posix.umask(0o022)
     namespaces.close_range(3)
     Boot(config, foreground=foreground, shell=shell).run()

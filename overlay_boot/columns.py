@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 RED, GREEN, YELLOW, CYAN = 31, 32, 33, 36           # ECMA-48, SGR
 GAP = "  "
-LONG = 2                    # how many columns, the last ones, have what can be long
+SHORTENED = 2               # the last columns, which can be long, are shortened to fit
 ELLIPSIS = "…" if paths.ENCODING == "utf-8" else "..."
 
 
@@ -30,7 +30,7 @@ def columns(titles: "Sequence[str]", rows: "Iterable[Sequence[str]]", colours: "
 def fit(widths: list[int], least: list[int], room: int) -> None:
     """Make the widest of the long columns narrower until the lines fit, or each has no more than its title needs."""
     while sum(widths) + len(GAP) * (len(widths) - 1) > room:
-        spare = [at for at in range(len(widths) - LONG, len(widths)) if widths[at] > least[at]]
+        spare = [at for at in range(len(widths) - SHORTENED, len(widths)) if widths[at] > least[at]]
         if not spare:
             return
         widths[max(spare, key=widths.__getitem__)] -= 1
@@ -47,7 +47,7 @@ def shortened(text: str, room: int) -> str:
     """Return as much of a text as so many columns have room for."""
     if width(text) <= room:
         return text
-    while width(text) > room - len(ELLIPSIS):
+    while text and width(text) > room - len(ELLIPSIS):
         text = text[:-1]
     return text + ELLIPSIS
 

@@ -30,7 +30,7 @@ DEFAULTS: dict[str, str | None] = {
 }
 REPEATABLE = ("SHARE", "LAYER")
 IN_IMAGE = {"UPPER": "mnt/root", "WORK": "mnt/work"}            # the defaults where there is an IMAGE
-WARNING = ("overlay-boot", "overlay-check")                     # the commands that warn of suspect lines
+WARNERS = ("overlay-boot", "overlay-check")                     # the commands that warn of suspect lines
 HANDED_DOWN = "OVERLAY_BOOT_VALUES"     # in a hook's environment: the boot has resolved them
 
 LOGS = "/var/log/overlay-boot"
@@ -38,7 +38,7 @@ TMPFS = "tmpfs:"                        # what an UPPER that is made anew begins
 
 UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
-MARK = b"\xef\xbb\xbf"                 # a byte order mark, as UTF-8 has it
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"      # as UTF-8 has it
 
 LONGEST_LINE = 1 << 16
 LONGEST_FILE = 1 << 22
@@ -74,9 +74,9 @@ def parse(data: bytes, path: str, warn: "Callable[[str], None]" = complain) -> d
     """
     found: dict[str, list[str]] = {}
     lines: dict[str, int] = {}          # where a variable is assigned
-    if data.startswith(MARK):
+    if data.startswith(BYTE_ORDER_MARK):
         warn(f"{path}: the byte order mark at its beginning is ignored")
-        data = data.removeprefix(MARK)
+        data = data.removeprefix(BYTE_ORDER_MARK)
     for number, line in enumerate(data.split(b"\n"), 1):
         if len(line) > LONGEST_LINE:
             raise Failure(f"{path}: line {number} is longer than {LONGEST_LINE} bytes")
@@ -157,7 +157,7 @@ class Config:
         """Read the file.  Raises Failure if it is no configuration file, or has a NAME that cannot be one."""
         self.action = action
         self.handed = handed or {}
-        self.assigned = read(path, warn=action in WARNING and not handed)
+        self.assigned = read(path, warn=action in WARNERS and not handed)
         self.defaults = DEFAULTS
         self.path = paths.real(path)
         self.name = self.value("NAME", ".") or paths.name(path).removesuffix(".conf")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 DONE, FAILED = 0, 1
 
-erase = ""              # before a line on standard error: takes away the one that progress.py shows
+before_line = ""        # on standard error: what takes away the line that progress.py shows
 
 
 class Failure(Exception):
@@ -59,6 +59,6 @@ def complain(text: object) -> None:
     """Print one line on standard error, after the command's name."""
     line = paths.printable(f"{paths.name(sys.argv[0])}: {text}")
     try:
-        files.write_all(2, f"{erase}{line}\n")
+        files.write_all(2, f"{before_line}{line}\n")
     except OSError:
         pass

@@ -1,5 +1,6 @@
 """What overlay-ls tells of every subhost."""
 import time
+from errno import EMFILE, ENFILE, ENOMEM
 
 from . import cgroup, paths, proc, subhosts
 from .columns import CYAN, GREEN, RED, YELLOW, columns
@@ -23,6 +24,7 @@ COLUMNS = {"name": "name", "state": "state", "pid": "pid", "since": "since", "pr
            "cables": "cables", "config": "config"}
 COLOURS = {"running": GREEN, "booting": YELLOW, "stopping": YELLOW, "hibernating": CYAN, "dead": RED, "unreadable": RED}
 MIB = 1 << 20
+SCARCE = (EMFILE, ENFILE, ENOMEM)       # what a command may lack, and what tells nothing of a subhost
 
 
 def rows() -> "list[Row]":
@@ -46,16 +48,22 @@ def row(name: str, state: str, config: str | None, *, pid: int | None = None, si
 
 
 def of_state(name: str) -> "Row | None":
+    """Raises OSError for want of descriptors or memory."""
     try:
-        with State(name) as state:
+        state = State(name)
+    except FileNotFoundError:
+        return None                     # it has just gone
+    with state:
+        try:
             try:
                 return of_running(state)
             except ProcessLookupError:
                 return of_processless(state)
-    except (FileNotFoundError, ProcessLookupError):
-        return None                     # it has just gone
-    except (OSError, Failure):          # damaged, of another version, or no file
-        return row(name, "unreadable", None)
+        except (OSError, Failure) as error:
+            if isinstance(error, OSError) and error.errno in SCARCE:
+                raise
+            # It has just gone; or its record is damaged, or of another version.
+            return row(name, "unreadable", None) if state.is_current() else None
 
 
 def of_running(state: State) -> "Row":
@@ -72,6 +80,8 @@ def of_processless(state: State) -> "Row | None":
         doing = "stopping" if locked_by(state.fd, STOP) else "booting"
     elif state.is_hibernating():
         return of_hibernating(state)
+    elif state.keeper():
+        doing = "stopping" if state.record().init else "unreadable"     # without its PID 1, as it has lost that line
     else:
         doing = "dead"                  # killed: the next command for it clears it
     return row(state.name, doing, state.record().config)
@@ -137,7 +147,7 @@ def of_file(path: str) -> "Row":
     """Return the row of a configuration file whose subhost is not running.  No command in it is run."""
     try:
         name = read(path).get("NAME", [paths.name(path).removesuffix(".conf")])[0]
-    except Failure:
+    except (OSError, Failure):
         return row(paths.name(path).removesuffix(".conf"), "unreadable", path)
     return row(name, "stopped", path)
 
@@ -148,7 +158,7 @@ def lacks_addresses(rows: "list[Row]") -> bool:
 
 
 def text(rows: "list[Row]") -> str:
-    """Return the rows as a table.  As a rule, it has 80 columns."""
+    """Return the rows as a table."""
     return columns([*COLUMNS.values()], ([said(row, key) for key in COLUMNS] for row in rows), {"state": COLOURS})
 
 

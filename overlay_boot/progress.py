@@ -6,19 +6,19 @@ def tell(what: str) -> None:
     """Show what the command is at now.  Where standard error is no terminal, or a dumb one, nothing is shown."""
     room = terminal.width(2)
     if room is not None and terminal.takes_escapes():
-        errors.erase = terminal.ERASE
+        errors.before_line = terminal.ERASE
         write(columns.shortened(paths.printable(what), room - 1))
 
 
 def end() -> None:
     """Show nothing any more."""
-    if errors.erase:
+    if errors.before_line:
         write("")
-        errors.erase = ""
+        errors.before_line = ""
 
 
 def write(text: str) -> None:
     try:
-        files.write_all(2, errors.erase + text)
+        files.write_all(2, errors.before_line + text)
     except OSError:         # the terminal is gone, and nobody waits any more
         pass

@@ -211,7 +211,7 @@ def used_by(running: Running, one: Mounted) -> str:
     """Return what keeps a share from being unmounted, "" if that is not to be seen."""
     below = [mount.place for mount in running.mounts().values() if mount.parent == int(one.id)]
     if below:
-        return f"{', '.join(below)} in the subhost is mounted on it"
+        return f"{', '.join(below)} in the subhost {'is' if len(below) == 1 else 'are'} mounted on it"
     users = proc.described(proc.users(int(one.id)))
     return users and f"it is in use by {users}"
 

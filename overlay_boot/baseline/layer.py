@@ -76,7 +76,7 @@ class Layer:
             try:
                 os.mknod(paths.name(path), stat.S_IFCHR, os.makedev(0, 0), dir_fd=at)
             except PermissionError:
-                raise Failure(f"cannot hide {path}: the layer is to be on an overlay mount, which takes no whiteout"
+                raise Failure(f"cannot hide {path}: its file system takes no whiteout, as an overlay mount"
                               ) from None
 
     def remove(self, path: str) -> None:

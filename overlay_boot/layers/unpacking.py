@@ -184,7 +184,7 @@ class Unpacker:
             try:
                 posix.mknod(name, files.CHARACTER_DEVICE | member.mode, 0, dir_fd=self.directory)
             except PermissionError:
-                raise Failure("it is a whiteout, and the cache is on an overlay mount, which takes none") from None
+                raise Failure("it is a whiteout, which the file system of the cache does not take") from None
             self.mark(member, name)
         else:
             raise Failure(f"it is {FORBIDDEN.get(member.type, 'of a type that a layer cannot have')}")

@@ -1,5 +1,6 @@
 """Boot: what fails and how, and what the subhost is like when it has not."""
 import os
+import re
 import select
 import signal
 import socket
@@ -1225,9 +1226,9 @@ def test_a_keeper_that_does_not_end_is_not_waited_for_for_ever(subhost):
     line = f"overlay-boot: process {keeper}, which is to clear up after {one.name}, is stopped: SIGCONT lets it go on"
     assert one_line(one.boot()) == line
     waiting = start(BOOT, one.conf)
-    time.sleep(0.5)
+    wait_for(lambda: int(re.search(r"SigCgt:\s*(\w+)", read(f"/proc/{waiting.pid}/status"))[1], 16) >> signal.SIGTERM - 1 & 1)
     waiting.terminate()
-    assert waiting.wait(2) == 1 and b"interrupted" in waiting.stderr.read()
+    assert waiting.wait(10) == 1 and b"interrupted" in waiting.stderr.read()
     kill(keeper, signal.SIGCONT)
     wait_for(one.is_gone)
 

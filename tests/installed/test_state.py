@@ -87,13 +87,13 @@ DAMAGE = {
 
 @pytest.mark.parametrize("change", DAMAGE.values(), ids=DAMAGE)
 @pytest.mark.parametrize("word", ["NAME", "CONF", "--all"])
-def test_a_damaged_state_file(subhost, machine, change, word):
+def test_a_damaged_state_file(subhost, machine, host, change, word):
     """A stop says so in a line, and clears what it knows for the subhost's by its place, its keeper and its PID 1."""
     machine.look()
     one = subhost(UPPER="tmpfs:10M").booted()
     init = one.init
     rewritten(one, change)
-    assert run(LS).returncode == 0
+    assert one.row()["state"] in ("running", "unreadable")
     assert one.name in one_line(one.boot())
     entered = one.go("true")
     assert entered.returncode == 0 or one.name in one_line(entered)

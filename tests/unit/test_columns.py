@@ -48,6 +48,11 @@ def test_only_the_last_two_columns_are_shortened(on, width):
         assert word == cell or word[-1] == "…" and cell.startswith(word[:-1])
 
 
+@pytest.mark.parametrize("room, shown", [(-1, "…"), (0, "…"), (1, "…"), (2, "a…"), (3, "abc"), (4, "abc")])
+def test_however_narrow(room, shown):
+    assert columns.shortened("abc", room) == shown
+
+
 def test_letters_that_take_two_columns_or_none(on):
     on(20)
     lines = columns.columns(["a", "b", "c"], [["日本", "x", "y"], ["é", "e\u0301", "日本日本日本日本日本"]]).splitlines()
