@@ -38,6 +38,8 @@ cdef struct Subhost:
     char *command[MOST_WORDS + 1]
     bint running
     ssize_t reported        # so many bytes of what PID 1 says of its services
+    bint complete           # it has said all of that
+    bint continues          # the last line of it is not at its end
 
 
 cdef struct Failure:
@@ -279,9 +281,6 @@ cdef pid_t start(Subhost *subhost, int console, int services) noexcept nogil:
     if pipe2(go, O_CLOEXEC) < 0 or pipe2(failed, O_CLOEXEC) < 0:
         tell(subhost.handed.report, b"cannot make a pipe", b"", errno)
         return 0
-    if failed[1] == SERVICES:           # which is another one's in PID 1
-        failed[1] = fcntl(SERVICES, F_DUPFD_CLOEXEC, SERVICES + 1)
-        close(SERVICES)
     child = clone_init(subhost, console, services, go, failed)
     if child < 0:
         tell_no_child(subhost.handed.report, errno)
@@ -321,16 +320,18 @@ cdef ssize_t pass_on(int console, int log) noexcept nogil:
     return size
 
 
-cdef ssize_t put_lines(char *text, const char *said, ssize_t size) noexcept nogil:
+cdef ssize_t put_lines(Subhost *subhost, char *text, const char *said, ssize_t size) noexcept nogil:
     """Put what a subhost says into text, as lines of ours for a terminal; the size of that."""
     cdef ssize_t at
     cdef ssize_t used = 0
     for at in range(size):
-        if said[at] == 10 and (at == 0 or said[at - 1] == 10):
-            continue
-        if at == 0 or said[at - 1] == 10:
+        if not subhost.continues:
+            subhost.complete = said[at] == 10
+            if subhost.complete:
+                continue
             memcpy(text + used, NAMED, strlen(NAMED))
             used += strlen(NAMED)
+        subhost.continues = said[at] != 10
         text[used] = said[at] if 32 <= said[at] < 127 or said[at] == 10 else 63        # "?"
         used += 1
     return used
@@ -341,12 +342,14 @@ cdef ssize_t report_services(Subhost *subhost, int services) noexcept nogil:
     cdef char said[LONGEST_VERDICT]
     cdef char text[LONGEST_VERDICT * 16]
     cdef ssize_t size = read(services, said, LONGEST_VERDICT)
+    cdef ssize_t lines
     if size > 0 and subhost.reported + size <= LONGEST_VERDICT:
         subhost.reported += size
+        lines = put_lines(subhost, text, said, size)
         if subhost.handed.boot:
             write(subhost.handed.report, said, size)
         else:
-            write(subhost.handed.report, text, put_lines(text, said, size))
+            write(subhost.handed.report, text, lines)
     return size
 
 
@@ -372,8 +375,9 @@ cdef int watch(Subhost *subhost, pid_t child, int signals, int console, int serv
         if awaited[1].revents and pass_on(console, subhost.handed.log) == 0:
             awaited[1].fd = -1          # the subhost has closed it, all of it
         if awaited[2].revents and report_services(subhost, services) == 0:
-            awaited[2].fd = -1          # all have been started
-            leave_report(subhost)
+            awaited[2].fd = -1
+            if subhost.complete:        # else its end is that of PID 1
+                leave_report(subhost)
         while read(signals, &caught, sizeof(caught)) > 0:
             if caught.ssi_signo == SIGTERM or caught.ssi_signo == SIGINT:
                 kill(child, SIGTERM)
@@ -441,7 +445,10 @@ cdef int clear_up(Subhost *subhost, int status) noexcept nogil:
     command[2] = number
     command[3] = NULL
     default_signals()
-    # Clearing is not interrupted, and comes to its end.
+    # Clearing is not interrupted, and comes to its end.  To ignore a signal takes back one that is pending: of the last
+    # output, which nobody has read.
+    signal(SIGPIPE, SIG_IGN)
+    signal(SIGXFSZ, SIG_IGN)
     signal(SIGTERM, SIG_IGN)
     signal(SIGINT, SIG_IGN)
     signal(SIGHUP, SIG_IGN)
@@ -538,4 +545,5 @@ cdef public int main(int argc, char **argv) noexcept nogil:
     subhost.name = argv[1]
     subhost.running = False
     subhost.reported = 0
+    subhost.complete = subhost.continues = False
     return keep(&subhost)

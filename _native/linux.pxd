@@ -3,7 +3,7 @@
 
 cdef extern from "<errno.h>" nogil:
     int errno
-    enum: EINTR, ESRCH, EAGAIN, ENOENT, ENOSPC, ENOTDIR, EACCES, ENODEV, EINVAL, EPROTO, ENAMETOOLONG
+    enum: EINTR, ESRCH, EAGAIN, ENOENT, ENOSPC, ENOTDIR, EACCES, ENODEV, EINVAL, EPROTO, ENAMETOOLONG, EPERM
 
 cdef extern from *:
     """
@@ -66,7 +66,7 @@ cdef extern from "<fcntl.h>" nogil:
     int fcntl(int fd, int command, ...)
     enum: O_RDONLY, O_RDWR, O_CLOEXEC, O_NONBLOCK, O_NOFOLLOW, O_PATH, O_DIRECTORY, O_NOCTTY
     enum: AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE
-    enum: F_RDLCK, F_WRLCK, F_UNLCK, F_SETLK, F_SETLKW, F_GETLK, F_SETFD, F_SETFL, F_DUPFD_CLOEXEC, F_OFD_SETLK
+    enum: F_RDLCK, F_WRLCK, F_UNLCK, F_SETLK, F_SETLKW, F_GETLK, F_SETFD, F_SETFL, F_OFD_SETLK
 
 cdef extern from "<sys/stat.h>" nogil:
     struct stat_t "stat":
@@ -120,7 +120,7 @@ cdef extern from "<signal.h>" nogil:
     int sigemptyset(sigset_t *signals)
     int sigprocmask(int how, const sigset_t *signals, sigset_t *former)
     int kill(pid_t process, int number)
-    enum: SIG_SETMASK, SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPWR, SIGKILL, SIGUSR1, SIGCONT, NSIG
+    enum: SIG_SETMASK, SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPWR, SIGKILL, SIGUSR1, SIGCONT, NSIG, SIGPIPE, SIGXFSZ
 
 cdef extern from "<sys/signalfd.h>" nogil:
     struct signalfd_siginfo:

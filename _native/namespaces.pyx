@@ -251,10 +251,12 @@ def lock(int fd, long byte, *, bint wait=False):
 
 
 def locked_by(int fd, long byte):
-    """The process id of the other process that has locked the byte, or 0."""
+    """The process id of the other process that has locked the byte, or 0.  Of one that cannot be seen from here: EPERM."""
     cdef flock record = one_byte(F_WRLCK, byte)
     if fcntl(fd, F_GETLK, &record) < 0:
         raise failure("ask for the lock of the state file")
+    if record.l_type != F_UNLCK and record.l_pid <= 0:      # in another PID namespace
+        raise failure("see the process that has locked the state file", None, EPERM)
     return 0 if record.l_type == F_UNLCK else record.l_pid
 
 

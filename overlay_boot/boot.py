@@ -86,7 +86,6 @@ class Boot:
         """
         interruption.ignore()
         self.reserve.release()
-        self.show_log()
         if self.cables:
             self.cables.give_up()
         if self.host:
@@ -96,11 +95,13 @@ class Boot:
             self.state.note("since", sleeper.since)
         else:
             clear(self.state)
+        self.show_log()
 
     def show_log(self) -> None:
-        """In the foreground, print what the hooks and ifup have printed, which is in LOG."""
+        """In the foreground, print what the hooks and ifup have printed, which is in LOG; once."""
         if self.logged is not None:
             log.show(self.log, self.logged)
+            self.logged = None
 
     def outside(self) -> "Outside":
         """Return a context in which this process sees what the host sees."""
@@ -293,7 +294,10 @@ def hand_over(boot: Boot) -> None:
 
 @step("Services", lambda boot: boot.config.start)
 def services(boot: Boot) -> None:
-    """Tell of the services that fail, which a boot in the foreground leaves to the keeper."""
+    """Wait until PID 1 has started the services, and tell of those that fail.
+
+    In the foreground, the keeper does.  Raises Failure if the subhost has ended meanwhile.
+    """
     if not boot.services:               # INIT is a hook that starts none
         return
     keep_only(boot.keeper.said)

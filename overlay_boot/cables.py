@@ -8,8 +8,8 @@ import _signal
 import posix
 from errno import EOPNOTSUPP
 
-from . import PATH, files, interruption, links, namespaces, paths
-from .errors import Failure, reason
+from . import PATH, files, interruption, links, namespaces, paths, state
+from .errors import Failure, complain, reason
 from .network import Entered
 
 TYPE_CHECKING = False
@@ -22,6 +22,7 @@ INTERFACES = "/sys/class/net"
 STANZAS = "/etc/network/interfaces"             # ifupdown's, as the next one
 REMEMBERED = "/run/network/ifstate"
 NO_STANZA = b"ifup: unknown interface "         # what it prints of one, with LANG=C.UTF-8
+IFDOWN_TIMEOUT = 60         # seconds: it may give back an address, and hooks of the host's run
 # From where indexes are chosen: beyond those that the kernel gives, one after the other.
 FIRST_INDEX, LAST_INDEX = 0x10000, 0xfffff
 
@@ -166,7 +167,7 @@ def check(planned: list[Interface], own: dict[str, int] | None = None) -> None:
                 raise Failure(f"{one.bridge} is not a bridge")
 
 
-def plug(planned: list[Interface], state: "State", network: int, log: int) -> "Plugged":
+def plug(planned: list[Interface], noted: "State", network: int, log: int) -> "Plugged":
     """Make the cables, with their far ends in the network namespace of a descriptor, and start ifup(8) for them.
 
     What ifup says goes to the descriptor log.  It belongs to the host, and so
@@ -174,7 +175,7 @@ def plug(planned: list[Interface], state: "State", network: int, log: int) -> "P
     """
     take_down([one.name for one in planned], log)       # what ifupdown remembers of these names is gone
     for one in planned:
-        index = record_index(one, state)
+        index = record_index(one, noted)
         with Specifier(one.word):
             one.make(index, network)
     begin = posix.fstat(log).st_size
@@ -182,10 +183,10 @@ def plug(planned: list[Interface], state: "State", network: int, log: int) -> "P
     return Plugged([one.name for one in planned if not one.up], ifup, log, begin)
 
 
-def record_index(planned: Interface, state: "State") -> int:
+def record_index(planned: Interface, noted: "State") -> int:
     """Choose the index of an interface before there is one, and note it, so that a killed boot's is known for ours."""
     index = FIRST_INDEX + int.from_bytes(posix.urandom(3), "little") % (LAST_INDEX - FIRST_INDEX + 1)
-    state.note(planned.noted_as, index, planned.name)
+    noted.note(planned.noted_as, index, planned.name)
     return index
 
 
@@ -220,6 +221,8 @@ class Plugged:
     def has_complained(self) -> bool:
         """Tell whether ifup, which has failed, has found more in its way than interfaces that have no stanza."""
         from . import log
+        if files.kind_of(self.log) != files.REGULAR:        # nobody can tell
+            return True
         return any(not line.startswith(NO_STANZA) for line in log.added(self.log, self.begin).splitlines())
 
     def give_up(self) -> None:
@@ -235,7 +238,10 @@ def take_down(names: list[str], log: int) -> None:
     ifdown = start_ifupdown("ifdown", [name for name in reversed(names) if name in remembered], log, "--force")
     if ifdown:
         try:
-            wait_for(ifdown)
+            wait_for(ifdown, IFDOWN_TIMEOUT)
+        except TimeoutError:
+            kill(ifdown)
+            complain(f"CABLES: ifdown was killed: it has not ended after {IFDOWN_TIMEOUT} s")
         except BaseException:
             kill(ifdown)
             raise
@@ -253,8 +259,7 @@ def remembered_interfaces() -> set[str]:
 def start_ifupdown(command: str, names: list[str], log: int, *options: str) -> int:
     """Start ifup(8) or ifdown(8) for interfaces, and return its process id; 0 if there is nothing for it to do.
 
-    It is killed when this
-    process ends, so that the locks that it holds end as well.
+    It is killed when this process ends, so that the locks that it holds end as well.
     """
     program = f"/sbin/{command}"
     names = [name for name in names if "=" not in name]     # to it, an interface and another's stanza
@@ -267,13 +272,16 @@ def start_ifupdown(command: str, names: list[str], log: int, *options: str) -> i
     return process
 
 
-def wait_for(process: int) -> int:
+def wait_for(process: int, seconds: float | None = None) -> int:
     """Wait for the end of a child.  Return its exit status, or a signal as a negative number.
 
-    If Failure is raised, by a signal, it is a child still, which can be killed.
+    If Failure is raised, by a signal, or TimeoutError after so many seconds, it is a child still, which can be killed.
     """
     with interruption.Wait():
-        posix.waitid(posix.P_PID, process, posix.WEXITED | posix.WNOWAIT)
+        if seconds is None:
+            posix.waitid(posix.P_PID, process, posix.WEXITED | posix.WNOWAIT)
+        elif not state.wait_for(process, seconds):
+            raise TimeoutError
     return posix.waitstatus_to_exitcode(posix.waitpid(process, 0)[1])
 
 
@@ -347,15 +355,19 @@ def far_interfaces(network: str) -> dict[int, tuple[str, list[str]]]:
 
 
 def is_one_of(name: str, interface: str) -> bool:
-    """Tell whether an interface is named as the cables of NAME are."""
-    return interface.startswith(name) and interface.removeprefix(name).isdigit()
+    """Tell whether an interface is named as the cables of NAME are, and the VLANs on them."""
+    return interface.startswith(name) and interface.removeprefix(name).partition(".")[0].isdigit()
 
 
 def leading_to(network: str, name: str) -> dict[str, int]:
     """Return {interface: index} of those that have names of NAME's cables, and lead into the namespace of a path."""
-    far = far_interfaces(network)
-    return {interface: index_of(interface) for interface in posix.listdir(INTERFACES)
-            if is_one_of(name, interface) and number_of(interface, "iflink") in far}
+    prepare_import()
+    from pyroute2 import IPRoute
+    with files.opened(network, posix.O_RDONLY) as there, Entered(there), IPRoute() as route:
+        far = {link.get_attr("IFLA_LINK"): link["index"] for link in route.get_links()}     # by that of the near end
+    found = {interface: index_of(interface) for interface in posix.listdir(INTERFACES) if is_one_of(name, interface)}
+    return {interface: index for interface, index in found.items()
+            if index in far and far[index] == number_of(interface, "iflink")}
 
 
 def prepare_import() -> None:

@@ -1,9 +1,9 @@
 """The clearing that every subhost ends with, and every boot that fails, at once or by the next command."""
-from . import cgroup, network
+from . import cgroup, network, paths
 from .errors import doing
 from .namespaces import COMMAND, lock
 from .record import GONE, SCHEMA, Damaged, Record
-from .state import State, now, tidy_directories
+from .state import STATES, State, directory_of, now, tidy_directories
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,13 +51,15 @@ def end_inherited(name: str, record: Record) -> None:
     subhosts.end_inherited(name, record.shell)
 
 
-def remove_group(_name: str, record: Record) -> None:
-    cgroup.remove(record.cgroup or "")
+def remove_group(name: str, record: Record) -> None:
+    if paths.name(record.cgroup or "") == name:
+        cgroup.remove(record.cgroup or "")
 
 
-def remove_cables(_name: str, record: Record) -> None:
+def remove_cables(name: str, record: Record) -> None:
     from . import cables
-    cables.remove(record.cables, record.vlans)
+    cables.remove(*({interface: index for interface, index in noted.items() if cables.is_one_of(name, interface)}
+                    for noted in (record.cables, record.vlans)))
 
 
 def remove_network(name: str, record: Record) -> None:
@@ -65,17 +67,24 @@ def remove_network(name: str, record: Record) -> None:
     network.remove(name, record.netns)
 
 
-def release_mounts(_name: str, record: Record) -> None:
-    from . import hibernation
-    hibernation.release(record.mounts or "")
+def release_mounts(name: str, record: Record) -> None:
+    if is_place_of(name, record.mounts or ""):
+        from . import hibernation
+        hibernation.release(record.mounts or "")
 
 
-def remove_mount_point(_name: str, record: Record) -> None:
-    from . import rootfs
-    rootfs.remove_mount_point(record.mount_point or "")
+def remove_mount_point(name: str, record: Record) -> None:
+    if is_place_of(name, record.mount_point or ""):
+        from . import rootfs
+        rootfs.remove_mount_point(record.mount_point or "")
 
 
-# By the names that record.SCHEMA has for them.
+def is_place_of(name: str, path: str) -> bool:
+    """Tell whether a path is where a subhost has its directories in /run; 2.0.0 had them beside its state file."""
+    return paths.parent(path) in (directory_of(name), STATES)
+
+
+# By the names that record.SCHEMA has for them.  What is not the subhost's, whatever its record says, is left alone.
 REMOVERS: "dict[str, Callable[[str, Record], None]]" = {
     "shellversion.end": end_inherited,
     "cgroup.remove": remove_group,

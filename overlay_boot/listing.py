@@ -53,6 +53,8 @@ def of_state(name: str) -> "Row | None":
         state = State(name)
     except FileNotFoundError:
         return None                     # it has just gone
+    except Failure:
+        return row(name, "unreadable", None)
     with state:
         try:
             try:

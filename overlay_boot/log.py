@@ -65,7 +65,7 @@ def append(path: str, own: tuple[str, ...], said: bytes) -> None:
 
 
 def show(fd: int, begin: int) -> None:
-    """Print the end of what was added to a log since it had begin bytes on standard output."""
+    """Print on standard output what was added to a log after its first `begin` bytes, or the end of that."""
     try:
         files.write_all(1, added(fd, begin))
     except OSError:                     # nobody reads it any more

@@ -83,6 +83,9 @@ def find(name: str) -> Running:
         with state:
             refuse_hibernating(state)
         raise NotRunning(name) from None
+    except BaseException:
+        state.close()
+        raise
 
 
 def refuse_hibernating(state: State) -> None:

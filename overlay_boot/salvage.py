@@ -25,8 +25,13 @@ def mend(state: State) -> str:
     refuse_others(state.name, found)
     if not (add_what_is_there(state, found) or not_taken):
         return ""
+    before = state.text()
     state.forget()
-    state.write(record.text(found))
+    try:
+        state.write(record.text(found))
+    except OSError:                     # somebody else has taken the room
+        state.write(before)
+        raise
     return str(Damaged(state.name, not_taken[0])) if not_taken else f"the state file of {state.name} has lost lines"
 
 
@@ -35,8 +40,7 @@ def refuse_others(name: str, found: Record) -> None:
     if found.cgroup and not (paths.name(found.cgroup) == name and is_control_group(found.cgroup)):
         found.cgroup = None
     found.cables = {interface: index for interface, index in found.cables.items() if cables.is_one_of(name, interface)}
-    found.vlans = {interface: index for interface, index in found.vlans.items()
-                   if cables.is_one_of(name, interface.partition(".")[0])}
+    found.vlans = {interface: index for interface, index in found.vlans.items() if cables.is_one_of(name, interface)}
     if found.mounts and found.mounts != hibernation.mounts_of(name):
         found.mounts = None
     if found.mount_point and found.mount_point != rootfs.mount_point_of(name):

@@ -77,9 +77,12 @@ def clear_unbegun(name: str) -> None:
         state = State(name)
     except FileNotFoundError:           # it has just gone
         return
+    except Failure:                     # which there() tells of
+        return
     # A boot that is about to begin waits for us, as for any stop.
     if (state.is_empty() and lock(state.fd, STOP) and lock(state.fd, COMMAND) and state.is_current()
             and state.is_empty() and not state.keeper()):
+        interruption.ignore()           # until the first of the stops begins
         forget(state)
     else:
         state.close()
@@ -112,7 +115,7 @@ def there(unreadable: dict[str, Failure], *, except_units: bool = False) -> list
             continue
         since[name] = record.since or float("inf")
     for name, failure in failures.items():
-        if isinstance(failure, Damaged):
+        if isinstance(failure, Damaged) and not except_units:       # which may have one, for all that is known
             since[name] = float("inf")
         else:
             unreadable[name] = failure

@@ -21,7 +21,7 @@ A process loses its locks when it closes any descriptor of the file: it is opene
 import posix
 import select
 import time
-from errno import ENOENT, ENOSPC
+from errno import EACCES, ELOOP, ENOENT, ENOSPC, EPERM, ETXTBSY
 
 from . import files, paths, proc, record
 from .errors import Failure, doing
@@ -55,7 +55,7 @@ class State:
     __slots__ = ("fd", "name", "path")
 
     def __init__(self, name: str, *, create: bool = False) -> None:
-        """Raises FileNotFoundError if there is none and it is not to be created."""
+        """Raises FileNotFoundError if there is none and it is not to be created, Failure if it cannot be written."""
         self.name = name
         self.path = file_of(name)
         flags = posix.O_RDWR | posix.O_APPEND | posix.O_NOFOLLOW | posix.O_CLOEXEC
@@ -68,6 +68,10 @@ class State:
                 self.fd = posix.open(self.path, flags)
             except IsADirectoryError:   # another command has just cleared that, and a boot has made the other
                 raise FileNotFoundError(ENOENT, posix.strerror(ENOENT), self.path) from None
+        except OSError as error:
+            if error.errno not in (EPERM, EACCES, ELOOP, ETXTBSY):
+                raise
+            raise Failure(f"cannot write the state file {self.path}: {error.strerror}") from None
 
     def close(self) -> None:
         """Close the file, and so leave all locks of it."""
@@ -161,10 +165,20 @@ def open_or_make(name: str) -> State:
             make_directory(directory_of(name))
             return State(name, create=True)
         except FileNotFoundError:       # another command has just removed a directory
-            continue
-        except OSError:
+            refuse_link(STATES)
+            refuse_link(directory_of(name))
+        except (OSError, Failure):
             tidy_directories(name)
             raise
+
+
+def refuse_link(path: str) -> None:
+    """Raises Failure if path is a symbolic link, which never leads to one of our directories."""
+    try:
+        posix.readlink(path)
+    except OSError:
+        return
+    raise Failure(f"{path} is a symbolic link")
 
 
 def make_directory(path: str) -> None:

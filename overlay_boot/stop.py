@@ -3,7 +3,7 @@ import _signal
 import posix
 import time
 
-from . import files, namespaces, proc
+from . import files, interruption, namespaces, paths, proc
 from .errors import Failure, complain, doing, reason
 from .files import Fd, Reserve
 from .namespaces import COMMAND, STOP, lock, locked_by
@@ -46,10 +46,10 @@ def stop(name: str, config: str) -> None:
         stop_services(running)
         terminate(running)
     finally:
-        reserve.release()
-        from . import interruption, log
-        from .clearing import clear_leftovers, forget
         interruption.ignore()               # what is begun here comes to its end
+        reserve.release()
+        from . import log
+        from .clearing import clear_leftovers, forget
         log.mark_end(running.record, "stopped")
         clear_leftovers(state)
         end_keeper(running)
@@ -78,13 +78,20 @@ def find(config: str, state: State) -> "tuple[Subhost | None, str]":
     The shell version may have booted it.
     """
     running = as_noted(state)
-    if running and running.record.cgroup and running.record.netns and state.text().endswith("\n"):
+    if running and is_whole(running):
         return running, ""
     from . import salvage, subhosts
     damage = salvage.mend(state)
     if damage:
         return as_noted(state), damage
     return running or subhosts.taken_over(config, state), ""
+
+
+def is_whole(running: Running) -> bool:
+    """Tell whether what every running subhost has on record is there, and is its own."""
+    record = running.record
+    is_cut = not running.state.text().endswith("\n")
+    return bool(record.netns) and paths.name(record.cgroup or "") == running.name and not is_cut
 
 
 def as_noted(state: State) -> Running | None:
@@ -101,6 +108,7 @@ def clear_dead(state: State, damage: str, *, may_be_gone: bool) -> None:
     Or if its record was damaged: then it is not known whether that is all.
     """
     from .clearing import clear
+    interruption.ignore()
     kill_keeper(state)
     hibernated = state.is_hibernating()
     clear(state)
@@ -186,15 +194,25 @@ def stop_service(running: "Subhost", word: str, group: int) -> None:
     record = running.record
     try:
         said = processes.run_inside(running.init_fd, command, environment.inside(), group, record.timeout)
-        log.append(record.log, (record.upper,), said)
-        show(running, said)
     except (Failure, OSError) as failure:
         if not has_ended(running.init_fd, 1):       # with the last service PID 1 ends
             complain(f"cannot stop {word}: {reason(failure)}")
+        return
+    try:
+        log.append(record.log, (record.upper,), said)
+    except OSError:                     # a log that cannot take it loses it
+        pass
+    try:
+        show(running, said)
+    except OSError:                     # nobody reads it, or not so much
+        pass
 
 
 def show(running: "Subhost", said: bytes) -> None:
-    """Have a keeper in the foreground print what a service has said: a service manager's journal has it then."""
+    """Have a keeper in the foreground print what a service has said, for the journal of a service manager to have it.
+
+    Raises OSError.
+    """
     if not isinstance(running, Running):            # no keeper of ours
         return
     keeper = f"/proc/{running.keeper}/fd"
@@ -202,10 +220,7 @@ def show(running: "Subhost", said: bytes) -> None:
         return
     with files.opened(f"{keeper}/0", posix.O_WRONLY | posix.O_NONBLOCK) as console:
         if files.kind_of(console) == files.PIPE and not has_ended(running.keeper_fd):
-            try:
-                posix.write(console, said)
-            except BlockingIOError:     # nobody reads what it prints
-                pass
+            posix.write(console, said)
 
 
 def terminate(running: "Subhost") -> None:
@@ -236,7 +251,7 @@ def ends(running: "Subhost", seconds: float) -> bool:
                 return False
     send(running.init_fd, _signal.SIGTERM)          # it hands it on, to all at once
     hangs_up = time.monotonic() + HANG_UP_AFTER
-    from . import clearing, interruption, log  # noqa: F401     # while they end: it takes half a millisecond
+    from . import clearing, log  # noqa: F401     # while they end: it takes half a millisecond
     while not has_ended(running.init_fd, min(0.1, end - time.monotonic())):
         if time.monotonic() >= end:
             return False

@@ -91,17 +91,17 @@ def is_in_user_namespace() -> bool:
 def run(command: "Callable[[list[str]], int | None]") -> int:
     """Call a command's function with the arguments of this process, and print its failure.  Return the exit status."""
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)    # ignored, as a caller may have it, ends of children are lost
-    status = attempted(open_standard) or attempted(lambda: obeyed(command))
-    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
-        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
-    return attempted(flush) or status
+    return attempted(open_standard) or attempted(lambda: obeyed(command)) or attempted(flush)
 
 
 def obeyed(command: "Callable[[list[str]], int | None]") -> int | None:
-    """Call a command's function.  From here on an interrupt is a KeyboardInterrupt, unless the caller ignores it."""
-    if _signal.getsignal(_signal.SIGINT) == _signal.SIG_DFL:
-        _signal.signal(_signal.SIGINT, _signal.default_int_handler)
-    return command(sys.argv[1:])
+    """Call a command's function.  Meanwhile an interrupt is a KeyboardInterrupt, unless the caller ignores it."""
+    if _signal.getsignal(_signal.SIGINT) != _signal.SIG_DFL:
+        return command(sys.argv[1:])
+    _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+    status = command(sys.argv[1:])
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    return status
 
 
 def flush() -> None:
@@ -110,23 +110,34 @@ def flush() -> None:
 
 
 def attempted(action: "Callable[[], int | None]") -> int:
-    """Return the exit status of an action, which may fail.  Then the reason is printed."""
+    """Return the exit status of an action, which may fail.  Then the reason is printed, and no interrupt counts."""
     try:
-        return action() or DONE
-    except Failure as failure:
-        complain(failure)
-        return failure.status
-    except SystemExit as ended:
-        return int(ended.code or DONE)
-    except BrokenPipeError:
-        return FAILED
-    except OSError as error:
-        complain(reason(error))
-        return FAILED
-    except (MemoryError, ImportError, SystemError) as error:        # so it shows where there is no memory for a module
-        complain(str(error) or "out of memory")
-        return FAILED
-    except KeyboardInterrupt:
+        try:
+            return action() or DONE
+        except BaseException as error:
+            _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
+            status, line = told(error)
+    except KeyboardInterrupt as interrupt:      # before it was ignored
         _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
-        complain("interrupted")
-        return INTERRUPTED
+        status, line = told(interrupt)
+    if line:
+        complain(line)
+    return status
+
+
+def told(error: BaseException) -> tuple[int, str]:
+    """Return the exit status and the line for what has ended a command.  What nobody has foreseen is raised again."""
+    match error:
+        case Failure():
+            return error.status, str(error)
+        case SystemExit():
+            return int(error.code or DONE), ""
+        case BrokenPipeError():
+            return FAILED, ""
+        case OSError():
+            return FAILED, reason(error)
+        case MemoryError() | ImportError() | SystemError():     # so it shows where there is no memory for a module
+            return FAILED, str(error) or "out of memory"
+        case KeyboardInterrupt():
+            return INTERRUPTED, "interrupted"
+    raise error

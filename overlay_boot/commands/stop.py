@@ -2,6 +2,7 @@
 from .. import files
 from ..config import Config, check_name
 from ..errors import DONE, FAILED
+from ..state import names
 from ..stop import stop
 from . import given, is_plain, new_parser, parse_one_or_all, require_root, run
 
@@ -29,10 +30,11 @@ def command(arguments: list[str]) -> int:
 
 def identified(word: str) -> tuple[str, str]:
     """Return (name, path of the configuration file) of a subhost, of which word is the one or the other."""
-    if "/" in word or word.endswith(".conf") or files.kind(word) not in (0, files.DIRECTORY):
-        config = Config(word, "overlay-stop")
-        return config.name, config.path
-    check_name(word)
+    if word not in names():
+        if "/" in word or word.endswith(".conf") or files.kind(word) not in (0, files.DIRECTORY):
+            config = Config(word, "overlay-stop")
+            return config.name, config.path
+        check_name(word)
     from ..subhosts import config_of
     return word, config_of(word)
 

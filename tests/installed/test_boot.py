@@ -19,7 +19,7 @@ HOLD = {"INIT": "echo exec sleep 1000000", "STOP_TIMEOUT": "0.1"}
 
 @pytest.mark.parametrize("path, why", [
     ("/nowhere/x.conf", "No such file"), ("/etc/passwd/x.conf", "Not a directory"), ("/", "directory"), ("/dev/null", "regular"),
-    ("/proc/self/mem", "Input/output"), ("", "No such file"), ("/" + "x" * 5000, "too long"), ("/dev/full", "regular")])
+    ("/proc/self/mem", "Input/output"), ("/" + "x" * 5000, "too long"), ("/dev/full", "regular")])
 def test_no_configuration_file(fails, path, why):
     fails([BOOT, path], path, why)
 
@@ -1231,6 +1231,19 @@ def test_a_keeper_that_does_not_end_is_not_waited_for_for_ever(subhost):
     assert waiting.wait(10) == 1 and b"interrupted" in waiting.stderr.read()
     kill(keeper, signal.SIGCONT)
     wait_for(one.is_gone)
+
+
+def test_output_that_nobody_reads_any_more_does_not_keep_the_end_from_being_cleared(subhost, machine):
+    """The last of it is written with no reader: SIGPIPE, when PID 1 has ended."""
+    machine.look()
+    one = subhost()
+    one.configure(INIT=one.init_text("mkfifo /run/go; read line </run/go; head -c 3000 /dev/zero"))
+    booted = start(BOOT, "--foreground", one.conf)
+    wait_for(lambda: os.path.exists(f"/proc/{one.init}/root/run/go") if one.is_running() else False)
+    booted.stdout.close()
+    assert one.go("sh", "-c", "echo >/run/go").returncode in (0, 137)
+    booted.wait(20)
+    machine.is_as_before()
 
 
 def test_boots_and_ends_are_marked_in_the_log(subhost):

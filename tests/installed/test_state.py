@@ -5,6 +5,7 @@ import signal
 
 import pytest
 from machine import LAYERS, LS, NETNS, STATES, STOP, is_alive, kill, one_line, run, wait_for
+from network import done, links
 
 
 def rewritten(one, change):
@@ -129,6 +130,43 @@ def test_state_of_another_version(subhost):
     finally:
         rewritten(one, lambda text: text.removesuffix("format 3\n"))
     one.stopped()
+
+
+def test_the_cables_of_a_damaged_one_are_not_those_of_another(subhost, machine, host):
+    """The names of the one begin with the name of the other, and all first cables have the same number inside."""
+    done("ip", "link", "add", "br0", "type", "bridge")
+    machine.look()
+    one = subhost(CABLES="br0=")
+    other = subhost(f"{one.name}1", CABLES="br0=")
+    one.booted()
+    other.booted()
+    rewritten(one, lambda text: "")
+    assert one.stop().returncode == 0 and f"{other.name}0" in links() and f"{one.name}0" not in links()
+    other.stopped()
+    machine.is_as_before()
+
+
+@pytest.mark.parametrize("place", [STATES, f"{STATES}/NAME"])
+def test_a_link_that_leads_nowhere(subhost, machine, host, place):
+    one = subhost()
+    path = place.replace("NAME", one.name)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    os.symlink("/nonexistent", path)
+    assert one_line(one.boot()) == f"overlay-boot: {path} is a symbolic link"
+    os.unlink(path)
+    one.booted().stopped()
+
+
+@pytest.mark.parametrize("line", ["cgroup overlay-boot", "mounts /", "mount-point /srv", "cable:lo 1"])
+def test_what_is_on_record_and_nobody_s_or_another_s(subhost, machine, line):
+    """It is left alone."""
+    other = subhost().booted()
+    machine.look()
+    one = subhost().booted()
+    rewritten(one, lambda text: f"{text}{line}\n")
+    assert one.stop().returncode == 0
+    machine.is_as_before()
+    assert other.is_running()
 
 
 def test_what_is_no_subhost_hides_none(running):

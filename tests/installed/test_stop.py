@@ -42,11 +42,11 @@ def test_services_are_stopped_in_reverse_order(subhost, machine):
 
 
 def test_a_subhost_by_its_name(subhost, machine, directory):
-    """Without its configuration file, too, and from anywhere; a file of the name is a configuration file."""
+    """Without its configuration file, too, and from anywhere; a file of the name is one if there is no such subhost."""
     one, other = subhost().booted(), subhost().booted()
-    write(f"{directory}/elsewhere/{other.name}", f"NAME={other.name}\nBASE=.\n")
-    assert "is running from" in one_line(run(STOP, other.name, cwd=f"{directory}/elsewhere"))
-    assert run(STOP, other.name, cwd=directory).returncode == 0 and other.is_gone()     # it has a directory of that name
+    write(f"{directory}/elsewhere/{other.name}", f"NAME={one.name}\nBASE=.\n")
+    assert run(STOP, other.name, cwd=f"{directory}/elsewhere").returncode == 0 and other.is_gone()
+    assert f"{one.name} is running from {one.conf}" in one_line(run(STOP, other.name, cwd=f"{directory}/elsewhere"))
     os.rename(one.conf, f"{one.conf}.away")
     assert run(STOP, one.name, cwd="/").returncode == 0 and one.is_gone()
     os.rename(f"{one.conf}.away", one.conf)
