@@ -1,5 +1,5 @@
 """interfaces(5) of a subhost, for overlay-boot --check: whether it and CABLES go together."""
-from . import beneath, cables, hooks, paths, rootfs
+from . import beneath, hooks, paths, rootfs
 from .config import Config
 from .errors import Failure
 from .rootfs import Sources
@@ -27,6 +27,7 @@ def contradictions(config: Config, sources: Sources) -> "Iterator[str]":
     if text is None:                    # PREMOUNT will write it, for these cables
         return
     found = Interfaces(text)
+    from . import cables
     inner = [one.inner for one in cables.parse(config.cables, config.name) if one.inner]
     for name in found.missing(inner):
         yield f"START: networking will fail: {FILE} brings up {name}, and CABLES makes no such interface"
