@@ -23,7 +23,7 @@ def mend(state: State) -> str:
         if record.is_of_other_version(line):
             raise OtherVersion(state.name, line)
     refuse_others(state.name, found)
-    if not (add_what_is_there(state, found) or not_taken):
+    if not (add_what_is_there(state, found, is_damaged=bool(not_taken)) or not_taken):
         return ""
     before = state.text()
     state.forget()
@@ -47,19 +47,23 @@ def refuse_others(name: str, found: Record) -> None:
         found.mount_point = None
 
 
-def add_what_is_there(state: State, found: Record) -> bool:
-    """Add to a record what it lacks and has to be removed.  Return whether there was any."""
+def add_what_is_there(state: State, found: Record, *, is_damaged: bool) -> bool:
+    """Add to a record what it lacks and has to be removed.  Return whether there was any.
+
+    One that hibernates has no control group: another one of that name is somebody else's.
+    """
     before = record.text(found)
     init = init_of(state.keeper())
     found.init = init or found.init
-    found.cgroup = found.cgroup or control_group(state.name, init)
-    if init:
-        found.netns = found.netns or inodes(state.name, proc.namespace(init, "net")[1])
-        found.cables = found.cables or cables.leading_to(f"/proc/{init}/ns/net", state.name)
     for place, attribute in ((hibernation.mounts_of(state.name), "mounts"),
                              (rootfs.mount_point_of(state.name), "mount_point")):
         if files.kind(place) == files.DIRECTORY:
             setattr(found, attribute, place)
+    if init or not found.mounts and (is_damaged or found.netns):
+        found.cgroup = found.cgroup or control_group(state.name, init)
+    if init:
+        found.netns = found.netns or inodes(state.name, proc.namespace(init, "net")[1])
+        found.cables = found.cables or cables.leading_to(f"/proc/{init}/ns/net", state.name)
     is_more = record.text(found) != before
     found.timeout = found.timeout or float(DEFAULTS["STOP_TIMEOUT"] or 0)
     return is_more

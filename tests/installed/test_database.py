@@ -9,6 +9,7 @@ import pytest
 from conftest import cannot_run
 from machine import (
     BASELINE,
+    BOOT,
     GO,
     TREE,
     descendants,
@@ -187,10 +188,11 @@ def test_a_stop_shuts_it_down(database, machine):
 
 def test_a_first_boot_that_is_killed(database):
     """In the middle of initdb(1): the next one makes the cluster."""
-    database.booted()
+    boot = start(BOOT, database.conf)
     wait_for(lambda: database.go("test", "-e", "/data/new/PG_VERSION").returncode == 0)
     assert "initdb" in descendants(database.init).values()
     kill_init(database)
+    assert boot.wait(20) == 1 and b"has ended while its services were being started" in boot.stderr.read()
     ready(database)
     assert database.sh("ls /data") == "main"
 

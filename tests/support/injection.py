@@ -281,9 +281,9 @@ class Ended:
 
     def is_failure(self):
         """Whether it failed as is right: with one line that is its own (or the keeper's, for one in the foreground),
-        and more than a bare errno.
+        and more than a bare errno.  Before that, it may tell of an ifup that has failed.
         """
-        line = re.fullmatch(f"(?:{self.command}|clear): (.+)\n", self.said)
+        line = re.fullmatch(f"(?:{self.command}: CABLES: ifup .+\n)?(?:{self.command}|clear): (.+)\n", self.said)
         return bool(self.status in (1, 126, 127) and line and line[1] not in map(os.strerror, range(1, 134)))
 
     def is_not_running(self):
