@@ -37,7 +37,9 @@ def rows() -> "list[Row]":
     found = [*map(of_state, names()), *map(of_inherited, subhosts.inherited())]
     there = [row for row in found if row]
     known = {row["config"] for row in there}
-    return there + [of_file(path) for path in listed() if real(path) not in known]
+    unknown = {row["name"] for row in there if not row["config"]}       # whose file nobody can tell
+    others = [of_file(path) for path in listed() if real(path) not in known]
+    return there + [row for row in others if row["name"] not in unknown]
 
 
 def row(name: str, state: str, config: str | None, *, pid: int | None = None, since: float | None = None,

@@ -61,8 +61,10 @@ def add_what_is_there(state: State, found: Record, *, is_damaged: bool) -> bool:
             setattr(found, attribute, place)
     if init or not found.mounts and (is_damaged or found.netns):
         found.cgroup = found.cgroup or control_group(state.name, init)
-    if init:
-        found.netns = found.netns or inodes(state.name, proc.namespace(init, "net")[1])
+    of_network = network_of(init)
+    if of_network:
+        if not found.netns or found.netns[1] != of_network:
+            found.netns = inodes(state.name, of_network) or found.netns
         found.cables = found.cables or cables.leading_to(f"/proc/{init}/ns/net", state.name)
     is_more = record.text(found) != before
     found.timeout = found.timeout or float(DEFAULTS["STOP_TIMEOUT"] or 0)
@@ -77,9 +79,21 @@ def init_of(keeper: int) -> int | None:
         return None
 
 
+def network_of(init: int | None) -> int | None:
+    """Return the inode of the network namespace of PID 1, None if that has ended."""
+    try:
+        return proc.namespace(init, "net")[1] if init else None
+    except OSError:
+        return None
+
+
 def control_group(name: str, init: int | None) -> str | None:
     """Return the control group of a subhost, in which PID 1 may have made others; None if there is none."""
-    above, found, _ = f"/{proc.control_group(init) if init else ''}/".partition(f"/{name}/")
+    try:
+        group = proc.control_group(init) if init else ""
+    except OSError:                     # it has just ended
+        group = ""
+    above, found, _ = f"/{group}/".partition(f"/{name}/")
     path = f"{above}/{name}".strip("/") if found else f"{cgroup.PARENT}/{name}"
     return path if is_control_group(path) else None
 

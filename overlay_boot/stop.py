@@ -90,8 +90,13 @@ def find(config: str, state: State) -> "tuple[Subhost | None, str]":
 def is_whole(running: Running) -> bool:
     """Tell whether what every running subhost has on record is there, and is its own."""
     record = running.record
+    try:
+        of_network = proc.namespace(running.init, "net")[1]
+    except OSError:                             # it has just ended
+        return True
     is_cut = not running.state.text().endswith("\n")
-    return bool(record.netns) and paths.name(record.cgroup or "") == running.name and not is_cut
+    return (not is_cut and paths.name(record.cgroup or "") == running.name
+            and record.netns is not None and record.netns[1] == of_network)
 
 
 def as_noted(state: State) -> Running | None:
@@ -107,6 +112,7 @@ def clear_dead(state: State, damage: str, *, may_be_gone: bool) -> None:
 
     Or if its record was damaged: then it is not known whether that is all.
     """
+    from . import network
     from .clearing import clear
     interruption.ignore()
     kill_keeper(state)
@@ -114,6 +120,9 @@ def clear_dead(state: State, damage: str, *, may_be_gone: bool) -> None:
     clear(state)
     if damage:
         raise Failure(f"{damage}; {state.name} is not running")
+    if hibernated and network.is_there(state.name):
+        raise Failure(f"the state file of {state.name} does not note its network namespace: "
+                      f"{network.path_of(state.name)} is left")
     if not (may_be_gone or hibernated):
         raise NotRunning(state.name)
 

@@ -259,6 +259,19 @@ def test_its_network_namespace_is_gone(hibernating):
     hibernating.stopped()
 
 
+def test_a_network_namespace_that_is_not_on_record_any_more(hibernating):
+    """It is told of and left: it may be somebody else's."""
+    place = f"{NETNS}/{hibernating.name}"
+    with open(hibernating.state) as file:
+        text = file.read()
+    with open(hibernating.state, "w") as file:
+        file.writelines(line for line in text.splitlines(keepends=True) if not line.startswith("netns"))
+    line = f"overlay-stop: the state file of {hibernating.name} does not note its network namespace: {place} is left"
+    assert one_line(hibernating.stop()) == line and os.path.exists(place)
+    assert run("ip", "netns", "delete", hibernating.name).returncode == 0
+    assert one_line(hibernating.stop()) == f"overlay-stop: {hibernating.name} is not running"
+
+
 def test_a_control_group_of_its_name_is_not_its_own(hibernating):
     """Its own is gone since its last process: somebody else may have made one."""
     root = cgroup.hierarchy()

@@ -1,10 +1,11 @@
 """/run/overlay-boot: what is there of a subhost, of another version, or of nobody."""
+import json
 import os
 import re
 import signal
 
 import pytest
-from machine import LAYERS, LS, NETNS, STATES, STOP, is_alive, kill, one_line, run, wait_for
+from machine import LAYERS, LS, NETNS, STATES, STOP, is_alive, kill, one_line, run, wait_for, write
 from network import done, links
 
 
@@ -78,6 +79,7 @@ DAMAGE = {
     "cut in the middle": lambda text: text[:len(text) // 2],
     "cut in the last line": lambda text: text[:-2],
     "without a line": lambda text: re.sub("netns .*\n", "", text),
+    "another network namespace": lambda text: re.sub("netns .*", "netns 1 2", text),
     "cut behind the configuration file": lambda text: text[:text.index("cgroup")],
     "zeroes": lambda text: "\0" * len(text),
     "a line of nobody": lambda text: text + "colour red\n",
@@ -130,6 +132,15 @@ def test_state_of_another_version(subhost):
     finally:
         rewritten(one, lambda text: text.removesuffix("format 3\n"))
     one.stopped()
+
+
+def test_one_whose_state_file_is_damaged_is_listed_once(subhost, host, machine, directory):
+    """Nothing tells from which of the listed files it was booted, but its name does."""
+    one, other = subhost().booted(), subhost()
+    done("mount", "--bind", write(f"{directory}/list", f"{one.conf}\n{other.conf}\n"), "/etc/subhosts.conf")
+    rewritten(one, lambda text: "nothing\n")
+    assert [(row["name"], row["state"]) for row in json.loads(run(LS, "--json").stdout)] == [(one.name, "unreadable"), (other.name, "stopped")]
+    assert one.stop().returncode == 0
 
 
 def test_the_cables_of_a_damaged_one_are_not_those_of_another(subhost, machine, host):
