@@ -9,6 +9,7 @@ has it.
 What runs inside is a program, of a file or a folder, that calls serve().
 """
 import concurrent.futures
+import contextlib
 import glob
 import json
 import os
@@ -49,7 +50,8 @@ class Sandbox:
 
     def end(self):
         """End it, with all that is in it."""
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         status = self.process.wait()
         self.process.stdout.close()
         os.rmdir(self.directory)
@@ -68,32 +70,45 @@ class Sandboxes:
         self.workers = concurrent.futures.ThreadPoolExecutor(number)
 
     def __call__(self, method, *arguments):
-        """Call a method that returns what is wrong, if anything, as the last thing."""
-        sandbox = self.idle.get()
+        """Call a method that returns what is wrong last, as a list.  What is wrong with the end of the sandbox is added."""
+        sandbox, kept = self.idle.get(), None
         try:
             sandbox = sandbox or Sandbox(self.program)
-            answer = sandbox(method, *arguments)
-        except BaseException:
-            self.idle.put(None)
-            if sandbox:
-                sandbox.end()
-            raise
-        wrong = answer[-1]
-        if wrong:
-            sandbox.end()
-        self.idle.put(None if wrong else sandbox)
-        return answer
+            try:
+                answer = sandbox(method, *arguments)
+            except RuntimeError as error:
+                raise RuntimeError("\n".join([*failed_end(sandbox), str(error)])) from None
+            if answer[-1]:
+                answer[-1] += failed_end(sandbox)
+            else:
+                kept = sandbox
+            return answer
+        finally:
+            self.idle.put(kept)
 
     def map(self, method, works):
         """The answer to each of works, the arguments of a call."""
         return list(self.workers.map(lambda work: self(method, *work), works))
 
     def end(self):
+        """End them all.  Raises RuntimeError if one of them does not end well."""
         self.workers.shutdown()
+        wrong = []
         while not self.idle.empty():
             sandbox = self.idle.get()
             if sandbox:
-                sandbox.end()
+                wrong += failed_end(sandbox)
+        if wrong:
+            raise RuntimeError("\n".join(wrong))
+
+
+def failed_end(sandbox):
+    """End a sandbox: [what was wrong with that], if anything."""
+    try:
+        sandbox.end()
+    except (OSError, RuntimeError) as error:
+        return [str(error)]
+    return []
 
 
 def make(program, directory):
