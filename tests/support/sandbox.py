@@ -122,15 +122,17 @@ def make(program, directory):
         with open(f"{group}/cgroup.procs", "w") as file:
             file.write("0")
 
-    os.mkdir(group)
+    os.makedirs(f"{group}/run")
     try:
         for path in foreign_mounts():
             subprocess.run(["umount", "--lazy", path], check=True)
         for path in (directory, "/run", "/var/log", "/var/cache"):
             mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", path)
         copy_program(program, f"{directory}/program")
+        # No process may be in the root of the hierarchy, in which controllers are enabled.
         return subprocess.call(
-            ["unshare", "--pid", "--net", "--ipc", "--uts", "--cgroup", "--mount", "--propagation", "shared", "--fork",
+            ["unshare", "--cgroup", "sh", "-c", f'echo 0 >{group}/run/cgroup.procs && exec "$@"', "sh",
+             "unshare", "--pid", "--net", "--ipc", "--uts", "--mount", "--propagation", "shared", "--fork",
              "--kill-child", "--mount-proc", sys.executable, "-I", f"{directory}/program", directory],
             preexec_fn=enter)
     finally:
@@ -200,14 +202,9 @@ def serve(inside, directory):
     if cgroup2() == GROUPS:
         subprocess.run(["umount", "--lazy", GROUPS], check=True)
     mount("-t", "cgroup2", "none", GROUPS)
-    os.mkdir(f"{GROUPS}/run")
-    with open(f"{GROUPS}/run/cgroup.procs", "w") as file:
-        file.write("0")
-    try:
-        with open(f"{GROUPS}/cgroup.subtree_control", "w") as file:
-            file.write("+memory +pids")
-    except OSError:
-        pass                    # not every host has them for us
+    for controller in ("memory", "pids"):
+        with contextlib.suppress(OSError), open(f"{GROUPS}/cgroup.subtree_control", "w") as file:
+            file.write(f"+{controller}")        # not every host has it for us
     server = os.fork()
     if server == 0:
         answer(inside(directory))
