@@ -3,7 +3,7 @@
 In sandboxes, one for each processor, rounds of every KIND are played in turn until the time is over: kills, limits,
 records, configurations and soak, each a module here.  A round is some commands, after each of which it is judged: see
 ground.py.  What is wrong is printed with all that led to it, but once only for each kind of fault, and makes the exit
-status 1.  --seed and --round play a round again.
+status 1; so does a run in which no round was played.  --seed and --round play a round again.
 """
 import argparse
 import os
@@ -11,6 +11,7 @@ import re
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 
 if len(sys.argv) == 2 and sys.argv[1].startswith("/"):     # inside a sandbox
     import sandbox
@@ -30,10 +31,11 @@ class Run:
 
     def __init__(self, options):
         self.options = options
-        self.kinds = options.kinds or KINDS
-        self.spent = dict.fromkeys(self.kinds, 0.0)
-        self.rounds = dict.fromkeys(self.kinds, 0)
-        self.commands = dict.fromkeys(self.kinds, 0)
+        self.spent = dict.fromkeys(options.kinds, 0.0)
+        self.next = dict.fromkeys(options.kinds, 0)
+        self.played = dict.fromkeys(options.kinds, 0)
+        self.commands = dict.fromkeys(options.kinds, 0)
+        self.unplayable = {}    # {(kind, why): how often}
         self.found = {}         # {(kind, what, its numbers masked): how often}
         self.began = time.monotonic()
         self.lock = threading.Lock()
@@ -43,9 +45,9 @@ class Run:
         """Play rounds until the time is over.  Several threads do."""
         while time.monotonic() < self.began + self.options.seconds:
             with self.lock:
-                kind = min(self.kinds, key=self.spent.__getitem__)
-                number = self.rounds[kind]
-                self.rounds[kind] += 1
+                kind = min(self.spent, key=self.spent.__getitem__)
+                number = self.next[kind]
+                self.next[kind] += 1
                 self.spent[kind] += 0.1         # the others are to have another one meanwhile
             began = time.monotonic()
             self.play_one(kind, number)
@@ -54,18 +56,21 @@ class Run:
 
     def play_one(self, kind, number):
         try:
-            commands, wrong, history, _ = self.sandboxes("round", kind, self.options.seed, number)
+            commands, unplayable, history, wrong = self.sandboxes("round", kind, self.options.seed, number)
         except Exception as error:
-            history = []
-            commands, wrong = 0, [[f"the harness: {str(error).strip().splitlines()[-1]}", [str(error)]]]
-        if self.options.round is not None:
-            print(*history, sep="\n")
+            commands, unplayable, history, wrong = 0, "", [], [f"the harness: {str(error).strip().splitlines()[-1]}\n{error}"]
         with self.lock:
+            if self.options.round is not None:
+                print(*history, sep="\n")
+            if unplayable:
+                self.unplayable[kind, unplayable] = self.unplayable.get((kind, unplayable), 0) + 1
+            else:
+                self.played[kind] += 1
             self.commands[kind] += commands
-            for what, history in wrong:
-                self.tell(kind, number, what, history)
+            for one in wrong:
+                self.tell(kind, number, *one.split("\n"))
 
-    def tell(self, kind, number, what, history):
+    def tell(self, kind, number, what, *history):
         key = (kind, re.sub(r"\d+", "#", what))
         self.found[key] = self.found.get(key, 0) + 1
         if self.found[key] == 1:
@@ -73,51 +78,61 @@ class Run:
             print(*(f"    {line}" for line in history), sep="\n", flush=True)
 
     def progress(self):
-        rounds = ", ".join(f"{kind} {self.rounds[kind]} ({self.commands[kind]})" for kind in self.kinds)
+        rounds = ", ".join(f"{kind} {self.played[kind]} ({self.commands[kind]})" for kind in self.played)
         print(f"{time.monotonic() - self.began:6.0f} s: rounds (commands) {rounds}; "
               f"{sum(self.found.values())} found, {len(self.found)} of them different", flush=True)
 
     def sum_up(self):
         self.progress()
+        for (kind, why), count in sorted(self.unplayable.items()):
+            print(f"{count:6} {kind} NOT PLAYED: {why}")
         for (kind, what), count in sorted(self.found.items(), key=lambda item: -item[1]):
             print(f"{count:6} {kind}: {what}")
 
+    def has_passed(self):
+        return any(self.played.values()) and not self.found
+
 
 def parse():
-    parser = argparse.ArgumentParser(prog="tests/harness", description=__doc__.partition("\n")[0])
-    parser.add_argument("seconds", metavar="SECONDS", type=float, nargs="?", default=0, help="how long, in all")
-    parser.add_argument("kinds", metavar="KIND", nargs="*", help=f"which of {', '.join(KINDS)}; all by default")
+    parser = argparse.ArgumentParser(
+        prog="tests/harness", description=__doc__.partition("\n")[0],
+        usage="%(prog)s [--seed N] [--jobs N] SECONDS [KIND...]\n       %(prog)s --seed N --round N KIND")
+    parser.add_argument("words", metavar="SECONDS, KIND", nargs="*",
+                        help=f"how long, in all, and which of {', '.join(KINDS)}; all by default")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="where chance begins; the time by default")
-    parser.add_argument("--round", type=int, help="play this round alone, of one KIND")
+    parser.add_argument("--round", type=int, help="play this round alone")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many sandboxes; one for each processor by default")
-    words = sys.argv[1:]
-    if "--round" in words and not any(word.replace(".", "").isdigit() and words[at - 1] not in ("--seed", "--round", "--jobs")
-                                      for at, word in enumerate(words)):
-        words.insert(0, "0")
-    options = parser.parse_intermixed_args(words)
-    if {*options.kinds} - {*KINDS} or options.round is not None and len(options.kinds) != 1:
+    options = parser.parse_intermixed_args()
+    options.seconds = 0
+    if options.round is None:
+        try:
+            options.seconds = float(options.words.pop(0))
+        except (IndexError, ValueError):
+            parser.error("SECONDS is missing")
+    options.kinds = options.words or KINDS
+    if {*options.kinds} - {*KINDS}:
         parser.error(f"the kinds are {', '.join(KINDS)}")
+    if options.round is not None and len(options.kinds) != 1:
+        parser.error("--round is of one KIND")
     return options
 
 
 def main():
     options = parse()
+    sys.stdout.reconfigure(errors="backslashreplace")
     run = Run(options)
     print(f"seed {options.seed}", flush=True)
     if options.round is not None:
-        run.rounds[options.kinds[0]] = options.round + 1
-        run.play_one(options.kinds[0], options.round)
-    threads = [threading.Thread(target=run.play) for _ in range(options.jobs)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        while thread.is_alive():
-            thread.join(EVERY)
-            if thread.is_alive():
-                run.progress()
-    run.sandboxes.end()
+        run.play_one(*options.kinds, options.round)
+    with ThreadPoolExecutor(options.jobs) as threads:
+        workers = [threads.submit(run.play) for _ in range(options.jobs)]
+        while wait(workers, EVERY).not_done:
+            run.progress()
     run.sum_up()
-    return 1 if run.found else 0
+    run.sandboxes.end()
+    for worker in workers:
+        worker.result()         # raises what it has raised
+    return 0 if run.has_passed() else 1
 
 
 sys.exit(main())

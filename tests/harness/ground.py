@@ -1,11 +1,13 @@
 """What a round stands on, inside a sandbox: its subhosts, its commands, and what must hold after each of them.
 
-A command that fails says so in one line of its own, and in no traceback.  A command ends.  When all subhosts of the
-round have been stopped, nothing is left of them: sandbox.snapshot() is what it was.
+A command that fails says so in one line of its own, in no traceback, and dies of no signal but one that the round has
+sent.  A command ends.  overlay-ls lists what runs.  When all subhosts of the round have been stopped, nothing is left of
+them: sandbox.snapshot() is what it was.
 """
 import fcntl
 import glob
 import importlib
+import json
 import os
 import random
 import re
@@ -24,10 +26,8 @@ FOREGROUND = 0.2        # seconds, for what happens there
 LONGEST = 1 << 20       # bytes, of what is said on standard error
 LIST = "/etc/subhosts.conf"
 WRITABLE = ("/proc", "/sys", "/dev", "/run", "/var/log", "/var/cache")
+NOTHING = "#!/usr/bin/python3 -IS\n"        # a program like ours, that has nothing to do
 ERRNOS = {os.strerror(number) for number in range(1, 134)}
-# What the dynamic linker and the interpreter say that cannot even begin.
-NOT_BEGUN = re.compile("error while loading shared libraries|Fatal Python error|Could not find platform|failed to map|"
-                       "init_fs_encoding|cannot allocate memory for|python3: |<frozen |Error in sitecustomize|object address")
 # What a boot says of a configuration file, and goes on.
 WARNING = re.compile(r"\.conf: (the byte order mark|line \d+ is ignored|line \d+: no comment)")
 
@@ -43,6 +43,10 @@ class Ground:
             pass
         if os.path.exists(LIST):
             mount("--bind", self.list, LIST)
+        self.nothing = f"{directory}/nothing"
+        with open(self.nothing, "w") as file:
+            file.write(NOTHING)
+        os.chmod(self.nothing, 0o755)
         self.pace = 0.05        # seconds that a command takes here, about
         self.protect()
         self.bystander = subprocess.Popen(["unshare", "--mount", "--propagation", "slave", "sleep", "infinity"])
@@ -52,22 +56,44 @@ class Ground:
     def protect(self):
         """Have nothing of the machine written to, whatever a configuration says."""
         with open("/proc/self/mountinfo") as file:
-            places = [line.split()[4].replace("\\040", " ") for line in file]
-        for place in places:
-            if place == LIST or not place.startswith((self.directory, *WRITABLE)):
-                subprocess.run(["mount", "-o", f"remount,bind,{'rw' if place == LIST else 'ro'}", place], check=False,
-                               stderr=subprocess.DEVNULL)
+            mounts = [line.split()[0:5:4] for line in file]
+        for number, place in mounts:
+            place = re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), place)
+            if place == LIST or any(place == one or place.startswith(f"{one}/") for one in (self.directory, *WRITABLE)):
+                continue
+            if mounted_at(place) == number:         # else it is covered
+                subprocess.run(["mount", "-o", "remount,bind,ro", place], check=True)
 
     def round(self, kind, seed, number):
-        """Play a round: (how many commands it took, [(what was wrong, what was done)], all that was done, what is left)."""
+        """Play a round: (how many commands it took, why it could not be played or "", all that was done, what was wrong).
+
+        What was wrong is a list of texts, in each of which the first line says it, and the others what was done.
+        """
         for path in ("/var/log/overlay-boot", "/var/cache/overlay-boot"):
             shutil.rmtree(path, ignore_errors=True)
         with open(self.list, "w"):
             pass
-        played = Round(self, f"{kind} {seed} {number}")
-        importlib.import_module(kind).play(played)
-        left = played.end()
-        return played.commands, played.wrong, played.history, left
+        played, unplayable = Round(self, f"{kind} {seed} {number}"), ""
+        try:
+            importlib.import_module(kind).play(played)
+        except Unplayable as why:
+            unplayable = str(why)
+        played.end()
+        return played.commands, unplayable, played.history, played.wrong
+
+
+def mounted_at(path):
+    """The number that mountinfo has for the mount that a path leads to."""
+    fd = os.open(path, os.O_PATH)
+    try:
+        with open(f"/proc/self/fdinfo/{fd}") as file:
+            return re.search(r"mnt_id:\s*(\d+)", file.read())[1]
+    finally:
+        os.close(fd)
+
+
+class Unplayable(Exception):
+    """Why a round cannot be played on this machine."""
 
 
 class Ended:
@@ -86,29 +112,32 @@ class Ended:
     def is_not_running(self, name):
         return (self.status, self.said) == (1, f"overlay-stop: {name} is not running\n")
 
-    def faults(self, *, hit):
-        """What is wrong with that; hit: it may have been signalled or starved."""
+    def own_lines(self):
+        return [line for line in self.said.splitlines() if line.startswith((f"{self.command}: ", "clear: "))]
+
+    def faults(self, signals):
+        """What is wrong with that, if these signals may have hit it."""
         if self.status is None:
             return [f"has not ended within {LIMIT} s"]
-        if hit and NOT_BEGUN.search(self.said) and "/overlay_boot/" not in self.said:
-            return []
         if "Traceback" in self.said or "Fatal Python" in self.said or "Exception ignored" in self.said:
             places = re.findall(r'/(\S+)", line \d+, in (\S+)', self.said)
             return [f"a traceback: {self.said.strip().splitlines()[-1]}, in {' '.join(places[-1]) if places else '?'}"]
         if self.status < 0:
-            return [] if hit and (self.terminal or not self.said) else [f"died by signal {-self.status}"]
+            by_us = -self.status in signals and (self.terminal or not self.said)
+            return [] if by_us else [f"died by signal {-self.status}"]
         passes_on = self.command == "overlay-go" or {"--foreground", "--shell"} & {*self.words}
-        ours = [line for line in self.said.splitlines() if line.startswith((f"{self.command}: ", "clear: "))]
+        ours = self.own_lines()
         others = [line for line in self.said.splitlines() if line not in ours]
         wrong = [] if self.terminal or passes_on or not others else [f"a line that is not its own: {others[0]}"]
         ours = [line for line in ours if not WARNING.search(line)]
-        if self.status and len(ours) > 1 and not {"--all", "--check"} & {*self.words}:
+        if self.status and len(ours) > 1 and not {"--all", "--check", "--shell"} & {*self.words}:
             wrong.append(f"{len(ours)} lines: {' / '.join(ours)}")
-        if self.status and not ours and not passes_on and self.status <= 128:
+        interrupted = signal.SIGINT in signals and self.status == 128 + signal.SIGINT
+        if self.status and not ours and not passes_on and not interrupted:
             wrong.append("fails without a word")
         if any(line.partition(": ")[2] in ERRNOS for line in ours):
             wrong.append(f"a bare errno: {ours[0]}")
-        if self.status not in (0, 1, 2, 126, 127) and not passes_on and not (hit and self.status > 128):
+        if self.status not in (0, 1, 2) and not passes_on and not interrupted:
             wrong.append(f"exit status {self.status}")
         return wrong
 
@@ -120,8 +149,8 @@ class Begun:
     open.  No file: RLIMIT_FSIZE would hold for it.  On a terminal, it is what has been shown.
     """
 
-    def __init__(self, directory, words, typed, prepare, terminal):
-        self.words, self.terminal = words, terminal
+    def __init__(self, directory, words, *, typed=b"", limits=(), prepare=None, terminal=False, output=subprocess.DEVNULL):
+        self.words, self.limits, self.prepare, self.terminal = words, limits, prepare, terminal
         self.began = time.monotonic()
         if terminal:
             self.said, tty = os.openpty()
@@ -132,22 +161,21 @@ class Begun:
             self.said, said = os.pipe2(os.O_CLOEXEC)
             os.set_blocking(self.said, False)
             fcntl.fcntl(said, fcntl.F_SETPIPE_SZ, LONGEST)
-            standard = os.memfd_create("typed"), subprocess.DEVNULL, said
+            standard = os.memfd_create("typed"), output, said
             os.pwrite(standard[0], typed, 0)
         try:
             self.process = subprocess.Popen(words, cwd=directory, stdin=standard[0], stdout=standard[1], stderr=standard[2],
-                                            start_new_session=not terminal, preexec_fn=prepare)  # noqa: PLW1509
+                                            start_new_session=not terminal, preexec_fn=self.limit if limits or prepare else None)  # noqa: PLW1509
         finally:
             for end in {standard[0], standard[2]}:
                 os.close(end)
 
-    def terminate(self):
-        """Have what stays in the foreground end, if it does not by itself."""
-        for _ in range(3):
-            try:
-                self.process.wait(FOREGROUND)
-            except subprocess.TimeoutExpired:
-                self.process.terminate()
+    def limit(self):
+        """Starve this process, as the command is to be."""
+        if self.prepare:
+            self.prepare()
+        for which, value in self.limits:
+            resource.setrlimit(which, (value, value))
 
     def ended(self):
         """Wait for its end."""
@@ -172,7 +200,7 @@ class Subhost:
     """A directory with a configuration, and all that one can name."""
 
     def __init__(self, base, name):
-        self.base, self.name = base, name
+        self.base, self.name, self.lines = base, name, ()
         self.conf = f"{base}/{name}.conf"
         for path in ("", "root/proc", "work", "live", "shared", "mnt", "layer/etc"):
             os.makedirs(f"{base}/{path}", exist_ok=True)
@@ -187,6 +215,7 @@ class Subhost:
         os.chmod(f"{self.base}/{path}", mode)
 
     def configure(self, *lines):
+        self.lines = lines
         self.write(f"{self.name}.conf", "".join(f"{line}\n" for line in ("BASE=.", *lines)))
         return self
 
@@ -214,6 +243,7 @@ class Round:
         self.random = random.Random(seed)
         self.directory = tempfile.mkdtemp(prefix="r", dir=ground.directory)
         self.subhosts, self.history, self.wrong = [], [], []
+        self.sent = []          # (when, number) of signals
         self.commands = 0
         self.began = time.monotonic()
 
@@ -246,35 +276,86 @@ class Round:
 
     def fault(self, what):
         self.note(f"WRONG: {what}")
-        self.wrong.append([what, [*self.history]])
+        self.wrong.append("\n".join([what, *self.history]))
 
-    def begin(self, *words, typed=b"", limits=(), prepare=None, terminal=False):
-        """Begin a command; limits are (resource, value)."""
-        def limited():
-            if prepare:
-                prepare()
-            for which, value in limits:
-                resource.setrlimit(which, (value, value))
-
+    def begin(self, *words, **how):
         self.commands += 1
-        return Begun(self.directory, words, typed, limited if limits or prepare else None, terminal)
+        return Begun(self.directory, words, **how)
 
-    def judged(self, begun, *, hit=False):
+    def judged(self, begun):
         """The end of a command, which must be as it should."""
         ended = begun.ended()
         if ended.status == 0:
             self.ground.pace += (min(time.monotonic() - begun.began, 0.5) - self.ground.pace) / 10
         self.note(f"ended: {ended}")
-        for fault in ended.faults(hit=hit):
+        faults = ended.faults({number for at, number in self.sent if at >= begun.began})
+        if faults and not self.could_begin(begun, ended):
+            self.note("it could not begin")
+            return ended
+        for fault in faults:
             self.fault(self.masked([*ended.words[:-1], f"{ended.words[-1]}: {fault}"]))
         return ended
 
-    def run(self, *words, hit=False, **how):
+    def could_begin(self, begun, ended):
+        """Whether what has ended was begun: whether a program that has nothing to do is done, when starved like that."""
+        if not (begun.limits or begun.prepare) or ended.own_lines() or "/overlay_boot/" in ended.said:
+            return True
+        if ended.said.strip() == "MemoryError":     # of the launcher, before its first line
+            return False
+        return not subprocess.run([self.ground.nothing], check=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                  stderr=subprocess.DEVNULL, preexec_fn=begun.limit).returncode
+
+    def run(self, *words, **how):
         self.note(" ".join(words))
         begun = self.begin(*words, **how)
         if "--foreground" in words:
-            begun.terminate()
-        return self.judged(begun, hit=hit or "--foreground" in words)
+            self.terminate(begun)
+        return self.judged(begun)
+
+    def terminate(self, begun):
+        """Have what stays in the foreground end, if it does not by itself."""
+        for _ in range(3):
+            try:
+                begun.process.wait(FOREGROUND)
+            except subprocess.TimeoutExpired:
+                self.send(begun.process.pid, signal.SIGTERM, "the command, to end it")
+
+    def send(self, process, number, whom):
+        """A signal to a process that may have ended."""
+        self.note(f"{signal.Signals(number).name} to {whom}")
+        self.sent.append((time.monotonic(), number))
+        try:
+            os.kill(process, number)
+        except ProcessLookupError:
+            pass
+
+    def listed(self):
+        """Run overlay-ls, which must succeed: {name: [(state, process id of PID 1), ...]}."""
+        with open(os.memfd_create("listed"), "w+b") as output:
+            self.note("overlay-ls --json")
+            ended = self.judged(self.begin("overlay-ls", "--json", output=output))
+            output.seek(0)
+            said = output.read()
+        if not ended.is_done():
+            self.fault(self.masked([f"not done: {ended}"]))
+            return {}
+        found = {}
+        for row in json.loads(said):
+            found.setdefault(row["name"], []).append((row["state"], row["pid"]))
+        return found
+
+    def must_be_listed(self, spoiled=""):
+        """What runs must be listed as that; the subhost whose record is spoiled can be listed as unreadable."""
+        for last in (False, True):
+            runs, listed = self.running(), self.listed()
+            wrong = [f"{name}, PID 1 of which is {process}, is listed as {listed.get(name)}" for name, process in runs.items()
+                     if listed.get(name) != [("running", process)]
+                     and not (name == spoiled and listed.get(name) == [("unreadable", None)])]
+            if not wrong or self.running() != runs:
+                return
+            if last:
+                self.fault(f"overlay-ls: {self.masked(wrong)}")
+            time.sleep(0.1)         # it may be about to end
 
     def masked(self, words):
         return re.sub(r"kx\d+n", "NAME", " ".join(words)).replace(self.directory, "...")
@@ -289,6 +370,21 @@ class Round:
             name = stat.rpartition(")")[0][1:]
             if process not in own and f"process {process} ({name})" not in rest:
                 found.append((process, name))
+        return found
+
+    def running(self):
+        """{name: process id of PID 1} of the subhosts whose PID 1 is the reaper by now, by the control groups."""
+        found = {}
+        for process, name in self.strangers():
+            if name == ".reaper":
+                try:
+                    with open(f"/proc/{process}/status") as status, open(f"/proc/{process}/cgroup") as groups:
+                        is_first = re.search(r"^NSpid:.*\t1$", status.read(), re.MULTILINE)
+                        group = re.search(r"^0::/overlay-boot/(\w+)$", groups.read(), re.MULTILINE)
+                except (FileNotFoundError, ProcessLookupError):
+                    continue
+                if is_first and group:
+                    found[group[1]] = process
         return found
 
     def left(self):
@@ -332,7 +428,6 @@ class Round:
             for process, _ in self.strangers():
                 kill(process)
         shutil.rmtree(self.directory, ignore_errors=True)
-        return left
 
 
 def control_group(path):

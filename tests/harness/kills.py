@@ -1,5 +1,4 @@
 """Signals to any process, at any moment of boots, stops and all that can be done meanwhile, of several subhosts at once."""
-import os
 import random
 import signal
 import subprocess
@@ -28,6 +27,7 @@ def play(round):
     randoms = [random.Random(f"{round.seed} {number}") for number in range(len(subhosts))]
     with ThreadPoolExecutor(len(subhosts)) as threads:
         list(threads.map(act, [round] * len(subhosts), subhosts, randoms))
+    round.must_be_listed()
 
 
 def act(round, one, chance):
@@ -37,7 +37,7 @@ def act(round, one, chance):
         words = [word.format(conf=one.conf, name=one.name, base=one.base) for word in command]
         stopped = keepers(round) if chance.random() < STOPPED else []
         for process in stopped:
-            send(round, process, signal.SIGSTOP, "the keeper")
+            round.send(process, signal.SIGSTOP, "the keeper")
         round.note(" ".join(words))
         begun = round.begin(*words, typed=chance.choice((b"", b"exit\n", b"sleep 0.02\n", b"sleep 1000\n")),
                             terminal=chance.random() < ON_TERMINAL)
@@ -47,24 +47,24 @@ def act(round, one, chance):
             hit(round, begun, chance)
         if command[:2] in LASTING or command[:3] in LASTING or words[0] == "overlay-go" or "--shell" in words:
             finish(round, begun, chance)
-        round.judged(begun, hit=True)
+        round.judged(begun)
         for process in stopped:
-            send(round, process, signal.SIGCONT, "the keeper")
+            round.send(process, signal.SIGCONT, "the keeper")
 
 
 def hit(round, begun, chance):
     """A signal to somebody."""
     victim, number = chance.choice(VICTIMS), chance.choice(NUMBERS)
     if victim == "command":
-        send(round, begun.process.pid, number, "the command")
+        round.send(begun.process.pid, number, "the command")
     elif victim == "group":
-        send(round, -begun.process.pid, number, "its process group")
+        round.send(-begun.process.pid, number, "its process group")
     else:
         named = {"keeper": "keeper", "init": ".reaper", "clear": "clear"}.get(victim)
         found = [(process, name) for process, name in round.strangers() if named in (None, name)]
         if found:
             process, name = chance.choice(found)
-            send(round, process, number, f"({name})")
+            round.send(process, number, f"({name})")
 
 
 def finish(round, begun, chance):
@@ -73,10 +73,10 @@ def finish(round, begun, chance):
     number = chance.choice((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
     for again in range(4):
         if begun.process.poll() is None:
-            send(round, begun.process.pid, number if again < 2 else signal.SIGTERM, "the command, to end it")
+            round.send(begun.process.pid, number if again < 2 else signal.SIGTERM, "the command, to end it")
             wait(begun, chance.uniform(0, 0.02) if again < 2 else 2)
     if begun.process.poll() is None:
-        send(round, begun.process.pid, signal.SIGKILL, "the command, to end it")
+        round.send(begun.process.pid, signal.SIGKILL, "the command, to end it")
 
 
 def wait(begun, seconds):
@@ -88,11 +88,3 @@ def wait(begun, seconds):
 
 def keepers(round):
     return [process for process, name in round.strangers() if name == "keeper"]
-
-
-def send(round, process, number, whom):
-    round.note(f"{signal.Signals(number).name} to {whom}")
-    try:
-        os.kill(process, number)
-    except ProcessLookupError:
-        pass

@@ -2,9 +2,11 @@
 import contextlib
 import os
 import resource
+import signal
 import subprocess
 
-from sandbox import wait_until
+from ground import Unplayable
+from sandbox import GROUPS, wait_until
 
 COMMANDS = (
     ("overlay-boot", "{conf}"), ("overlay-boot", "{conf}"), ("overlay-boot", "--foreground", "{conf}"),
@@ -13,7 +15,7 @@ COMMANDS = (
     ("overlay-go", "{name}"), ("overlay-ls",), ("overlay-ls", "--json"), ("overlay-share", "{base}/shared:/other", "{name}"))
 BEFORE = ("nothing", "nothing", "running", "hibernating", "dead")
 LAYERS = [f"LAYER=layers/{number}" for number in range(17)]
-PIDS = "pids"           # of cgroups(7), version 1: mounted for a round, which removes its group again
+PIDS = "pids"           # of cgroups(7); that of version 1 is mounted for a command
 
 
 def play(round):
@@ -37,62 +39,89 @@ def arrange(round, one, before):
     """Have the subhost be what it is to be before."""
     if before == "nothing":
         return
-    round.run("overlay-boot", *(["--shell"] if before == "hibernating" else []), one.conf, typed=b"exit\n")
+    if before == "hibernating" and "LOWER=root" in one.lines:       # which has no shell
+        before = "running"
+    ended = round.run("overlay-boot", *(["--shell"] if before == "hibernating" else []), one.conf, typed=b"exit\n")
+    if not ended.is_done():
+        round.fault(f"not done: {round.masked([str(ended)])}")
     if before == "dead":
         for process, name in round.strangers():
             if name == "keeper":
-                os.kill(process, 9)
-        round.note("the keeper was killed")
+                round.send(process, signal.SIGKILL, "the keeper")
 
 
-def starved(round, words, what, **how):
-    """Run a command that may fail; a boot that fails must leave nothing, if nothing was there."""
+def starved(round, one, words, what, *, limits=(), context=contextlib.nullcontext):
+    """Run a command that may fail, in a context that gives what prepares its process for that.
+
+    A boot that fails must leave nothing, if nothing was there.
+    """
     was_clear = not round.left()
-    round.note(what)
-    ended = round.run(*words, hit=True, typed=b"exit\n", **how)
-    if was_clear and words[0] == "overlay-boot" and ended.status == 1 and "--shell" not in words:
-        round.must_be_clear(f"{' '.join(words)} with {what.split(' = ')[0]}")
+    with context() as prepare:
+        round.note(what)
+        ended = round.run(*words, typed=b"exit\n", limits=limits, prepare=prepare)
+    if not was_clear or words[0] != "overlay-boot" or not ended.status:
+        return
+    if "--shell" in words and round.listed().get(one.name) == [("hibernating", None)]:
+        return                  # it is the shell that has failed
+    round.must_be_clear(f"{' '.join(words)} with {what.split(' = ')[0]}")
 
 
-def descriptors(round, _one, words):
+def descriptors(round, one, words):
     most = round.random.randrange(3, 41)
-    starved(round, words, f"RLIMIT_NOFILE = {most}", limits=[(resource.RLIMIT_NOFILE, most)])
+    starved(round, one, words, f"RLIMIT_NOFILE = {most}", limits=[(resource.RLIMIT_NOFILE, most)])
 
 
-def memory(round, _one, words):
+def memory(round, one, words):
     most = round.random.randrange(4 << 20, 48 << 20)
-    starved(round, words, f"RLIMIT_AS = {most}", limits=[(resource.RLIMIT_AS, most)])
+    starved(round, one, words, f"RLIMIT_AS = {most}", limits=[(resource.RLIMIT_AS, most)])
 
 
-def size_of_files(round, _one, words):
+def size_of_files(round, one, words):
     most = round.random.choice((0, 1, 10, 100, round.random.randrange(0, 8192)))
-    starved(round, words, f"RLIMIT_FSIZE = {most}", limits=[(resource.RLIMIT_FSIZE, most)])
+    starved(round, one, words, f"RLIMIT_FSIZE = {most}", limits=[(resource.RLIMIT_FSIZE, most)])
 
 
-def processes(round, _one, words):
-    """No more than so many processes."""
+def processes(round, one, words):
+    most = round.random.randrange(1, 9)
+    starved(round, one, words, f"processes = {most}", context=lambda: few_processes(round, most))
+
+
+@contextlib.contextmanager
+def few_processes(round, most):
+    """A group of no more than so many processes: what has a process be in it."""
+    with controller_of_processes(round) as (hierarchy, others):
+        group = f"{hierarchy}/few-{os.path.basename(round.ground.directory)}"
+        os.mkdir(group)
+        try:
+            write(f"{group}/pids.max", most)
+            yield lambda: write(f"{group}/cgroup.procs", os.getpid())
+        finally:
+            wait_until(lambda: is_removed(group, others), "the group cannot be removed")
+
+
+@contextlib.contextmanager
+def controller_of_processes(round):
+    """Where a group can be that has it, and the group of all other processes."""
+    with open(f"{GROUPS}/cgroup.subtree_control") as file:
+        if PIDS in file.read().split():
+            yield GROUPS, f"{GROUPS}/run"
+            return
     place = f"{round.directory}/pids"
     os.makedirs(place, exist_ok=True)
-    group = f"{place}/{os.path.basename(round.ground.directory)}"
     if subprocess.run(["mount", "-t", "cgroup", "-o", PIDS, PIDS, place], check=False, stderr=subprocess.DEVNULL).returncode:
-        round.note("no controller of processes here")
-        return
+        raise Unplayable("neither hierarchy of control groups has a controller of processes for us")
     try:
-        os.mkdir(group)
-        most = round.random.randrange(1, 9)
-        write(f"{group}/pids.max", most)
-        starved(round, words, f"processes = {most}", prepare=lambda: write(f"{group}/cgroup.procs", os.getpid()))
-        wait_until(lambda: is_removed(group, place), "the group cannot be removed")
+        yield place, place
     finally:
         subprocess.run(["umount", "--lazy", place], check=True)
 
 
-def is_removed(group, place):
+def is_removed(group, others):
     """Whether the group is gone, after what is left in it was moved out of it."""
     with contextlib.suppress(OSError):      # a process has just ended, or been born
         with open(f"{group}/cgroup.procs") as file:
             for process in file:
-                write(f"{place}/cgroup.procs", process)
+                write(f"{others}/cgroup.procs", process)
         os.rmdir(group)
         return True
     return False
@@ -103,17 +132,22 @@ def write(path, what):
         file.write(str(what))
 
 
-def room(round, _one, words):
-    """Little room in /run, and few inodes."""
-    used = os.statvfs("/run")
+def room(round, one, words):
     pages, inodes = round.random.randrange(0, 4), round.random.choice((0, 1, 2, 3, 5, 8, 1000))
+    starved(round, one, words, f"room in /run = {pages} pages, {inodes} inodes",
+            context=lambda: little_room(pages, inodes))
+
+
+@contextlib.contextmanager
+def little_room(pages, inodes):
+    """No more than so much is free in /run."""
+    used = os.statvfs("/run")
     size = max(1, used.f_blocks - used.f_bfree + pages) * used.f_frsize
-    before = f"size={used.f_blocks * used.f_frsize},nr_inodes={used.f_files}"
     resize(f"size={size},nr_inodes={used.f_files - used.f_ffree + inodes}")
     try:
-        starved(round, words, f"room in /run = {pages} pages, {inodes} inodes")
+        yield
     finally:
-        resize(before)
+        resize(f"size={used.f_blocks * used.f_frsize},nr_inodes={used.f_files}")
 
 
 def resize(options):
