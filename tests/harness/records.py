@@ -1,14 +1,18 @@
 """State files that were cut, garbled, or are somebody else's, of subhosts that run, are dead, or hibernate."""
 import os
+import re
 import socket
+import subprocess
 
 from limits import arrange
+from sandbox import patiently
 
 STATES = "/run/overlay-boot"
 COMMANDS = (
     ("overlay-ls",), ("overlay-ls", "--json"), ("overlay-go",), ("overlay-go", "{name}", "true"), ("overlay-stop", "{name}"),
     ("overlay-stop", "{conf}"), ("overlay-stop", "--all"), ("overlay-boot", "{conf}"), ("overlay-boot", "--all"),
     ("overlay-share", "{base}/shared:/other", "{name}"), ("overlay-layers",))
+OTHER_VERSION = re.compile(rb"^format (?!2$)[0-9]{1,20}$", re.MULTILINE)
 BYTES = b"\0\n :/0a\xff"
 LINES = (b"init 1", b"init 0", b"init 99999", b"init -1", b"init x", b"cgroup ..", b"cgroup /", b"cgroup", b"cgroup overlay-boot",
          b"netns 1 2", b"netns", b"netns x y", b"cable:lo 1", b"cable: 1", b"cable:x y", b"format 3", b"format", b"mounts /",
@@ -30,19 +34,65 @@ def play(round):
         return
     made = [foreign(round, kind) for kind in NEIGHBOURS if chance.random() < 0.1]
     with open(path, "rb") as file:
-        whole, inode = file.read(), os.fstat(file.fileno()).st_ino
+        whole = file.read()
+    spoiled = ""
     if chance.random() < 0.05:
         path = as_2_0_0(round, one, path, whole)
     else:
         spoil(round, path, whole)
+        spoiled = one.name
+    round.must_be_listed(spoiled)
     for _ in range(chance.randrange(1, 5)):
         command = chance.choice(COMMANDS)
-        ended = round.run(*[word.format(conf=one.conf, name=one.name, base=one.base) for word in command])
-        if command[0] == "overlay-stop" and "--all" not in command and ended.status == 0 and os.path.exists(path):
-            round.fault(f"{round.masked(command)} returns 0, and leaves the record")
-    restore(round, path, whole, inode)
+        words = [word.format(conf=one.conf, name=one.name, base=one.base) for word in command]
+        if command[0] == "overlay-stop":
+            stop(round, one, path, *words)
+        else:
+            round.run(*words)
+            round.must_be_listed(spoiled)
     for entry in made:
         remove(entry)
+    clear(round, one, other, path, whole)
+
+
+def stop(round, one, path, *words):
+    """Stop the subhost, maybe others as well: nothing of it may be left if that has succeeded, or taken the record away.
+
+    But what a dead one has left of its network may be, if the record tells of none: the stop has failed then.
+    """
+    was_running = one.name in round.running()
+    ended = round.run(*words)
+    if os.path.exists(path):
+        if ended.status == 0:
+            round.fault(f"{round.masked(words)} returns 0, and leaves the record")
+        return ended
+    left = [line for line in round.left().split("; ") if re.search(rf"\b{one.name}(\d+|\b)", line)]
+    if ended.status and not was_running:
+        left = [line for line in left if not re.search(rf"/run/netns/|^interface in \S+ {one.name}\d+$", line)]
+    if left or one.name in round.running():
+        round.fault(f"{round.masked(words)} returns {ended.status}, and leaves {round.masked(['; '.join(left) or 'PID 1'])}")
+    return ended
+
+
+def clear(round, one, other, path, whole):
+    """Stop them, by their names: the configuration file that is on record may be another one.
+
+    Only a record of another version can be left then, as the spoiled one can seem to be.
+    """
+    for each in (other, one):
+        ended = stop(round, each, f"{STATES}/{each.name}", "overlay-stop", each.name)
+    if os.path.isfile(path):
+        with open(path, "rb") as file:
+            left = file.read()
+        if not OTHER_VERSION.search(left):
+            round.note(f"the state file is {left!r}")
+            round.fault(f"the record is left: {round.masked([str(ended)])}")
+        rewrite(path, whole)
+        round.note("the state file is as it was")
+    elif os.path.exists(f"/run/netns/{one.name}"):
+        round.note("the network namespace was left, and is deleted")
+        subprocess.run(["ip", "netns", "delete", one.name], check=True)
+        patiently(lambda: one.name not in round.left())
 
 
 def spoil(round, path, whole):
@@ -122,23 +172,6 @@ def rewrite(path, text):
     with open(path, "r+b") as file:
         file.truncate()
         file.write(text)
-
-
-def restore(round, path, whole, inode):
-    """Stop them all.  What a spoiled record has left must be cleared with the right one, unless there is a new one."""
-    for one in round.subhosts:
-        round.run("overlay-stop", one.conf)
-    if not round.left():
-        return
-    if not os.path.exists(path):
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        with open(path, "xb"):
-            pass
-        round.note("the state file is gone, and things of the subhost are left")
-    elif os.stat(path).st_ino != inode:
-        return
-    rewrite(path, whole)
-    round.note("the state file is as it was")
 
 
 def foreign(round, kind):
