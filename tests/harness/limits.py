@@ -15,6 +15,8 @@ COMMANDS = (
     ("overlay-go", "{name}"), ("overlay-ls",), ("overlay-ls", "--json"), ("overlay-share", "{base}/shared:/other", "{name}"))
 BEFORE = ("nothing", "nothing", "running", "hibernating", "dead")
 LAYERS = [f"LAYER=layers/{number}" for number in range(17)]
+# What the subhost can be after these options though the command has failed: the shell has, or what waits for the boots.
+GOES_ON = {"--shell": ("hibernating",), "--all": ("running", "booting")}
 PIDS = "pids"           # of cgroups(7); that of version 1 is mounted for a command
 
 
@@ -61,8 +63,9 @@ def starved(round, one, words, what, *, limits=(), context=contextlib.nullcontex
         ended = round.run(*words, typed=b"exit\n", limits=limits, prepare=prepare)
     if not was_clear or words[0] != "overlay-boot" or not ended.status:
         return
-    if "--shell" in words and round.listed().get(one.name) == [("hibernating", None)]:
-        return                  # it is the shell that has failed
+    goes_on = GOES_ON.get(words[1], ())
+    if goes_on and {state for state, _ in round.listed().get(one.name, ())} & {*goes_on}:
+        return
     round.must_be_clear(f"{' '.join(words)} with {what.split(' = ')[0]}")
 
 

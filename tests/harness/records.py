@@ -58,7 +58,8 @@ def play(round):
 def stop(round, one, path, *words):
     """Stop the subhost, maybe others as well: nothing of it may be left if that has succeeded, or taken the record away.
 
-    But what a dead one has left of its network may be, if the record tells of none: the stop has failed then.
+    But what a dead one has left of its network may be, if the record tells of none: the stop has failed then, while one of
+    all does not take notice.
     """
     was_running = one.name in round.running()
     ended = round.run(*words)
@@ -67,10 +68,13 @@ def stop(round, one, path, *words):
             round.fault(f"{round.masked(words)} returns 0, and leaves the record")
         return ended
     left = [line for line in round.left().split("; ") if re.search(rf"\b{one.name}(\d+|\b)", line)]
-    if ended.status and not was_running:
+    if (ended.status or "--all" in words) and not was_running:
         left = [line for line in left if not re.search(rf"/run/netns/|^interface in \S+ {one.name}\d+$", line)]
-    if left or one.name in round.running():
-        round.fault(f"{round.masked(words)} returns {ended.status}, and leaves {round.masked(['; '.join(left) or 'PID 1'])}")
+    left = {re.search(rf"\S*\b{one.name}\S*", line)[0] for line in left}
+    if one.name in round.running():
+        left.add("PID 1")
+    if left:
+        round.fault(f"{round.masked(words)} returns {ended.status}, and leaves {round.masked(sorted(left))}")
     return ended
 
 
@@ -80,7 +84,7 @@ def clear(round, one, other, path, whole):
     Only a record of another version can be left then, as the spoiled one can seem to be.
     """
     for each in (other, one):
-        ended = stop(round, each, f"{STATES}/{each.name}", "overlay-stop", each.name)
+        ended = stop(round, each, path if each is one else f"{STATES}/{each.name}/state", "overlay-stop", each.name)
     if os.path.isfile(path):
         with open(path, "rb") as file:
             left = file.read()
