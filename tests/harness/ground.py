@@ -26,6 +26,7 @@ FOREGROUND = 0.2        # seconds, for what happens there
 LONGEST = 1 << 20       # bytes, of what is said on standard error
 LIST = "/etc/subhosts.conf"
 WRITABLE = ("/proc", "/sys", "/dev", "/run", "/var/log", "/var/cache")
+LAUNCHED = 5            # line of the launcher by which it takes signals as it should
 NOTHING = "#!/usr/bin/python3 -IS\n"        # a program like ours, that has nothing to do
 ERRNOS = {os.strerror(number) for number in range(1, 134)}
 # What a boot says of a configuration file, and goes on.
@@ -115,10 +116,19 @@ class Ended:
     def own_lines(self):
         return [line for line in self.said.splitlines() if line.startswith((f"{self.command}: ", "clear: "))]
 
+    def was_interrupted_early(self):
+        """Whether it is the interpreter that was interrupted, before the launcher could have it keep silent about that."""
+        places = re.findall(r'File "([^"]*)", line (\d+)', self.said)
+        return self.said.endswith("\nKeyboardInterrupt\n") and not self.own_lines() and all(
+            place.startswith(("<frozen ", "/usr/lib/python3")) or place.endswith(f"/{self.command}") and int(line) < LAUNCHED
+            for place, line in places)
+
     def faults(self, signals):
         """What is wrong with that, if these signals may have hit it."""
         if self.status is None:
             return [f"has not ended within {LIMIT} s"]
+        if signal.SIGINT in signals and self.was_interrupted_early():
+            return []
         if "Traceback" in self.said or "Fatal Python" in self.said or "Exception ignored" in self.said:
             places = re.findall(r'/(\S+)", line \d+, in (\S+)', self.said)
             return [f"a traceback: {self.said.strip().splitlines()[-1]}, in {' '.join(places[-1]) if places else '?'}"]
