@@ -56,7 +56,7 @@ class Ground:
 
     def protect(self):
         """Have nothing of the machine written to, whatever a configuration says."""
-        with open("/proc/self/mountinfo") as file:
+        with open("/proc/self/mountinfo", errors="surrogateescape") as file:
             mounts = [line.split()[0:5:4] for line in file]
         for number, place in mounts:
             place = re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), place)
@@ -119,7 +119,8 @@ class Ended:
     def was_interrupted_early(self):
         """Whether it is the interpreter that was interrupted, before the launcher could have it keep silent about that."""
         places = re.findall(r'File "([^"]*)", line (\d+)', self.said)
-        return self.said.endswith("\nKeyboardInterrupt\n") and not self.own_lines() and all(
+        is_whole = self.said.endswith("\nKeyboardInterrupt\n") and not self.own_lines()
+        return ("KeyboardInterrupt" in self.said if "--all" in self.words else is_whole) and all(
             place.startswith(("<frozen ", "/usr/lib/python3")) or place.endswith(f"/{self.command}") and int(line) < LAUNCHED
             for place, line in places)
 

@@ -13,6 +13,7 @@ COMMANDS = (
     ("overlay-stop", "{conf}"), ("overlay-stop", "--all"), ("overlay-boot", "{conf}"), ("overlay-boot", "--all"),
     ("overlay-share", "{base}/shared:/other", "{name}"), ("overlay-layers",))
 OTHER_VERSION = re.compile(rb"^format (?!2$)[0-9]{1,20}$", re.MULTILINE)
+NETNS = re.compile(rb"^netns [0-9]+ [0-9]+$", re.MULTILINE)
 BYTES = b"\0\n :/0a\xff"
 LINES = (b"init 1", b"init 0", b"init 99999", b"init -1", b"init x", b"cgroup ..", b"cgroup /", b"cgroup", b"cgroup overlay-boot",
          b"netns 1 2", b"netns", b"netns x y", b"cable:lo 1", b"cable: 1", b"cable:x y", b"format 3", b"format", b"mounts /",
@@ -35,31 +36,31 @@ def play(round):
     made = [foreign(round, kind) for kind in NEIGHBOURS if chance.random() < 0.1]
     with open(path, "rb") as file:
         whole = file.read()
-    spoiled = ""
+    spoiled, is_misled = "", False
     if chance.random() < 0.05:
         path = as_2_0_0(round, one, path, whole)
     else:
-        spoil(round, path, whole)
-        spoiled = one.name
+        text = spoil(round, path, whole)
+        spoiled, is_misled = one.name, NETNS.findall(text)[-1:] not in ([], NETNS.findall(whole))
     round.must_be_listed(spoiled)
     for _ in range(chance.randrange(1, 5)):
         command = chance.choice(COMMANDS)
         words = [word.format(conf=one.conf, name=one.name, base=one.base) for word in command]
         if command[0] == "overlay-stop":
-            stop(round, one, path, *words)
+            stop(round, one, path, *words, is_misled=is_misled)
         else:
             round.run(*words)
             round.must_be_listed(spoiled)
     for entry in made:
         remove(entry)
-    clear(round, one, other, path, whole)
+    clear(round, one, other, path, whole, is_misled)
 
 
-def stop(round, one, path, *words):
+def stop(round, one, path, *words, is_misled=False):
     """Stop the subhost, maybe others as well: nothing of it may be left if that has succeeded, or taken the record away.
 
-    But what a dead one has left of its network may be, if the record tells of none: the stop has failed then, while one of
-    all does not take notice.
+    But what it has left of its network may be, when it has no process, if the record tells of none, and the stop has failed
+    then, as one of all may not; or if the record misleads, by telling of another one.
     """
     was_running = one.name in round.running()
     ended = round.run(*words)
@@ -68,7 +69,7 @@ def stop(round, one, path, *words):
             round.fault(f"{round.masked(words)} returns 0, and leaves the record")
         return ended
     left = [line for line in round.left().split("; ") if re.search(rf"\b{one.name}(\d+|\b)", line)]
-    if (ended.status or "--all" in words) and not was_running:
+    if (ended.status or "--all" in words or is_misled) and not was_running:
         left = [line for line in left if not re.search(rf"/run/netns/|^interface in \S+ {one.name}\d+$", line)]
     left = {re.search(rf"\S*\b{one.name}\S*", line)[0] for line in left}
     if one.name in round.running():
@@ -78,13 +79,14 @@ def stop(round, one, path, *words):
     return ended
 
 
-def clear(round, one, other, path, whole):
+def clear(round, one, other, path, whole, is_misled):
     """Stop them, by their names: the configuration file that is on record may be another one.
 
     Only a record of another version can be left then, as the spoiled one can seem to be.
     """
     for each in (other, one):
-        ended = stop(round, each, path if each is one else f"{STATES}/{each.name}/state", "overlay-stop", each.name)
+        ended = stop(round, each, path if each is one else f"{STATES}/{each.name}/state", "overlay-stop", each.name,
+                     is_misled=is_misled)
     if os.path.isfile(path):
         with open(path, "rb") as file:
             left = file.read()
@@ -100,13 +102,14 @@ def clear(round, one, other, path, whole):
 
 
 def spoil(round, path, whole):
-    """Change the state file, in place: its locks are its inode's."""
+    """Change the state file, in place: its locks are its inode's.  Return its text."""
     chance = round.random
     text = whole
     for _ in range(chance.choice((1, 1, 1, 2, 5))):
         text = chance.choice((cut, garble, zero, insert, swap, drop, repeat, foreign_line, lengthen))(chance, text)
     rewrite(path, text)
     round.note(f"the state file is {text!r}, and was {whole!r}")
+    return text
 
 
 def cut(chance, text):

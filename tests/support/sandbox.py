@@ -149,7 +149,7 @@ def copy_program(program, place):
 
 def foreign_mounts():
     """Where something of somebody else's is mounted that may go away at any time."""
-    with open("/proc/self/mountinfo") as file:
+    with open("/proc/self/mountinfo", errors="surrogateescape") as file:
         places = [line.split()[4] for line in file]
     return [place.replace("\\040", " ") for place in reversed(places)
             if place.startswith(("/run/", "/tmp/", "/var/", "/mnt/"))]
@@ -157,7 +157,7 @@ def foreign_mounts():
 
 def cgroup2():
     """Where the hierarchy is mounted; it is mounted if nobody has."""
-    with open("/proc/self/mountinfo") as file:
+    with open("/proc/self/mountinfo", errors="surrogateescape") as file:
         for line in file:
             if " - cgroup2 " in line:
                 return line.split()[4]
@@ -241,7 +241,7 @@ def alive():
     """(process id, its stat(5) fields from the name on) of all processes but zombies."""
     for path in glob.glob("/proc/[0-9]*/stat"):
         try:
-            with open(path) as file:
+            with open(path, errors="surrogateescape") as file:
                 process, rest = file.read().split(" ", 1)
         except (FileNotFoundError, ProcessLookupError):
             continue
@@ -272,14 +272,14 @@ def by_namespace(kind):
 
 def mount_lines():
     for namespace, process in by_namespace("mnt"):
-        with open(f"/proc/{process}/mountinfo") as file:
+        with open(f"/proc/{process}/mountinfo", errors="surrogateescape") as file:
             for line in file:
                 yield f"mount in {namespace}: {line.strip()}"
 
 
 def interface_lines():
     for namespace, process in by_namespace("net"):
-        with open(f"/proc/{process}/net/dev") as file:
+        with open(f"/proc/{process}/net/dev", errors="surrogateescape") as file:
             for line in file.readlines()[2:]:
                 yield f"interface in {namespace}: {line.partition(':')[0].strip()}"
 
