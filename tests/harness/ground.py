@@ -341,7 +341,7 @@ class Round:
             pass
 
     def listed(self):
-        """Run overlay-ls, which must succeed: {name: [(state, process id of PID 1), ...]}."""
+        """Run overlay-ls, which must succeed: {name: [(state, process id of PID 1), ...]}; None if it fails."""
         with open(os.memfd_create("listed"), "w+b") as output:
             self.note("overlay-ls --json")
             ended = self.judged(self.begin("overlay-ls", "--json", output=output))
@@ -349,7 +349,7 @@ class Round:
             said = output.read()
         if not ended.is_done():
             self.fault(self.masked([f"not done: {ended}"]))
-            return {}
+            return None
         found = {}
         for row in json.loads(said):
             found.setdefault(row["name"], []).append((row["state"], row["pid"]))
@@ -359,6 +359,8 @@ class Round:
         """What runs must be listed as that; the subhost whose record is spoiled can be listed as unreadable."""
         for last in (False, True):
             runs, listed = self.running(), self.listed()
+            if listed is None:
+                return
             wrong = [f"{name}, PID 1 of which is {process}, is listed as {listed.get(name)}" for name, process in runs.items()
                      if listed.get(name) != [("running", process)]
                      and not (name == spoiled and listed.get(name) == [("unreadable", None)])]

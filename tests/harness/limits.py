@@ -64,7 +64,7 @@ def starved(round, one, words, what, *, limits=(), context=contextlib.nullcontex
     if not was_clear or words[0] != "overlay-boot" or not ended.status:
         return
     goes_on = GOES_ON.get(words[1], ())
-    if goes_on and {state for state, _ in round.listed().get(one.name, ())} & {*goes_on}:
+    if goes_on and {state for state, _ in (round.listed() or {}).get(one.name, ())} & {*goes_on}:
         return
     round.must_be_clear(f"{' '.join(words)} with {what.split(' = ')[0]}")
 
