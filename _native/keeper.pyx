@@ -8,8 +8,9 @@ keeper holds the keeper's lock on the state file for as long as it lives, makes
 the new namespaces, confines PID 1 in the root directory and executes the
 command as PID 1, with the environment that it has got itself.  Then it passes
 on what the subhost prints to the log, and reports which services fail.  What
-the subhost prints is the keeper's standard input, to which a stop adds.  When PID 1 has ended it executes
-CLEAR NAME STATUS, which removes what the boot made on the host.
+the subhost prints is the keeper's standard input, to which a stop adds.  When
+PID 1 has ended it executes CLEAR NAME STATUS, which removes what the boot made
+on the host.
 
 NOTIFY is a socket as in sd_notify(3), or empty.
 """

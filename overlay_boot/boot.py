@@ -301,14 +301,14 @@ def services(boot: Boot) -> None:
     if not boot.services:               # INIT is a hook that starts none
         return
     keep_only(boot.keeper.said)
-    log = f"LOG={boot.config.log}"
+    place = f"LOG={boot.config.log}"
     try:
         for line in boot.keeper.services(SERVICES_TIMEOUT):
-            complain(f"{line} (what it printed is in {log})")
+            complain(f"{line} (what it printed is in {place})")
     except (TimeoutError, Failure):
-        complain(f"the services are still being started (what they print is in {log})")
+        complain(f"the services are still being started (what they print is in {place})")
     except EOFError:
-        raise Failure(f"{boot.config.name} has ended while its services were being started (see {log})") from None
+        raise Failure(f"{boot.config.name} has ended while its services were being started (see {place})") from None
 
 
 # A subhost that hibernates has its mounts and its network already.
@@ -410,7 +410,7 @@ def keep_only(fd: int) -> None:
 
     overlay-boot --all, which begins so many boots at a time, knows by that end that one has come so far.
     """
-    with files.opened("/dev/null", posix.O_WRONLY) as null:
+    with files.null() as null:
         posix.dup2(null, 1)
     posix.closerange(3, fd)
     posix.closerange(fd + 1, posix.sysconf("SC_OPEN_MAX"))

@@ -362,7 +362,10 @@ def is_one_of(name: str, interface: str) -> bool:
 def leading_to(network: str, name: str) -> dict[str, int]:
     """Return {interface: index} of those that have names of NAME's cables, and lead into the namespace of a path."""
     prepare_import()
-    from pyroute2 import IPRoute
+    try:
+        from pyroute2 import IPRoute
+    except ImportError:                 # they go with the namespace
+        return {}
     with files.opened(network, posix.O_RDONLY) as there, Entered(there), IPRoute() as route:
         far = {link.get_attr("IFLA_LINK"): link["index"] for link in route.get_links()}     # by that of the near end
     found = {interface: index_of(interface) for interface in posix.listdir(INTERFACES) if is_one_of(name, interface)}

@@ -3,7 +3,7 @@ from . import cgroup, network, paths
 from .errors import doing
 from .namespaces import COMMAND, lock
 from .record import GONE, SCHEMA, Damaged, Record
-from .state import STATES, State, directory_of, now, tidy_directories
+from .state import State, is_place_of, now, tidy_directories
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,11 +77,6 @@ def remove_mount_point(name: str, record: Record) -> None:
     if is_place_of(name, record.mount_point or ""):
         from . import rootfs
         rootfs.remove_mount_point(record.mount_point or "")
-
-
-def is_place_of(name: str, path: str) -> bool:
-    """Tell whether a path is where a subhost has its directories in /run; 2.0.0 had them beside its state file."""
-    return paths.parent(path) in (directory_of(name), STATES)
 
 
 # By the names that record.SCHEMA has for them.  What is not the subhost's, whatever its record says, is left alone.

@@ -8,7 +8,7 @@ import posix
 from . import cables, cgroup, files, hibernation, namespaces, network, paths, proc, record, rootfs
 from .config import DEFAULTS
 from .record import Damaged, OtherVersion, Record
-from .state import State
+from .state import State, is_place_of
 
 
 def mend(state: State) -> str:
@@ -25,13 +25,7 @@ def mend(state: State) -> str:
     refuse_others(state.name, found)
     if not (add_what_is_there(state, found, is_damaged=bool(not_taken)) or not_taken):
         return ""
-    before = state.text()
-    state.forget()
-    try:
-        state.write(record.text(found))
-    except OSError:                     # somebody else has taken the room
-        state.write(before)
-        raise
+    state.rewrite(record.text(found))
     return str(Damaged(state.name, not_taken[0])) if not_taken else f"the state file of {state.name} has lost lines"
 
 
@@ -41,10 +35,9 @@ def refuse_others(name: str, found: Record) -> None:
         found.cgroup = None
     found.cables = {interface: index for interface, index in found.cables.items() if cables.is_one_of(name, interface)}
     found.vlans = {interface: index for interface, index in found.vlans.items() if cables.is_one_of(name, interface)}
-    if found.mounts and found.mounts != hibernation.mounts_of(name):
-        found.mounts = None
-    if found.mount_point and found.mount_point != rootfs.mount_point_of(name):
-        found.mount_point = None
+    for attribute in ("mounts", "mount_point"):
+        if not is_place_of(name, getattr(found, attribute) or ""):
+            setattr(found, attribute, None)
 
 
 def add_what_is_there(state: State, found: Record, *, is_damaged: bool) -> bool:

@@ -127,8 +127,7 @@ class Inherited:
         Raises Failure if pyroute2 is not installed.
         """
         from . import cables
-        named = [one for one in posix.listdir(cables.INTERFACES)
-                 if one.startswith(self.name) and one[len(self.name):].partition(".")[0].isdigit()]
+        named = [one for one in posix.listdir(cables.INTERFACES) if cables.is_one_of(self.name, one)]
         if not named:
             return
         cables.prepare_import()

@@ -49,6 +49,12 @@ def file_of(name: str) -> str:
     return f"{directory_of(name)}/state"
 
 
+def is_place_of(name: str, path: str) -> bool:
+    """Tell whether a path is where a subhost has its directories; 2.0.0 had KIND.NAME beside its state file."""
+    return paths.parent(path) == directory_of(name) or (
+        paths.parent(path) == STATES and paths.name(path).endswith(f".{name}"))
+
+
 class State:
     """The state file of one subhost, opened."""
 
@@ -103,15 +109,25 @@ class State:
 
         All of it is noted, or nothing.  Raises Failure for a value that no line can have.
         """
-        self.write(record.line(attribute, value, name))
-
-    def write(self, lines: str) -> None:
-        """Append lines, all of them or none."""
-        data = paths.encode(lines)
+        data = paths.encode(record.line(attribute, value, name))
         size = posix.fstat(self.fd).st_size
         if posix.write(self.fd, data) < len(data):      # the file system is full
             posix.ftruncate(self.fd, size)
             raise OSError(ENOSPC, posix.strerror(ENOSPC))
+
+    @doing("write the state file")
+    def rewrite(self, lines: str) -> None:
+        """Have the file say nothing but these lines.  If this is killed, the file says them, and more after them."""
+        import fcntl
+        data = paths.encode(lines)
+        flags = fcntl.fcntl(self.fd, fcntl.F_GETFL)
+        fcntl.fcntl(self.fd, fcntl.F_SETFL, flags & ~posix.O_APPEND)        # with which pwrite(2) appends
+        try:
+            if posix.pwrite(self.fd, data, 0) < len(data):
+                raise OSError(ENOSPC, posix.strerror(ENOSPC))
+            posix.ftruncate(self.fd, len(data))
+        finally:
+            fcntl.fcntl(self.fd, fcntl.F_SETFL, flags)
 
     def begin(self, config: str) -> None:
         """Note what is noted first, of a boot from that configuration file."""

@@ -225,7 +225,7 @@ def show(running: "Subhost", said: bytes) -> None:
     if not isinstance(running, Running):            # no keeper of ours
         return
     keeper = f"/proc/{running.keeper}/fd"
-    if posix.readlink(f"{keeper}/1") == "/dev/null":        # in the background
+    if posix.readlink(f"{keeper}/1") == files.NULL:         # in the background
         return
     with files.opened(f"{keeper}/0", posix.O_WRONLY | posix.O_NONBLOCK) as console:
         if files.kind_of(console) == files.PIPE and not has_ended(running.keeper_fd):

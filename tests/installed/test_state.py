@@ -121,6 +121,21 @@ def test_a_damaged_state_file_of_a_subhost_that_is_killed(subhost, machine):
     one.booted().stopped()
 
 
+@pytest.mark.parametrize("call", ["pwrite64", "ftruncate", "write"])
+def test_a_stop_that_is_killed_while_it_mends_the_state_file(subhost, machine, call):
+    """What the lines say that can be read is not lost: the network namespace of a dead one is known by them alone."""
+    machine.look()
+    one = subhost().booted()
+    init, keeper = one.init, one.keeper
+    rewritten(one, lambda text: text + "nothing\n")
+    kill(keeper, signal.SIGKILL)
+    wait_for(lambda: not is_alive(init))
+    killed = run("strace", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:signal=SIGKILL", STOP, one.conf)
+    assert killed.returncode == -signal.SIGKILL
+    assert one.name in one_line(one.stop())
+    machine.is_as_before()
+
+
 def test_state_of_another_version(subhost):
     """One line says so, and nothing is guessed."""
     one = subhost().booted()
@@ -168,16 +183,18 @@ def test_a_link_that_leads_nowhere(subhost, machine, host, place):
     one.booted().stopped()
 
 
-@pytest.mark.parametrize("line", ["cgroup overlay-boot", "mounts /", "mount-point /srv", "cable:lo 1"])
-def test_what_is_on_record_and_nobody_s_or_another_s(subhost, machine, line):
+@pytest.mark.parametrize("line", ["cgroup overlay-boot", "mounts {mine}", "mount-point {mine}", "cable:lo 1"])
+def test_what_is_on_record_and_nobody_s_or_another_s(subhost, machine, directory, line):
     """It is left alone."""
+    mine = f"{directory}/mine"
+    os.mkdir(mine)
     other = subhost().booted()
     machine.look()
     one = subhost().booted()
-    rewritten(one, lambda text: f"{text}{line}\n")
+    rewritten(one, lambda text: f"{text}{line.format(mine=mine)}\n")
     assert one.stop().returncode == 0
     machine.is_as_before()
-    assert other.is_running()
+    assert other.is_running() and os.path.isdir(mine)
 
 
 def test_what_is_no_subhost_hides_none(running):
