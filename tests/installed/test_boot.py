@@ -1234,14 +1234,18 @@ def test_a_keeper_that_does_not_end_is_not_waited_for_for_ever(subhost):
 
 
 def test_output_that_nobody_reads_any_more_does_not_keep_the_end_from_being_cleared(subhost, machine):
-    """The last of it is written with no reader: SIGPIPE, when PID 1 has ended."""
+    """The last of it, which is still to be read when PID 1 has ended, is written with no reader: SIGPIPE."""
     machine.look()
     one = subhost()
-    one.configure(INIT=one.init_text("mkfifo /run/go; read line </run/go; head -c 3000 /dev/zero"))
+    one.configure(INIT=one.init_text("mkfifo /run/go; read line </run/go; head -c 60000 /dev/zero"))
     booted = start(BOOT, "--foreground", one.conf)
     wait_for(lambda: os.path.exists(f"/proc/{one.init}/root/run/go") if one.is_running() else False)
+    init = one.init
     booted.stdout.close()
+    booted.send_signal(signal.SIGSTOP)          # which is the keeper
     assert one.go("sh", "-c", "echo >/run/go").returncode in (0, 137)
+    wait_for(lambda: read(f"/proc/{init}/stat").rpartition(")")[2].split()[0] == "Z")
+    booted.send_signal(signal.SIGCONT)
     booted.wait(20)
     machine.is_as_before()
 

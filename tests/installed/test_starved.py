@@ -1,4 +1,5 @@
 """Starved: too few descriptors, too little memory, files that may not grow.  One line, and nothing is left."""
+import os
 import resource
 import signal
 import sys
@@ -33,6 +34,19 @@ def limits_of(what):
     return resource.RLIMIT_FSIZE, [*range(0, 700, 50), 4096, MEGABYTE]
 
 
+def tried(command, what):
+    """Run a command of ours with each of these values: (value, how it ended), which is without a word or with one line."""
+    limit, values = limits_of(what)
+    statuses = []
+    for value in values:
+        ended = run(*command, preexec_fn=limited(limit, value))
+        statuses.append(ended.returncode)
+        assert ended.stderr == "" if ended.returncode == 0 else one_line(ended).startswith(f"{os.path.basename(command[0])}: "), value
+        yield value, ended.returncode == 0
+    assert statuses[0] == 1 and statuses[-1] == 0
+    assert statuses == sorted(statuses, reverse=True)
+
+
 @pytest.mark.parametrize("what", ["descriptors", "memory", "sizes of files"])
 def test_a_boot(subhost, machine, host, what):
     """It succeeds, or says in a line why not and leaves nothing: not one limit in between has it do anything else."""
@@ -41,19 +55,10 @@ def test_a_boot(subhost, machine, host, what):
     layer = one.write("../layer/etc/of-layer").removesuffix("/etc/of-layer")
     one.configure(CABLES="br0=", LAYER=layer, SHARE="/usr/share")
     machine.look()
-    statuses = []
-    limit, values = limits_of(what)
-    for value in values:
-        booted = run(BOOT, one.conf, preexec_fn=limited(limit, value))
-        statuses.append(booted.returncode)
-        if booted.returncode == 0:
-            assert booted.stderr == ""
+    for _, is_done in tried([BOOT, one.conf], what):
+        if is_done:
             one.stopped()
-        else:
-            assert one_line(booted).startswith("overlay-boot: "), value
         machine.is_as_before()
-    assert statuses[0] == 1 and statuses[-1] == 0
-    assert statuses == sorted(statuses, reverse=True)
 
 
 @pytest.mark.parametrize("what", ["descriptors", "memory"])
@@ -61,18 +66,9 @@ def test_a_stop(subhost, machine, what):
     """It ends the subhost and clears all of it, or says why not, and has not begun to."""
     one = subhost()
     machine.look()
-    statuses = []
-    limit, values = limits_of(what)
-    for value in values:
+    one.booted()
+    for value, is_done in tried([STOP, one.conf], what):
+        assert not (is_done and one.is_running()), value
         if not one.is_running():
-            one.booted()
-        stopped = run(STOP, one.conf, preexec_fn=limited(limit, value))
-        statuses.append(stopped.returncode)
-        if stopped.returncode == 0:
-            assert stopped.stderr == ""
             machine.is_as_before()
-        else:
-            assert one_line(stopped).startswith("overlay-stop: "), value
-            if not one.is_running():
-                machine.is_as_before()
-    assert statuses[0] == 1 and statuses[-1] == 0
+            one.booted()
