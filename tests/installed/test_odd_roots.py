@@ -327,8 +327,8 @@ def test_a_service_of_busybox(over, busybox_root):
 
 
 def test_no_service_command(over, busybox_root):
-    one = over("laid over", busybox_root, START="ssh").booted()
-    wait_for(lambda: "cannot start ssh: the subhost has no command service" in one.said())
+    one = over("laid over", busybox_root, START="ssh").booted("ssh")
+    assert "cannot start ssh: the subhost has no command service" in one.said()
     wait_for(lambda: "dummy_service" in one.inside("ps"))
     done = one.stop()
     assert (done.returncode, done.stderr) == (0, "overlay-stop: cannot stop ssh: cannot execute service: No such file or directory\n")
@@ -427,7 +427,7 @@ def test_another_architecture(over, foreign, terminal, machine, way):
 
 
 def test_services_of_another_architecture(over, foreign):
-    one = over("bound", foreign, START="nothing /etc/init.d/svc").booted()
+    one = over("bound", foreign, START="nothing /etc/init.d/svc").booted("nothing")
     wait_for(lambda: read(f"{one.upper}/did") == "start\n")
     wait_for(lambda: read(f"/proc/{one.init}/comm") == ".reaper\n")     # the shell before it was emulated
     done = one.stop()

@@ -164,7 +164,7 @@ def test_it_is_among_all(inherited):
     """For --all of overlay-boot it runs, for that of overlay-stop it is one to be stopped."""
     from overlay_boot import side_by_side
     one = inherited()
-    assert one.conf in side_by_side.configs_running() and one.conf in side_by_side.configs([])
+    assert one.conf in side_by_side.configs_running() and one.conf in side_by_side.there({})
 
 
 def test_on_a_terminal(inherited, terminal):
