@@ -8,7 +8,7 @@ VALUES = (
     "root:root", "shared:/data", "shared:", ":/data", ":", "shared:data", "shared:/data/../..", "shared:/", "shared:/.reaper",
     "shared:/proc", "shared/file:/etc/hostname", "/service", "/none start", "ssh", "cron", "-x", "= =", "=", "==", "x=", "=.5", "=.x",
     "=.4095", "=06:20:03:4e:a6:f2", "=ff:ff:ff:ff:ff:ff", "lo=", "=" * 20, "!", "! ", "!none", "!./none", "!./printed x", "!./printed root",
-    "!echo", "!false", "!true", "!sh -c 'kill -9 $$'", "!yes", "./premount", "./postmount", "./init", "./die", "true", "false", "echo",
+    "!echo", "!false", "!true", "!sh -c 'kill -9 $$'", "!yes", "./premount", "./postmount", "./init", "true", "false", "echo",
     "echo exec /bin/true", "echo exec sleep 0.1", "echo exit 3", "tmpfs:4M", "tmpfs:1", "tmpfs:0", "tmpfs:", "tmpfs:1%", "tmpfs:4k",
     "tmpfs:9999999999T", "10M", "0", "1", "-1", "1.5", "0.1", "1e3", "50%", "101%", "4k", "99999999999999999999", "1 1", "1M 3", "10G 1 1",
     "\u00a0", "\u00a0x", "x\u00a0", "\u2003", "\u0085", "\u2028x", "\u00e9", "\u00e9\u00e9/\u00e9", "\udcff", "\udc80\udcfe", "\x01", "\x1b[31m", "\x7f", "a\tb",
