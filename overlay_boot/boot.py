@@ -315,6 +315,8 @@ def services(boot: Boot) -> None:
 
 @step("Sweep")
 def sweep_hibernating(boot: Boot) -> None:
+    from . import salvage
+    salvage.mend(boot.state)
     hibernate(boot.state)
 
 

@@ -2,7 +2,7 @@
 from . import cgroup, network, paths
 from .errors import doing
 from .namespaces import COMMAND, lock
-from .record import GONE, SCHEMA, Damaged, Record
+from .record import GONE, SCHEMA, Record
 from .state import State, is_place_of, now, tidy_directories
 
 TYPE_CHECKING = False
@@ -90,16 +90,6 @@ REMOVERS: "dict[str, Callable[[str, Record], None]]" = {
 }
 
 
-def record_of(state: State) -> Record:
-    """Return what is on record, which is mended if it is damaged.  The caller holds COMMAND."""
-    try:
-        return state.record()
-    except Damaged:
-        from . import salvage
-        salvage.mend(state)
-        return state.record()
-
-
 def hibernate(state: State) -> None:
     """Remove what a subhost that hibernates has no use for.  The caller holds COMMAND."""
     group = state.record().cgroup
@@ -115,9 +105,10 @@ def clear_ended(name: str) -> None:
         state = State(name)
     except FileNotFoundError:
         return
-    from . import log
+    from . import log, salvage
     if lock(state.fd, COMMAND) and not state.keeper() and state.is_current():
-        log.mark_end(record_of(state), "ended")
+        salvage.mend(state)
+        log.mark_end(state.record(), "ended")
         if state.is_hibernating():
             hibernate(state)
             state.note("since", now())

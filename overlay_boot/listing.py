@@ -2,7 +2,7 @@
 import time
 from errno import EMFILE, ENFILE, ENOMEM
 
-from . import cgroup, paths, proc, subhosts
+from . import cgroup, files, paths, proc, subhosts
 from .columns import CYAN, GREEN, RED, YELLOW, columns
 from .config import read
 from .errors import Failure, complain
@@ -37,7 +37,7 @@ def rows() -> "list[Row]":
     found = [*map(of_state, names()), *map(of_inherited, subhosts.inherited())]
     there = [row for row in found if row]
     known = {row["config"] for row in there}
-    unknown = {row["name"] for row in there if not row["config"]}       # whose file nobody can tell
+    unknown = {row["name"] for row in there if not files.kind(row["config"] or "")}     # whose file nobody can tell
     others = [of_file(path) for path in listed() if real(path) not in known]
     return there + [row for row in others if row["name"] not in unknown]
 

@@ -43,7 +43,8 @@ def refuse_others(name: str, found: Record) -> None:
 def add_what_is_there(state: State, found: Record, *, is_damaged: bool) -> bool:
     """Add to a record what it lacks and has to be removed.  Return whether there was any.
 
-    One that hibernates has no control group: another one of that name is somebody else's.
+    One that hibernates has no control group, nor has a boot at its very beginning: another one of that name is somebody
+    else's.
     """
     before = record.text(found)
     init = init_of(state.keeper())
@@ -52,7 +53,7 @@ def add_what_is_there(state: State, found: Record, *, is_damaged: bool) -> bool:
                              (rootfs.mount_point_of(state.name), "mount_point")):
         if files.kind(place) == files.DIRECTORY:
             setattr(found, attribute, place)
-    if init or not found.mounts and (is_damaged or found.netns):
+    if init or not (found.mounts or found.shell) and (is_damaged or is_past_control_group(found)):
         found.cgroup = found.cgroup or control_group(state.name, init)
     of_network = network_of(init)
     if of_network:
@@ -62,6 +63,12 @@ def add_what_is_there(state: State, found: Record, *, is_damaged: bool) -> bool:
     is_more = record.text(found) != before
     found.timeout = found.timeout or float(DEFAULTS["STOP_TIMEOUT"] or 0)
     return is_more
+
+
+def is_past_control_group(found: Record) -> bool:
+    """Tell whether a boot came further than to its control group, which is noted next after these two lines."""
+    lines = record.text(found).splitlines()
+    return not found.config or any(not line.startswith(("format ", "config ")) for line in lines)
 
 
 def init_of(keeper: int) -> int | None:

@@ -90,6 +90,13 @@ class State:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def places(self) -> set[str]:
+        """Return the paths of what the subhost has beside the file."""
+        if self.is_of_2_0_0:
+            return set()
+        beside = paths.parent(self.path)
+        return {f"{beside}/{name}" for name in posix.listdir(beside)} - {self.path}
+
     def is_current(self) -> bool:
         """Tell whether the file still is the one of that name: not cleared and made anew meanwhile."""
         return posix.fstat(self.fd).st_nlink > 0

@@ -92,11 +92,13 @@ def is_whole(running: Running) -> bool:
     record = running.record
     try:
         of_network = proc.namespace(running.init, "net")[1]
+        group = f"/{proc.control_group(running.init)}/"
     except OSError:                             # it has just ended
         return True
     is_cut = not running.state.text().endswith("\n")
-    return (not is_cut and paths.name(record.cgroup or "") == running.name
-            and record.netns is not None and record.netns[1] == of_network)
+    return (not is_cut and paths.name(record.cgroup or "") == running.name and group.startswith(f"/{record.cgroup}/")
+            and record.netns is not None and record.netns[1] == of_network
+            and running.state.places() == {*filter(None, (record.mounts, record.mount_point))})
 
 
 def as_noted(state: State) -> Running | None:

@@ -5,7 +5,7 @@ import re
 import signal
 
 import pytest
-from machine import LAYERS, LS, NETNS, STATES, STOP, is_alive, kill, one_line, run, wait_for, write
+from machine import LAYERS, LS, NETNS, STATES, STOP, is_alive, kill, one_line, read, run, wait_for, write
 from network import done, links
 
 
@@ -84,6 +84,8 @@ DAMAGE = {
     "zeroes": lambda text: "\0" * len(text),
     "a line of nobody": lambda text: text + "colour red\n",
     "numbers that are none": lambda text: re.sub(r"(netns|init|since|timeout) .*", r"\1 nan", text),
+    "another control group": lambda text: re.sub("cgroup overlay", "cgroup 0verlay", text),
+    "without the place of UPPER": lambda text: re.sub("mount-point .*\n", "", text),
     "places of others": lambda text: re.sub("cgroup .*", "cgroup init.scope\\nmounts /etc\\nmount-point /srv", text) + "nothing\n",
 }
 
@@ -107,18 +109,34 @@ def test_a_damaged_state_file(subhost, machine, host, change, word):
     machine.is_as_before()
 
 
-def test_a_damaged_state_file_of_a_subhost_that_is_killed(subhost, machine):
+@pytest.mark.parametrize(("pattern", "line", "told"), [
+    ("netns .*\n", "nothing\n", "is damaged: nothing"),
+    ("(format|config|cgroup|netns|timeout) .*\n", "", "has lost lines"),
+    ("(cgroup|netns) .*\n", "", "has lost lines")])
+def test_a_damaged_state_file_of_a_subhost_that_is_killed(subhost, machine, pattern, line, told):
     """Its network namespace is not known for its own if no line says so: it is told of, and left."""
+    machine.look()
     one = subhost().booted()
     init, keeper, netns = one.init, one.keeper, f"{NETNS}/{one.name}"
-    rewritten(one, lambda text: re.sub("netns .*\n", "", text) + "nothing\n")
+    rewritten(one, lambda text: re.sub(pattern, "", text) + line)
     kill(keeper, signal.SIGKILL)
     wait_for(lambda: not is_alive(init))
-    assert "damaged" in one_line(one.boot())
-    assert one_line(one.stop()) == f"overlay-stop: the state file of {one.name} is damaged: nothing; {one.name} is not running"
+    assert one_line(one.stop()) == f"overlay-stop: the state file of {one.name} {told}; {one.name} is not running"
     assert one_line(one.boot()) == f"overlay-boot: a network namespace {netns} exists already, and overlay-boot has no record of it"
     assert run("ip", "netns", "delete", one.name).returncode == 0
     one.booted().stopped()
+    machine.is_as_before()
+
+
+def test_a_state_file_without_lines_of_a_subhost_that_ends(subhost, machine):
+    """The clearing that its keeper executes finds what they told of."""
+    machine.look()
+    one = subhost(UPPER="tmpfs:10M").booted()
+    init, keeper = one.init, one.keeper
+    rewritten(one, lambda text: re.sub("(cgroup|mount-point) .*\n", "", text))
+    kill(init, signal.SIGKILL)
+    wait_for(lambda: not is_alive(keeper))
+    machine.is_as_before()
 
 
 @pytest.mark.parametrize("call", ["pwrite64", "ftruncate", "write"])
@@ -153,9 +171,12 @@ def test_one_whose_state_file_is_damaged_is_listed_once(subhost, host, machine, 
     """Nothing tells from which of the listed files it was booted, but its name does."""
     one, other = subhost().booted(), subhost()
     done("mount", "--bind", write(f"{directory}/list", f"{one.conf}\n{other.conf}\n"), "/etc/subhosts.conf")
-    rewritten(one, lambda text: "nothing\n")
-    assert [(row["name"], row["state"]) for row in json.loads(run(LS, "--json").stdout)] == [(one.name, "unreadable"), (other.name, "stopped")]
-    assert one.stop().returncode == 0
+    original = read(one.state)
+    for text, state in ("nothing\n", "unreadable"), (original.replace("/", "/x", 1), "running"):
+        rewritten(one, lambda _, text=text: text)
+        rows = json.loads(run(LS, "--json").stdout)
+        assert [(row["name"], row["state"]) for row in rows] == [(one.name, state), (other.name, "stopped")]
+    assert run(STOP, one.name).returncode == 0
 
 
 def test_the_cables_of_a_damaged_one_are_not_those_of_another(subhost, machine, host):
