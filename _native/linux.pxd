@@ -15,8 +15,12 @@ cdef extern from "<string.h>" nogil:
     char *strerror(int error)
     size_t strlen(const char *text)
     int strcmp(const char *one, const char *other)
+    const char *strrchr(const char *text, int character)
     void *memset(void *area, int value, size_t size)
     void *memcpy(void *to, const void *source, size_t size)
+
+cdef extern from "<stdlib.h>" nogil:
+    void *calloc(size_t count, size_t size)
 
 cdef extern from "<stdio.h>" nogil:
     enum: RENAME_EXCHANGE
@@ -118,9 +122,16 @@ cdef extern from "<signal.h>" nogil:
     handler_t SIG_DFL, SIG_IGN
     int sigfillset(sigset_t *signals)
     int sigemptyset(sigset_t *signals)
+    int sigaddset(sigset_t *signals, int number)
     int sigprocmask(int how, const sigset_t *signals, sigset_t *former)
     int kill(pid_t process, int number)
-    enum: SIG_SETMASK, SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPWR, SIGKILL, SIGUSR1, SIGCONT, NSIG, SIGPIPE, SIGXFSZ
+    enum: SIG_SETMASK, SIG_BLOCK, SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPWR, SIGKILL, SIGUSR1, SIGCONT, NSIG, SIGPIPE, SIGXFSZ
+
+cdef extern from "<sys/resource.h>" nogil:
+    struct rlimit_t "rlimit":
+        uint64_t rlim_cur
+    int getrlimit(int resource, rlimit_t *limit)
+    enum: RLIMIT_AS
 
 cdef extern from "<sys/signalfd.h>" nogil:
     struct signalfd_siginfo:

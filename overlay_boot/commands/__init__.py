@@ -59,6 +59,15 @@ def open_standard() -> None:
     posix.close(lowest)
 
 
+def take_name() -> None:
+    """Have the process named after its command, as ps(1) and pgrep(1) know it: the kernel calls it python3."""
+    try:
+        with files.opened("/proc/self/comm", posix.O_WRONLY) as name:
+            posix.write(name, paths.encode(paths.name(sys.argv[0])))
+    except OSError:                     # it need not have one
+        pass
+
+
 def require_root() -> None:
     """Return if the user is root.  Else execute this command again, by sudo(8).
 
@@ -91,7 +100,7 @@ def is_in_user_namespace() -> bool:
 def run(command: "Callable[[list[str]], int | None]") -> int:
     """Call a command's function with the arguments of this process, and print its failure.  Return the exit status."""
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)    # ignored, as a caller may have it, ends of children are lost
-    return attempted(open_standard) or attempted(lambda: obeyed(command)) or attempted(flush)
+    return attempted(open_standard) or attempted(take_name) or attempted(lambda: obeyed(command)) or attempted(flush)
 
 
 def obeyed(command: "Callable[[list[str]], int | None]") -> int | None:

@@ -26,8 +26,6 @@ FOREGROUND = 0.2        # seconds, for what happens there
 LONGEST = 1 << 20       # bytes, of what is said on standard error
 LIST = "/etc/subhosts.conf"
 WRITABLE = ("/proc", "/sys", "/dev", "/run", "/var/log", "/var/cache")
-LAUNCHED = 5            # line of the launcher by which it takes signals as it should
-NOTHING = "#!/usr/bin/python3 -IS\n"        # a program like ours, that has nothing to do
 ERRNOS = {os.strerror(number) for number in range(1, 134)}
 # What a boot says of a configuration file, and goes on.
 WARNING = re.compile(r"\.conf: (the byte order mark|line \d+ is ignored|line \d+: no comment)")
@@ -44,10 +42,6 @@ class Ground:
             pass
         if os.path.exists(LIST):
             mount("--bind", self.list, LIST)
-        self.nothing = f"{directory}/nothing"
-        with open(self.nothing, "w") as file:
-            file.write(NOTHING)
-        os.chmod(self.nothing, 0o755)
         self.pace = 0.05        # seconds that a command takes here, about
         self.protect()
         self.bystander = subprocess.Popen(["unshare", "--mount", "--propagation", "slave", "sleep", "infinity"])
@@ -116,20 +110,10 @@ class Ended:
     def own_lines(self):
         return [line for line in self.said.splitlines() if line.startswith((f"{self.command}: ", "clear: "))]
 
-    def was_interrupted_early(self):
-        """Whether it is the interpreter that was interrupted, before the launcher could have it keep silent about that."""
-        places = re.findall(r'File "([^"]*)", line (\d+)', self.said)
-        is_whole = self.said.endswith("\nKeyboardInterrupt\n") and not self.own_lines()
-        return ("KeyboardInterrupt" in self.said if "--all" in self.words else is_whole) and all(
-            place.startswith(("<frozen ", "/usr/lib/python3")) or place.endswith(f"/{self.command}") and int(line) < LAUNCHED
-            for place, line in places)
-
     def faults(self, signals):
         """What is wrong with that, if these signals may have hit it."""
         if self.status is None:
             return [f"has not ended within {LIMIT} s"]
-        if signal.SIGINT in signals and self.was_interrupted_early():
-            return []
         if "Traceback" in self.said or "Fatal Python" in self.said or "Exception ignored" in self.said:
             places = re.findall(r'/(\S+)", line \d+, in (\S+)', self.said)
             return [f"a traceback: {self.said.strip().splitlines()[-1]}, in {' '.join(places[-1]) if places else '?'}"]
@@ -300,21 +284,9 @@ class Round:
             self.ground.pace += (min(time.monotonic() - begun.began, 0.5) - self.ground.pace) / 10
         self.note(f"ended: {ended}")
         faults = ended.faults({number for at, number in self.sent if at >= begun.began})
-        if faults and not self.could_begin(begun, ended):
-            self.note("it could not begin")
-            return ended
         for fault in faults:
             self.fault(self.masked([*ended.words[:-1], f"{ended.words[-1]}: {fault}"]))
         return ended
-
-    def could_begin(self, begun, ended):
-        """Whether what has ended was begun: whether a program that has nothing to do is done, when starved like that."""
-        if not (begun.limits or begun.prepare) or ended.own_lines() or "/overlay_boot/" in ended.said:
-            return True
-        if ended.said.strip() == "MemoryError":     # of the launcher, before its first line
-            return False
-        return not subprocess.run([self.ground.nothing], check=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                  stderr=subprocess.DEVNULL, preexec_fn=begun.limit).returncode
 
     def run(self, *words, **how):
         self.note(" ".join(words))

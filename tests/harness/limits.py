@@ -70,12 +70,12 @@ def starved(round, one, words, what, *, limits=(), context=contextlib.nullcontex
 
 
 def descriptors(round, one, words):
-    most = round.random.randrange(3, 41)
+    most = round.random.randrange(0, 41)
     starved(round, one, words, f"RLIMIT_NOFILE = {most}", limits=[(resource.RLIMIT_NOFILE, most)])
 
 
 def memory(round, one, words):
-    most = round.random.randrange(4 << 20, 48 << 20)
+    most = round.random.randrange(1 << 20, 48 << 20)
     starved(round, one, words, f"RLIMIT_AS = {most}", limits=[(resource.RLIMIT_AS, most)])
 
 
