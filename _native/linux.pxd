@@ -125,6 +125,7 @@ cdef extern from "<signal.h>" nogil:
     int sigaddset(sigset_t *signals, int number)
     int sigprocmask(int how, const sigset_t *signals, sigset_t *former)
     int kill(pid_t process, int number)
+    int c_raise "raise"(int number)
     enum: SIG_SETMASK, SIG_BLOCK, SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPWR, SIGKILL, SIGUSR1, SIGCONT, NSIG, SIGPIPE, SIGXFSZ
 
 cdef extern from "<sys/resource.h>" nogil:

@@ -59,6 +59,18 @@ def limit(int number):
     return NO_MORE_NAMESPACES.decode() if number == ENOSPC else None
 
 
+def interrupt_again(found):
+    """For sys.unraisablehook: a KeyboardInterrupt that cannot be raised, in a callback of the interpreter's, comes again.
+
+    signal.raise_signal(3) would not do: the interpreter would raise it on the way out of a hook in Python.
+    """
+    if found.exc_type is KeyboardInterrupt:
+        c_raise(SIGINT)
+    else:
+        from sys import __unraisablehook__
+        __unraisablehook__(found)
+
+
 def unshare(int flags):
     """unshare(2): leave namespaces for new ones."""
     if c_unshare(flags) < 0:

@@ -3,7 +3,7 @@ import _signal
 import posix
 import sys
 
-from .. import PATH, files, paths
+from .. import PATH, files, namespaces, paths
 from ..errors import DONE, FAILED, Failure, complain, reason
 
 TYPE_CHECKING = False
@@ -107,6 +107,7 @@ def obeyed(command: "Callable[[list[str]], int | None]") -> int | None:
     """Call a command's function.  Meanwhile an interrupt is a KeyboardInterrupt, unless the caller ignores it."""
     if _signal.getsignal(_signal.SIGINT) != _signal.SIG_DFL:
         return command(sys.argv[1:])
+    sys.unraisablehook = namespaces.interrupt_again
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     status = command(sys.argv[1:])
     _signal.signal(_signal.SIGINT, _signal.SIG_DFL)

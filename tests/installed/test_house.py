@@ -432,6 +432,34 @@ def test_an_interrupt_says_one_line_at_most(subhost):
     assert not ended - {(-signal.SIGINT, ""), (128 + signal.SIGINT, "overlay-ls: interrupted\n"), (0, "")}
 
 
+def test_an_interrupt_in_a_callback_of_the_interpreter_is_not_lost():
+    """It could not be raised there: it is, as soon as it can."""
+    ended = run("/usr/bin/python3", "-IS", "-c", f"""if True:
+        import sys
+        sys.path.insert(0, {MODULES!r})
+        from _weakref import ref
+        from _signal import raise_signal, SIGINT
+        from overlay_boot import namespaces
+        sys.unraisablehook = namespaces.interrupt_again
+        class Thing: pass
+        def interrupted(_):
+            raise_signal(SIGINT)
+        def failing(_):
+            1 / 0
+        for callback in interrupted, failing:
+            thing = Thing()
+            watched = ref(thing, callback)
+            try:
+                del thing
+                for _ in range(1000):
+                    pass
+                print("not raised")
+            except KeyboardInterrupt:
+                print("raised")
+        """)
+    assert ended.stdout == "raised\nnot raised\n" and ended.stderr.endswith("ZeroDivisionError: division by zero\n")
+
+
 def test_a_process_has_the_name_of_its_command(subhost):
     one = subhost().booted()
     process = start(GO, one.name, "sleep", "1000")
