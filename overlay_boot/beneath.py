@@ -9,6 +9,7 @@ What is passed as links tells what symbolic links mean:
 Nothing is opened to be used before it is known for what it is.
 """
 import posix
+from errno import EISDIR, EOPNOTSUPP
 
 from . import files, namespaces, paths
 from .files import Fd
@@ -78,12 +79,20 @@ def write_new(at: int, name: str, data: str | bytes, mode: int, *, sync: bool = 
         posix.unlink(part, dir_fd=at)               # of a boot that was killed
     except FileNotFoundError:
         pass
-    with files.opened(part, posix.O_CREAT | posix.O_EXCL | posix.O_WRONLY, mode, directory=at) as fd:
+    try:
+        new, source = files.opened(".", posix.O_TMPFILE | posix.O_WRONLY, mode, directory=at), ""
+    except OSError as error:
+        if error.errno not in (EOPNOTSUPP, EISDIR):     # a file system that has no files without a name
+            raise
+        new, source = files.opened(part, posix.O_CREAT | posix.O_EXCL | posix.O_WRONLY, mode, directory=at), part
+    with new:
         try:
-            files.write_all(fd, data)
-            posix.fchmod(fd, mode)
+            files.write_all(new, data)
+            posix.fchmod(new, mode)
             if sync:
-                posix.fsync(fd)
-            posix.link(part, name, src_dir_fd=at, dst_dir_fd=at, follow_symlinks=False)
+                posix.fsync(new)
+            posix.link(source or paths.of_descriptor(new), name, src_dir_fd=at, dst_dir_fd=at,
+                       follow_symlinks=not source)
         finally:
-            posix.unlink(part, dir_fd=at)
+            if source:
+                posix.unlink(source, dir_fd=at)

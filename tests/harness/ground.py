@@ -28,7 +28,7 @@ LIST = "/etc/subhosts.conf"
 WRITABLE = ("/proc", "/sys", "/dev", "/run", "/var/log", "/var/cache")
 ERRNOS = {os.strerror(number) for number in range(1, 134)}
 # What a boot says of a configuration file, and goes on.
-WARNING = re.compile(r"\.conf: (the byte order mark|line \d+ is ignored|line \d+: no comment)")
+WARNING = re.compile(r"\.conf: (the byte order mark|line \d+ is ignored|line \d+: no comment)|: CABLES: if(up|query) ")
 
 
 class Ground:
@@ -118,7 +118,7 @@ class Ended:
             places = re.findall(r'/(\S+)", line \d+, in (\S+)', self.said)
             return [f"a traceback: {self.said.strip().splitlines()[-1]}, in {' '.join(places[-1]) if places else '?'}"]
         if self.status < 0:
-            by_us = -self.status in signals and (self.terminal or not self.said)
+            by_us = -self.status in signals and (self.terminal or not self.said or "--all" in self.words)
             return [] if by_us else [f"died by signal {-self.status}"]
         passes_on = self.command == "overlay-go" or {"--foreground", "--shell"} & {*self.words}
         ours = self.own_lines()
@@ -403,7 +403,7 @@ class Round:
             self.fault(f"in the end: {self.masked([str(ended)])}")
         left = self.must_be_clear("all stops")
         for one in self.subhosts:
-            parts = [path for path in glob.glob(f"{one.base}/root/.*") if os.path.basename(path) != ".reaper"]
+            parts = glob.glob(f"{one.base}/root/.*.overlay-boot")
             if parts:
                 self.fault(f"in UPPER: {self.masked(parts)}")
         for path in glob.glob("/var/cache/overlay-boot/layers/*"):
