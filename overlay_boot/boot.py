@@ -308,6 +308,7 @@ def services(boot: Boot) -> None:
     except (TimeoutError, Failure):
         complain(f"the services are still being started (what they print is in {place})")
     except EOFError:
+        state.await_clearing(boot.config.name, boot.keeper.process)
         raise Failure(f"{boot.config.name} has ended while its services were being started (see {place})") from None
 
 
