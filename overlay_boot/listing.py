@@ -85,7 +85,10 @@ def of_processless(state: State) -> "Row | None":
     elif state.is_hibernating():
         return of_hibernating(state)
     elif state.keeper():
-        doing = "stopping" if state.record().init else "unreadable"     # without its PID 1, as it has lost that line
+        from . import salvage
+        # A keeper that clears up has no child.  Else the record has lost its PID 1, or tells of another process.
+        init = salvage.init_of(state.keeper())
+        doing = "unreadable" if init and not proc.is_killed(init) else "stopping"
     else:
         doing = "dead"                  # killed: the next command for it clears it
     return row(state.name, doing, state.record().config)
