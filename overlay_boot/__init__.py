@@ -15,6 +15,7 @@ __version__ = "2.1.0"
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PROGRAMS = "/usr/libexec/overlay-boot"
+INTERFACES = "/sys/class/net"
 BASELINE_MARK = "trusted.overlay_boot.baseline"     # an xattr(7) of the directory: it is a baseline
 PREFIX = f"{__name__}."
 MOST = 1 << 16          # bytes of a compiled module: to ask for more would have malloc(3) map memory for each

@@ -6,22 +6,25 @@ what is told of cables, and no boot or stop has it on its way.
 """
 import _signal
 import posix
-from errno import EOPNOTSUPP
+from errno import EAGAIN, EOPNOTSUPP
 
-from . import PATH, files, interruption, links, namespaces, paths, state
+from . import INTERFACES, PATH, files, interruption, links, namespaces, paths, state
 from .errors import Failure, complain, reason
 from .network import Entered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
     from .state import State
     Description = dict[str, str | list[str] | None]
 
 PACKAGES = "/usr/lib/python3/dist-packages"     # Debian's; the launchers leave out site, which knows it
-INTERFACES = "/sys/class/net"
 STANZAS = "/etc/network/interfaces"             # ifupdown's, as the next one
 REMEMBERED = "/run/network/ifstate"
 NO_STANZA = b"ifup: unknown interface "         # what it prints of one, with LANG=C.UTF-8
+DUMPS = 20                  # of all interfaces, while some come and go
 IFDOWN_TIMEOUT = 60         # seconds: it may give back an address, and hooks of the host's run
 # From where indexes are chosen: beyond those that the kernel gives, one after the other.
 FIRST_INDEX, LAST_INDEX = 0x10000, 0xfffff
@@ -347,11 +350,25 @@ def far_interfaces(network: str) -> dict[int, tuple[str, list[str]]]:
     from pyroute2 import IPRoute
     with files.opened(network, posix.O_RDONLY) as there, Entered(there), IPRoute() as route:
         found: dict[int, tuple[str, list[str]]] = {
-            link["index"]: (link.get_attr("IFLA_IFNAME"), []) for link in route.get_links()}
-        for address in route.get_addr():
+            link["index"]: (link.get_attr("IFLA_IFNAME"), []) for link in whole(route.get_links)}
+        for address in whole(route.get_addr):
             if address["index"] in found:       # else it has been made just now
                 found[address["index"]][1].append(f"{address.get_attr('IFA_ADDRESS')}/{address['prefixlen']}")
     return found
+
+
+def whole(dump: "Callable[[], Iterable[Any]]") -> "list[Any]":
+    """Return what a request of pyroute2's lists, asked again if that has changed meanwhile.  Raises OSError."""
+    from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
+    for again in range(DUMPS - 1, -1, -1):
+        try:
+            return list(dump())
+        except NetlinkDumpInterrupted:
+            if not again:
+                raise OSError(EAGAIN, "the interfaces change all the time") from None
+        except NetlinkError as error:
+            raise OSError(error.code, posix.strerror(error.code)) from None
+    raise AssertionError
 
 
 def is_one_of(name: str, interface: str) -> bool:
@@ -367,7 +384,8 @@ def leading_to(network: str, name: str) -> dict[str, int]:
     except ImportError:                 # they go with the namespace
         return {}
     with files.opened(network, posix.O_RDONLY) as there, Entered(there), IPRoute() as route:
-        far = {link.get_attr("IFLA_LINK"): link["index"] for link in route.get_links()}     # by that of the near end
+        # by that of the near end
+        far = {link.get_attr("IFLA_LINK"): link["index"] for link in whole(route.get_links)}
     found = {interface: index_of(interface) for interface in posix.listdir(INTERFACES) if is_one_of(name, interface)}
     return {interface: index for interface, index in found.items()
             if index in far and far[index] == number_of(interface, "iflink")}

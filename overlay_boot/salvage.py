@@ -59,7 +59,7 @@ def add_what_is_there(state: State, found: Record, *, is_damaged: bool) -> bool:
     if of_network:
         if not found.netns or found.netns[1] != of_network:
             found.netns = inodes(state.name, of_network) or found.netns
-        found.cables = found.cables or cables.leading_to(f"/proc/{init}/ns/net", state.name)
+        found.cables = {**cables.leading_to(f"/proc/{init}/ns/net", state.name), **found.cables}
     is_more = record.text(found) != before
     found.timeout = found.timeout or float(DEFAULTS["STOP_TIMEOUT"] or 0)
     return is_more

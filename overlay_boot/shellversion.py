@@ -18,7 +18,7 @@ deleted, and the shell's files with it.
 import _signal
 import posix
 
-from . import cgroup, files, paths, proc
+from . import INTERFACES, cgroup, files, paths, proc
 from .config import Config
 from .errors import Failure, doing
 from .network import NETNS, path_of
@@ -127,7 +127,7 @@ class Inherited:
         Raises Failure if pyroute2 is not installed.
         """
         from . import cables
-        named = [one for one in posix.listdir(cables.INTERFACES) if cables.is_one_of(self.name, one)]
+        named = [one for one in posix.listdir(INTERFACES) if cables.is_one_of(self.name, one)]
         if not named:
             return
         cables.prepare_import()
@@ -137,7 +137,7 @@ class Inherited:
             raise Failure(f"cannot tell the cables of {self.name}: python3-pyroute2 is not installed") from None
         with IPRoute() as route:
             there = route.get_netnsid(pid=self.init)["nsid"]
-            links = [link for link in route.get_links() if link.get_attr("IFLA_IFNAME") in named]
+            links = [link for link in cables.whole(route.get_links) if link.get_attr("IFLA_IFNAME") in named]
         own = {link["index"]: link for link in links if link.get_attr("IFLA_LINK_NETNSID") == there}
         tagged = [link for link in links
                   if link.get_attr("IFLA_LINK_NETNSID") is None and link.get_attr("IFLA_LINK") in own]

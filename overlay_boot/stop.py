@@ -3,7 +3,7 @@ import _signal
 import posix
 import time
 
-from . import files, interruption, namespaces, paths, proc
+from . import INTERFACES, files, interruption, namespaces, paths, proc
 from .errors import Failure, complain, doing, reason
 from .files import Fd, Reserve
 from .namespaces import COMMAND, STOP, lock, locked_by
@@ -91,14 +91,22 @@ def is_whole(running: Running) -> bool:
     """Tell whether what every running subhost has on record is there, and is its own."""
     record = running.record
     try:
-        of_network = proc.namespace(running.init, "net")[1]
+        network = proc.namespace(running.init, "net")[1]
         group = f"/{proc.control_group(running.init)}/"
     except OSError:                             # it has just ended
         return True
-    is_cut = not running.state.text().endswith("\n")
-    return (not is_cut and paths.name(record.cgroup or "") == running.name and group.startswith(f"/{record.cgroup}/")
-            and record.netns is not None and record.netns[1] == of_network
+    return (running.state.text().endswith("\n")
+            and paths.name(record.cgroup or "") == running.name and group.startswith(f"/{record.cgroup}/")
+            and record.netns is not None and record.netns[1] == network
+            and has_all_cables(running)
             and running.state.places() == {*filter(None, (record.mounts, record.mount_point))})
+
+
+def has_all_cables(running: Running) -> bool:
+    """Tell whether no cable is missing on record: they are numbered."""
+    count = len(running.record.cables)
+    return ({*running.record.cables} == {f"{running.name}{number}" for number in range(count)}
+            and not files.kind(f"{INTERFACES}/{running.name}{count}"))
 
 
 def as_noted(state: State) -> Running | None:

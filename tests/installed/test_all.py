@@ -5,7 +5,7 @@ import signal
 import time
 
 import pytest
-from machine import BOOT, LS, STATES, STOP, control_group, descendants, is_alive, kill, new_name, one_line, read, run, start, wait_for, write
+from machine import BOOT, LS, PYTHON, STATES, STOP, control_group, descendants, is_alive, kill, new_name, one_line, read, run, start, wait_for, write
 from network import done
 
 pytestmark = pytest.mark.usefixtures("host")       # no subhosts but those of the test are there to be stopped
@@ -444,7 +444,7 @@ def test_a_stop_that_had_to_kill_is_no_failure(subhost):
 def without_processes(when, command):
     """--all, where clone3(2) fails; when counts its calls, not those of the commands that it executes."""
     return run("strace", "-f", "-b", "execve", "-qq", "-o", "/dev/null", "-e", "trace=clone3", "-e", "signal=none",
-               "-e", f"inject=clone3:error=EAGAIN:when={when}", command, "--all")
+               "-e", f"inject=clone3:error=EAGAIN:when={when}", *PYTHON, command, "--all")
 
 
 def test_one_for_which_there_is_no_process_waits_for_another_ones_end(subhost, listed):

@@ -7,7 +7,7 @@ import re
 import signal
 
 import pytest
-from machine import (BOOT, GO, LOGS, LS, MODULES, NETNS, PATIENCE, STOP, TREE, control_group, is_alive, kill, namespaces, new_name,
+from machine import (BOOT, GO, LOGS, LS, MODULES, NETNS, PATIENCE, PYTHON, STOP, TREE, control_group, is_alive, kill, namespaces, new_name,
                      one_line, ours, processes, read, run, start, wait_for, write)
 from network import Monitor, addresses, bridges, can_make_vlans, done, files_of, is_up, links, pings, static, within
 
@@ -293,7 +293,7 @@ def test_a_kernel_without_vlans(subhost, fails):
 def injected(one, call, what, when, command=BOOT):
     """Boot or stop it, with something injected by strace(1) into the when-th such call of each process that only forked."""
     return run("strace", "-f", "-b", "execve", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:{what}:when={when}",
-               command, one.conf)
+               *PYTHON, command, one.conf)
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])

@@ -154,6 +154,32 @@ def test_a_stop_that_is_killed_while_it_mends_the_state_file(subhost, machine, c
     machine.is_as_before()
 
 
+def test_a_state_file_without_the_line_of_a_cable(subhost, machine, host):
+    """The cable is removed before the stop returns; the kernel would remove it some time later."""
+    machine.look()
+    one = subhost(CABLES="= =").booted()
+    rewritten(one, lambda text: re.sub(f"cable:{one.name}1 .*\n", "", text))
+    assert one_line_of(one.stop()) == f"overlay-stop: the state file of {one.name} has lost lines"
+    assert not [name for name in links() if name.startswith(one.name)]
+    machine.is_as_before()
+
+
+@pytest.mark.parametrize("init", ["init 1", "init 0", "init 4194303"])
+def test_a_state_file_that_tells_of_another_process(subhost, machine, init):
+    """It runs, so it is not told to be stopping."""
+    machine.look()
+    one = subhost().booted()
+    rewritten(one, lambda text: re.sub("init .*", init, text))
+    assert one.row()["state"] == "unreadable"
+    assert one_line_of(one.stop()) == f"overlay-stop: the state file of {one.name} has lost lines"
+    machine.is_as_before()
+
+
+def one_line_of(done):
+    assert done.returncode == 0
+    return done.stderr.removesuffix("\n")
+
+
 def test_state_of_another_version(subhost):
     """One line says so, and nothing is guessed."""
     one = subhost().booted()

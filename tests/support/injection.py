@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 
+from machine import PYTHON
 from sandbox import GROUPS, alive, difference, kill, mount, patiently, serve, snapshot, wait_until
 
 NAME = "kx"
@@ -514,7 +515,8 @@ class Inside:
             inject = ["-e", f"inject={aim['call']}:{what}={aim['injection']}:when={aim['count']}"]
         options = [*follow, "-y", "-s", "200", "-o", self.log, *inject]
         if not self.scenario.keeper:
-            return self._run("strace", *options, *self.scenario.command, terminal=self.scenario.terminal)
+            command, *words = self.scenario.command
+            return self._run("strace", *options, *PYTHON, shutil.which(command), *words, terminal=self.scenario.terminal)
         with open(self.options, "w") as file:
             print(*options, file=file)
         ended = self._run(*self.scenario.command)
@@ -525,7 +527,7 @@ class Inside:
 
     def _run(self, *words, terminal=False):
         """Run a command to its end.  What it says on standard error is taken by a file: others may hold it open."""
-        command = next(word for word in words if word.startswith("overlay-"))
+        command = next(name for name in map(os.path.basename, words) if name.startswith("overlay-"))
         with open(f"{self.directory}/said", "w+b") as file:
             ends = os.openpty() if terminal else ()
             standard = (ends[1],) * 3 if terminal else (subprocess.DEVNULL, subprocess.DEVNULL, file)

@@ -24,6 +24,7 @@ BOOT, GO, LS, STOP = (f"/usr/sbin/overlay-{command}" for command in ("boot", "go
 BASELINE, DISKFILE, LAYERS, SHARE = (f"/usr/sbin/overlay-{command}" for command in ("baseline", "diskfile", "layers", "share"))
 TREE = os.path.abspath(f"{os.path.dirname(__file__)}/../..")
 PROGRAMS = "/usr/libexec/overlay-boot"
+PYTHON = ("/usr/bin/python3", "-IS")        # as launch executes a command: for strace(1) that leaves what is executed
 MODULES = "/usr/lib/overlay-boot"
 MARK = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d overlay-boot: (boot from /.*|stopped|ended)\n")      # in LOG
 STATES, NETNS, LOGS = "/run/overlay-boot", "/run/netns", "/var/log/overlay-boot"
