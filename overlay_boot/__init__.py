@@ -16,6 +16,7 @@ __version__ = "2.1.0"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PROGRAMS = "/usr/libexec/overlay-boot"
 INTERFACES = "/sys/class/net"
+LONGEST_REAPER = 1 << 20    # bytes that are read of a program to know whether it is our reaper, which has far less
 BASELINE_MARK = "trusted.overlay_boot.baseline"     # an xattr(7) of the directory: it is a baseline
 PREFIX = f"{__name__}."
 MOST = 1 << 16          # bytes of a compiled module: to ask for more would have malloc(3) map memory for each

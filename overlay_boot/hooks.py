@@ -6,7 +6,7 @@ functions as a boot whose configuration names no other.
 import posix
 from errno import ELOOP, ENOENT, ENOTDIR
 
-from . import PROGRAMS, beneath, files, namespaces, network, paths, rootfs
+from . import LONGEST_REAPER, PROGRAMS, beneath, files, namespaces, network, paths, rootfs
 from .config import DEFAULTS, HANDED_DOWN, Config
 from .errors import Failure, doing
 from .rootfs import Sources
@@ -14,7 +14,6 @@ from .rootfs import Sources
 REAPER = namespaces.REAPER_PATH
 DUMMY_FIFO = "/run/dummy_service"
 STARTS = "# overlay-init starts:"       # the first line of what overlay-init prints
-LONGEST_PROGRAM = 1 << 20               # bytes, far more than our reaper has
 LONGEST_TEXT = 128 << 10                # of one argument, execve(2)
 
 
@@ -149,7 +148,7 @@ def install_reaper(root: int) -> None:
     name = REAPER[1:]
     ours = our_reaper()
     try:
-        theirs = beneath.read(root, REAPER, LONGEST_PROGRAM, beneath.INSIDE)
+        theirs = beneath.read(root, REAPER, LONGEST_REAPER, beneath.INSIDE)
         if theirs is None or theirs == ours:
             return
         # A crash of the host may have left one of ours cut off, or with zeroes for what had not reached the disk.
@@ -186,7 +185,7 @@ def check_reaper(config: Config, root: int) -> None:
 
 def is_our_reaper(config: Config, root: int) -> bool:
     """Tell whether PID 1 will be the reaper that we come with, which serves as the dummy service as well."""
-    return config.reaper == REAPER and beneath.read(root, REAPER, LONGEST_PROGRAM, beneath.INSIDE) == our_reaper()
+    return config.reaper == REAPER and beneath.read(root, REAPER, LONGEST_REAPER, beneath.INSIDE) == our_reaper()
 
 
 def started(text: str) -> list[str]:

@@ -120,16 +120,21 @@ class Inherited:
             found |= added
         return sorted(found)
 
+    def named_as_cables(self) -> list[str]:
+        """Return the interfaces that have names of its cables, or of VLANs on them."""
+        from . import cables
+        return [one for one in posix.listdir(INTERFACES) if cables.is_one_of(self.name, one)]
+
     def find_cables(self) -> None:
         """Have its cables, and the VLANs on them, on its record.
 
         An interface is one if the kernel says that the other end of it is in the subhost.
         Raises Failure if pyroute2 is not installed.
         """
-        from . import cables
-        named = [one for one in posix.listdir(INTERFACES) if cables.is_one_of(self.name, one)]
+        named = self.named_as_cables()
         if not named:
             return
+        from . import cables
         cables.prepare_import()
         try:
             from pyroute2 import IPRoute

@@ -3,7 +3,7 @@ import _signal
 import posix
 import time
 
-from . import INTERFACES, files, interruption, namespaces, paths, proc
+from . import INTERFACES, LONGEST_REAPER, files, interruption, namespaces, paths, proc
 from .errors import Failure, complain, doing, reason
 from .files import Fd, Reserve
 from .namespaces import COMMAND, STOP, lock, locked_by
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 # What a full init system, known by its program's name, takes for a request to shut down: systemd(1), init(8).
 SHUT_DOWN = {"systemd": _signal.SIGRTMIN + 3, "init": _signal.SIGPWR}
 HANG_UP_AFTER = 1       # seconds: what has a terminal may heed SIGTERM first
-LONGEST_PROGRAM = 1 << 20       # bytes, far more than our reaper has
 
 
 def stop(name: str, config: str) -> None:
@@ -316,7 +315,7 @@ def takes_requests(process: int) -> bool:
     """Tell whether it is our reaper, and has blocked its signals already: before that, one would be lost."""
     try:
         with Fd(posix.open(f"/proc/{process}/exe", posix.O_RDONLY)) as program:
-            size = min(posix.fstat(program).st_size, LONGEST_PROGRAM)
+            size = min(posix.fstat(program).st_size, LONGEST_REAPER)
             if namespaces.MARK_OF_REAPER not in posix.read(program, size):
                 return False
         return proc.blocks(process, _signal.SIGTERM)

@@ -9,7 +9,7 @@ import signal
 import pytest
 from machine import (BOOT, GO, LOGS, LS, MODULES, NETNS, PATIENCE, PYTHON, STOP, TREE, control_group, is_alive, kill, namespaces, new_name,
                      one_line, ours, processes, read, run, start, wait_for, write)
-from network import Monitor, addresses, bridges, can_make_vlans, done, files_of, is_up, links, pings, static, within
+from network import Monitor, addresses, bridges, can_make_vlans, done, files_of, is_up, links, listed_without_pyroute2, pings, static, within
 
 from overlay_boot import links as native
 
@@ -755,14 +755,8 @@ def test_overlay_ls_without_pyroute2(subhost, bridge, directory):
     bridge()
     one, other = subhost(CABLES="br0=").booted(), subhost(CABLES="=").booted()
     one.sh("ip addr add 192.0.2.2/24 dev eth0")
-    for made in ("upper", "work"):
-        os.mkdir(f"{directory}/{made}")
-    os.mknod(f"{directory}/upper/pyroute2", 0o020000, 0)        # as overlayfs says that there is none
-    place = "/usr/lib/python3/dist-packages"
     for options in ([], ["--json"]):
-        listed = run("unshare", "-m", "sh", "-ec", f"""
-            mount -t overlay -o lowerdir={place},upperdir={directory}/upper,workdir={directory}/work overlay {place}
-            exec {LS} "$@" """, "sh", *options)
+        listed = listed_without_pyroute2(directory, *options)
         assert listed.returncode == 0 and "pyroute2 is not installed" in listed.stderr and listed.stderr.count("\n") == 1, listed.stderr
         if options:
             rows = {row["name"]: row["cables"] for row in json.loads(listed.stdout)}

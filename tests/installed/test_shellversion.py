@@ -1,4 +1,5 @@
 """Subhosts that 1.6.4 has booted, real ones: they run on, and the commands handle them as ours; nobody can pass for one."""
+import json
 import os
 import shutil
 import signal
@@ -26,6 +27,7 @@ from machine import (
     wait_for,
     write,
 )
+from network import listed_without_pyroute2
 
 SERVICE = """#!/bin/sh
 echo "${0##*/} $1" >>/order
@@ -214,6 +216,15 @@ def test_cables(inherited, machine):
     assert not is_there(f"{one.name}0") and is_there(other)
     run("ip", "link", "delete", other)
     machine.is_as_before()
+
+
+def test_cables_without_pyroute2(inherited, directory):
+    """One line, however many there are; nobody can tell whose they are but by their names."""
+    one, other = inherited(CABLES="= ="), inherited(CABLES="=")
+    done = listed_without_pyroute2(directory, "--json")
+    assert (done.returncode, done.stderr) == (0, "overlay-ls: cannot tell the addresses of cables: python3-pyroute2 is not installed\n")
+    cables = {row["name"]: [(cable["name"], cable["addresses"]) for cable in row["cables"]] for row in json.loads(done.stdout)}
+    assert sorted(cables[one.name]) == [(f"{one.name}0", None), (f"{one.name}1", None)] and cables[other.name] == [(f"{other.name}0", None)]
 
 
 def test_it_is_not_booted_twice(inherited, directory, machine):
