@@ -170,7 +170,7 @@ setup(
     packages=["overlay_boot", "overlay_boot.baseline", "overlay_boot.commands", "overlay_boot.layers"],
     exclude_package_data={"overlay_boot": ["*.pyi"]},       # they are for tests/lint; nobody else imports the modules
     ext_modules=[native(Extension, "namespaces"), native(Extension, "links"),
-                 native(Program, "reaper"), native(Program, "keeper"), native(Program, "launch")],
+                 native(Program, "reaper"), native(Program, "keeper"), native(Program, "begin")],
     cmdclass={"build_ext": build_native, "build_man": build_man, "build_launchers": build_launchers,
               "build_completions": build_completions},
     options={"sdist_dsc": {"compat": "13"}},    # stdeb's own default is one that debhelper has given up

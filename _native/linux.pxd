@@ -15,7 +15,7 @@ cdef extern from "<string.h>" nogil:
     char *strerror(int error)
     size_t strlen(const char *text)
     int strcmp(const char *one, const char *other)
-    const char *strrchr(const char *text, int character)
+    char *strrchr(const char *text, int character)
     void *memset(void *area, int value, size_t size)
     void *memcpy(void *to, const void *source, size_t size)
 
@@ -123,10 +123,17 @@ cdef extern from "<signal.h>" nogil:
     int sigfillset(sigset_t *signals)
     int sigemptyset(sigset_t *signals)
     int sigaddset(sigset_t *signals, int number)
+    int sigismember(const sigset_t *signals, int number)
     int sigprocmask(int how, const sigset_t *signals, sigset_t *former)
     int kill(pid_t process, int number)
     int c_raise "raise"(int number)
     enum: SIG_SETMASK, SIG_BLOCK, SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPWR, SIGKILL, SIGUSR1, SIGCONT, NSIG, SIGPIPE, SIGXFSZ
+
+cdef extern from "<sys/uio.h>" nogil:
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+    ssize_t writev(int fd, const iovec *parts, int count)
 
 cdef extern from "<sys/resource.h>" nogil:
     struct rlimit_t "rlimit":

@@ -62,7 +62,7 @@ def limit(int number):
 def interrupt_again(found):
     """For sys.unraisablehook: a KeyboardInterrupt that cannot be raised, in a callback of the interpreter's, comes again.
 
-    signal.raise_signal(3) would not do: the interpreter would raise it on the way out of a hook in Python.
+    A hook in Python would not do: the interpreter would raise it in that.
     """
     if found.exc_type is KeyboardInterrupt:
         c_raise(SIGINT)

@@ -21,9 +21,9 @@ execute_after_dh_auto_install:
 	rm -rf $(D)/usr/bin $(D)/usr/lib/python3*
 	cp -r build/launchers/sbin $(D)/usr/sbin
 	cp -r build/launchers/libexec $(D)/usr/libexec/overlay-boot
-	cd $(D)/usr/lib/overlay-boot/overlay_boot && mv keeper launch reaper ../../../libexec/overlay-boot
+	cd $(D)/usr/lib/overlay-boot/overlay_boot && mv begin keeper reaper ../../../libexec/overlay-boot
 	PYTHONPATH=$(D)/usr/lib/overlay-boot /usr/bin/python3 -BP setup.py -q build_completions
-	@echo "blhc: ignore-line-regexp: .*musl-gcc .*(keeper|launch|reaper).*"
+	@echo "blhc: ignore-line-regexp: .*musl-gcc .*(begin|keeper|reaper).*"
 
 # The first line of the launchers is none that dh-python knows.
 override_dh_python3:

@@ -59,15 +59,6 @@ def open_standard() -> None:
     posix.close(lowest)
 
 
-def take_name() -> None:
-    """Have the process named after its command, as ps(1) and pgrep(1) know it: the kernel calls it python3."""
-    try:
-        with files.opened("/proc/self/comm", posix.O_WRONLY) as name:
-            posix.write(name, paths.encode(paths.name(sys.argv[0])))
-    except OSError:                     # it need not have one
-        pass
-
-
 def require_root() -> None:
     """Return if the user is root.  Else execute this command again, by sudo(8).
 
@@ -100,14 +91,14 @@ def is_in_user_namespace() -> bool:
 def run(command: "Callable[[list[str]], int | None]") -> int:
     """Call a command's function with the arguments of this process, and print its failure.  Return the exit status."""
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)    # ignored, as a caller may have it, ends of children are lost
-    return attempted(open_standard) or attempted(take_name) or attempted(lambda: obeyed(command)) or attempted(flush)
+    return attempted(open_standard) or attempted(lambda: obeyed(command)) or attempted(flush)
 
 
 def obeyed(command: "Callable[[list[str]], int | None]") -> int | None:
     """Call a command's function.  Meanwhile an interrupt is a KeyboardInterrupt, unless the caller ignores it."""
+    sys.unraisablehook = namespaces.interrupt_again
     if _signal.getsignal(_signal.SIGINT) != _signal.SIG_DFL:
         return command(sys.argv[1:])
-    sys.unraisablehook = namespaces.interrupt_again
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     status = command(sys.argv[1:])
     _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
@@ -146,8 +137,10 @@ def told(error: BaseException) -> tuple[int, str]:
             return FAILED, ""
         case OSError():
             return FAILED, reason(error)
-        case MemoryError() | ImportError() | SystemError():     # so it shows where there is no memory for a module
-            return FAILED, str(error) or "out of memory"
+        case MemoryError() | SystemError():         # so it shows where there is no memory for a module
+            return FAILED, "out of memory"
+        case ImportError():
+            return FAILED, str(error)
         case KeyboardInterrupt():
             return INTERRUPTED, "interrupted"
     raise error

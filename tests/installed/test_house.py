@@ -113,8 +113,8 @@ def test_a_source_that_was_changed_counts(tmp_path):
 def test_launchers_leave_out_what_a_start_need_not_have():
     for path in COMMANDS.values():
         with open(path) as file:
-            assert file.readline() == "#!/usr/libexec/overlay-boot/launch\n", path
-    with open("/usr/libexec/overlay-boot/launch", "rb") as file:
+            assert file.readline() == "#!/usr/libexec/overlay-boot/begin\n", path
+    with open(f"{PROGRAMS}/begin", "rb") as file:
         assert b"\0-IS\0" in file.read()
 
 
@@ -468,9 +468,18 @@ def test_a_process_has_the_name_of_its_command(subhost):
     process.communicate()
 
 
-def test_what_launches_the_commands_says_why_it_cannot():
-    launch = "/usr/libexec/overlay-boot/launch"
-    assert run(launch).stderr == "launch: cannot be executed: it is for the first line of a command\n"
+def test_a_signal_that_the_caller_has_blocked_stays_so():
+    for block in signal.SIG_BLOCK, signal.SIG_UNBLOCK:
+        ended = run("/usr/bin/python3", "-c", f"""if True:
+            import os, signal
+            signal.pthread_sigmask({block}, [signal.SIGINT])
+            os.kill(os.getpid(), signal.SIGINT) if {block} == signal.SIG_BLOCK else None
+            os.execv("{LS}", ["{LS}", "--version"])""")
+        assert ended.returncode == 0 and ended.stdout.startswith("overlay-ls "), ended
+
+
+def test_what_begins_the_commands_says_why_it_cannot():
+    assert run(f"{PROGRAMS}/begin").stderr == "begin: cannot be executed: it is for the first line of a command\n"
     ended = run("unshare", "--mount", "sh", "-c", f"mount -t tmpfs tmpfs /usr/bin && exec {LS}")
     assert one_line(ended) == "overlay-ls: cannot open /usr/bin/python3: No such file or directory"
 

@@ -24,7 +24,7 @@ BOOT, GO, LS, STOP = (f"/usr/sbin/overlay-{command}" for command in ("boot", "go
 BASELINE, DISKFILE, LAYERS, SHARE = (f"/usr/sbin/overlay-{command}" for command in ("baseline", "diskfile", "layers", "share"))
 TREE = os.path.abspath(f"{os.path.dirname(__file__)}/../..")
 PROGRAMS = "/usr/libexec/overlay-boot"
-PYTHON = ("/usr/bin/python3", "-IS")        # as launch executes a command: for strace(1) that leaves what is executed
+PYTHON = ("/usr/bin/python3", "-IS")        # as begin executes a command: for strace(1) that leaves what is executed
 MODULES = "/usr/lib/overlay-boot"
 MARK = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d overlay-boot: (boot from /.*|stopped|ended)\n")      # in LOG
 STATES, NETNS, LOGS = "/run/overlay-boot", "/run/netns", "/var/log/overlay-boot"
@@ -180,13 +180,18 @@ def listed(directory):
         return []
 
 
-def control_groups():
-    """All control groups of the cgroup2 hierarchy, wherever that is mounted."""
+def root_of_control_groups():
+    """The root of the cgroup2 hierarchy, wherever that is mounted."""
     root = next((line.split(" ")[4] for line in read("/proc/self/mountinfo").splitlines()
                  if " - cgroup2 " in line), None)
     if root is None:
         from overlay_boot import cgroup
         root = f"/proc/self/fd/{cgroup.hierarchy()}"
+    return root
+
+
+def control_groups():
+    root = root_of_control_groups()
     return [os.path.relpath(directory, root) for directory, _, _ in os.walk(root)]
 
 
