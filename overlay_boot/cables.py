@@ -24,7 +24,7 @@ PACKAGES = "/usr/lib/python3/dist-packages"     # Debian's; the launchers leave 
 STANZAS = "/etc/network/interfaces"             # ifupdown's, as the next one
 REMEMBERED = "/run/network/ifstate"
 NO_STANZA = b"ifup: unknown interface "         # what it prints of one, with LANG=C.UTF-8
-DUMPS = 20                  # of all interfaces, while some come and go
+DUMPS = 20                  # attempts at one, while interfaces come and go
 IFDOWN_TIMEOUT = 60         # seconds: it may give back an address, and hooks of the host's run
 # From where indexes are chosen: beyond those that the kernel gives, one after the other.
 FIRST_INDEX, LAST_INDEX = 0x10000, 0xfffff
@@ -310,12 +310,13 @@ def describe(cables: dict[str, int], vlans: dict[str, int], network: str) -> "li
 
     inside is the name of the far interface in the subhost, whose network
     namespace has that path, None for a VLAN; addresses are those that it has
-    there.  Both are None where pyroute2 is not installed.
+    there.  Both are None where that cannot be told: pyroute2 is not installed, or
+    the interfaces change all the time.
     """
     vlans_described = [description(name, None, []) for name in vlans]
     try:
         far = far_interfaces(network)
-    except ImportError:
+    except (ImportError, OSError):
         return [description(name, None, None) for name in cables] + vlans_described
     return [description(name, *far.get(number_of(name, "iflink"), (None, []))) for name in cables] + vlans_described
 
@@ -377,18 +378,27 @@ def is_one_of(name: str, interface: str) -> bool:
 
 
 def leading_to(network: str, name: str) -> dict[str, int]:
-    """Return {interface: index} of those that have names of NAME's cables, and lead into the namespace of a path."""
+    """Return {interface: index} of those that have names of NAME's cables, and lead into the namespace of a path.
+
+    Where that cannot be told it is none: they go with the namespace, some time after it.
+    """
+    found = {interface: index_of(interface) for interface in posix.listdir(INTERFACES) if is_one_of(name, interface)}
+    if not found:
+        return {}
     prepare_import()
     try:
-        from pyroute2 import IPRoute
-    except ImportError:                 # they go with the namespace
+        far = far_indexes(network)
+    except (ImportError, OSError):
         return {}
-    with files.opened(network, posix.O_RDONLY) as there, Entered(there), IPRoute() as route:
-        # by that of the near end
-        far = {link.get_attr("IFLA_LINK"): link["index"] for link in whole(route.get_links)}
-    found = {interface: index_of(interface) for interface in posix.listdir(INTERFACES) if is_one_of(name, interface)}
     return {interface: index for interface, index in found.items()
             if index in far and far[index] == number_of(interface, "iflink")}
+
+
+def far_indexes(network: str) -> dict[int, int]:
+    """Return {index of the near end: index of the far end} of the cables into the network namespace of a path."""
+    from pyroute2 import IPRoute
+    with files.opened(network, posix.O_RDONLY) as there, Entered(there), IPRoute() as route:
+        return {link.get_attr("IFLA_LINK"): link["index"] for link in whole(route.get_links)}
 
 
 def prepare_import() -> None:

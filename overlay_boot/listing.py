@@ -115,7 +115,7 @@ def of_inherited(running: "shellversion.Inherited") -> "Row | None":
             try:
                 running.find_cables()
                 described = plugged(running)
-            except Failure:             # without pyroute2
+            except (Failure, OSError):  # without pyroute2, as a rule
                 from . import cables
                 described = [cables.description(name, None, None) for name in running.named_as_cables()]
             return row(running.name, "running", running.record.config, pid=running.init, since=running.record.since,
@@ -162,7 +162,7 @@ def of_file(path: str) -> "Row":
 
 
 def lacks_addresses(rows: "list[Row]") -> bool:
-    """Tell whether there are cables of which the addresses cannot be told."""
+    """Tell whether there are cables of which the addresses could not be told."""
     return any(one["addresses"] is None for row in rows for one in row["cables"] or [])
 
 

@@ -1,5 +1,6 @@
 """overlay-ls(8): list the subhosts."""
 import posix
+import sys
 
 from .. import environment, files, listing
 from ..errors import complain
@@ -17,7 +18,8 @@ def command(arguments: list[str]) -> None:
     require_root()
     rows = listing.rows()
     if listing.lacks_addresses(rows):
-        complain("cannot tell the addresses of cables: python3-pyroute2 is not installed")
+        why = "interfaces change all the time" if "pyroute2" in sys.modules else "python3-pyroute2 is not installed"
+        complain(f"cannot tell the addresses of cables: {why}")
     if as_json:
         import json
         files.write_all(1, json.dumps(rows, indent=2) + "\n")

@@ -11,6 +11,7 @@ from machine import (BOOT, GO, LOGS, LS, MODULES, NETNS, PATIENCE, PYTHON, STOP,
                      one_line, ours, processes, read, run, start, wait_for, write)
 from network import Monitor, addresses, bridges, can_make_vlans, done, files_of, is_up, links, listed_without_pyroute2, pings, static, within
 
+from overlay_boot import cables as module_cables
 from overlay_boot import links as native
 
 pytestmark = pytest.mark.usefixtures("host")
@@ -763,6 +764,25 @@ def test_overlay_ls_without_pyroute2(subhost, bridge, directory):
             assert rows[one.name] == [{"name": f"{one.name}0", "bridge": "br0", "inside": None, "addresses": None}]
         else:
             assert " br0 " in listed.stdout and f" {other.name}0 " in listed.stdout
+
+
+@pytest.mark.parametrize("failures", [0, 1, module_cables.DUMPS - 1, module_cables.DUMPS])
+def test_interfaces_that_come_and_go_while_they_are_listed(failures):
+    from pyroute2.netlink.exceptions import NetlinkDumpInterrupted
+    asked = []
+
+    def dump():
+        asked.append(1)
+        yield "one"
+        if len(asked) <= failures:
+            raise NetlinkDumpInterrupted
+        yield "other"
+
+    if failures < module_cables.DUMPS:
+        assert module_cables.whole(dump) == ["one", "other"] and len(asked) == failures + 1
+    else:
+        with pytest.raises(OSError, match="the interfaces change all the time"):
+            module_cables.whole(dump)
 
 
 def test_overlay_ls_tells_what_is_and_not_what_was(subhost, bridge):
