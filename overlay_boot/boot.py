@@ -316,8 +316,9 @@ def services(boot: Boot) -> None:
 
 @step("Sweep")
 def sweep_hibernating(boot: Boot) -> None:
-    from . import salvage
-    salvage.mend(boot.state)
+    if boot.state.is_cut():             # what is noted next would be a part of that line
+        from . import salvage
+        salvage.mend(boot.state)
     hibernate(boot.state)
 
 

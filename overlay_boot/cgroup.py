@@ -44,6 +44,15 @@ def group(path: str) -> Fd:
         return directory(path, root)
 
 
+def exists(path: str) -> bool:
+    """Tell whether there is a control group at path, below the root."""
+    with hierarchy() as root:
+        try:
+            return files.exists(path, root)
+        except OSError:
+            return False
+
+
 @doing("make the control group")
 def make(state: State) -> Fd:
     """Make the control group of a subhost, and return a descriptor of it.

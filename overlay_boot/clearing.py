@@ -2,7 +2,7 @@
 from . import cgroup, network, paths
 from .errors import doing
 from .namespaces import COMMAND, lock
-from .record import GONE, SCHEMA, Record
+from .record import GONE, SCHEMA, Damaged, Record
 from .state import State, is_place_of, now, tidy_directories
 
 TYPE_CHECKING = False
@@ -99,15 +99,27 @@ def hibernate(state: State) -> None:
     cgroup.tidy()
 
 
+def is_whole(state: State) -> bool:
+    """Tell whether what every subhost that has run has on record is there."""
+    try:
+        found = state.record()
+    except Damaged:
+        return False
+    return bool(not state.is_cut() and found.netns and found.cgroup and cgroup.exists(found.cgroup)
+                and state.has_all_places())
+
+
 def clear_ended(name: str) -> None:
     """For the keeper: clear what belongs to NAME, or what it needs no more, unless that is another boot's by now."""
     try:
         state = State(name)
     except FileNotFoundError:
         return
-    from . import log, salvage
+    from . import log
     if lock(state.fd, COMMAND) and not state.keeper() and state.is_current():
-        salvage.mend(state)
+        if not is_whole(state):
+            from . import salvage
+            salvage.mend(state)
         log.mark_end(state.record(), "ended")
         if state.is_hibernating():
             hibernate(state)

@@ -5,7 +5,7 @@ which the lock of the keeper leads.
 """
 import posix
 
-from . import cables, cgroup, files, hibernation, namespaces, network, paths, proc, record, rootfs
+from . import cgroup, files, hibernation, namespaces, network, paths, proc, record, rootfs
 from .config import DEFAULTS
 from .record import Damaged, OtherVersion, Record
 from .state import State, is_place_of
@@ -31,10 +31,12 @@ def mend(state: State) -> str:
 
 def refuse_others(name: str, found: Record) -> None:
     """Take back what would be removed, and is not in the place that this subhost has for it."""
-    if found.cgroup and not (paths.name(found.cgroup) == name and is_control_group(found.cgroup)):
+    if found.cgroup and not (paths.name(found.cgroup) == name and cgroup.exists(found.cgroup)):
         found.cgroup = None
-    found.cables = {interface: index for interface, index in found.cables.items() if cables.is_one_of(name, interface)}
-    found.vlans = {interface: index for interface, index in found.vlans.items() if cables.is_one_of(name, interface)}
+    if found.cables or found.vlans:
+        from .cables import is_one_of
+        found.cables = {interface: index for interface, index in found.cables.items() if is_one_of(name, interface)}
+        found.vlans = {interface: index for interface, index in found.vlans.items() if is_one_of(name, interface)}
     for attribute in ("mounts", "mount_point"):
         if not is_place_of(name, getattr(found, attribute) or ""):
             setattr(found, attribute, None)
@@ -54,12 +56,13 @@ def add_what_is_there(state: State, found: Record, *, is_damaged: bool) -> bool:
         if files.kind(place) == files.DIRECTORY:
             setattr(found, attribute, place)
     if init or not (found.mounts or found.shell) and (is_damaged or is_past_control_group(found)):
-        found.cgroup = found.cgroup or control_group(state.name, init)
+        found.cgroup = control_group(state.name, init) or found.cgroup
     of_network = network_of(init)
     if of_network:
         if not found.netns or found.netns[1] != of_network:
             found.netns = inodes(state.name, of_network) or found.netns
-        found.cables = {**cables.leading_to(f"/proc/{init}/ns/net", state.name), **found.cables}
+        from .cables import leading_to
+        found.cables |= leading_to(f"/proc/{init}/ns/net", state.name)
     is_more = record.text(found) != before
     found.timeout = found.timeout or float(DEFAULTS["STOP_TIMEOUT"] or 0)
     return is_more
@@ -67,8 +70,7 @@ def add_what_is_there(state: State, found: Record, *, is_damaged: bool) -> bool:
 
 def is_past_control_group(found: Record) -> bool:
     """Tell whether a boot came further than to its control group, which is noted next after these two lines."""
-    lines = record.text(found).splitlines()
-    return not found.config or any(not line.startswith(("format ", "config ")) for line in lines)
+    return any(not line.startswith(("format ", "config ")) for line in record.text(found).splitlines())
 
 
 def init_of(keeper: int) -> int | None:
@@ -95,15 +97,7 @@ def control_group(name: str, init: int | None) -> str | None:
         group = ""
     above, found, _ = f"/{group}/".partition(f"/{name}/")
     path = f"{above}/{name}".strip("/") if found else f"{cgroup.PARENT}/{name}"
-    return path if is_control_group(path) else None
-
-
-def is_control_group(path: str) -> bool:
-    with cgroup.hierarchy() as root:
-        try:
-            return files.exists(path, root)
-        except OSError:
-            return False
+    return path if cgroup.exists(path) else None
 
 
 def inodes(name: str, of_namespace: int) -> tuple[int, int] | None:

@@ -26,7 +26,7 @@ from errno import EACCES, ELOOP, ENOENT, ENOSPC, EPERM, ETXTBSY
 from . import files, paths, proc, record
 from .errors import Failure, doing
 from .namespaces import COMMAND, KEEPER, STOP, lock, locked_by
-from .record import GONE, Record
+from .record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,12 +90,18 @@ class State:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def places(self) -> set[str]:
-        """Return the paths of what the subhost has beside the file."""
+    def is_cut(self) -> bool:
+        """Tell whether the last line has no end."""
+        return not self.text().endswith("\n")
+
+    def has_all_places(self) -> bool:
+        """Tell whether the directories beside the file are on record."""
         if self.is_of_2_0_0:
-            return set()
+            return True
+        found = self.record()
         beside = paths.parent(self.path)
-        return {f"{beside}/{name}" for name in posix.listdir(beside)} - {self.path}
+        return {f"{beside}/{name}" for name in posix.listdir(beside)} == {
+            self.path, *filter(None, (found.mounts, found.mount_point))}
 
     def is_current(self) -> bool:
         """Tell whether the file still is the one of that name: not cleared and made anew meanwhile."""
@@ -234,7 +240,7 @@ def claim(name: str) -> State:
             keeper = state.keeper()
             if not keeper:
                 return state
-            if not is_ending(state, keeper):
+            if not is_ending(keeper):
                 raise Failure(f"{name} is running already, from {state.record().config}")
             state.close()
             await_clearing(name, keeper)
@@ -253,14 +259,15 @@ def await_clearing(name: str, keeper: int) -> None:
             raise Failure(f"process {keeper}, which is to clear up after {name}, is stopped: SIGCONT lets it go on")
 
 
-def is_ending(state: State, keeper: int) -> bool:
+def is_ending(keeper: int) -> bool:
     """Tell whether the keeper was killed; or PID 1 is gone, and the keeper about to clear up."""
     if proc.is_killed(keeper):
         return wait_for(keeper)
-    init = state.record().init
-    if init == GONE:
+    try:
+        init = proc.only_child(keeper)
+    except OSError:                     # it has none any more
         return wait_for(keeper)
-    return init is not None and wait_for(init, PATIENCE if proc.is_killed(init) else MOMENT)
+    return wait_for(init, PATIENCE if proc.is_killed(init) else MOMENT)
 
 
 def wait_for(process: int, seconds: float = PATIENCE) -> bool:

@@ -94,18 +94,22 @@ def is_whole(running: Running) -> bool:
         group = f"/{proc.control_group(running.init)}/"
     except OSError:                             # it has just ended
         return True
-    return (running.state.text().endswith("\n")
+    return (not running.state.is_cut()
             and paths.name(record.cgroup or "") == running.name and group.startswith(f"/{record.cgroup}/")
             and record.netns is not None and record.netns[1] == network
-            and has_all_cables(running)
-            and running.state.places() == {*filter(None, (record.mounts, record.mount_point))})
+            and has_all_cables(running) and running.state.has_all_places())
 
 
 def has_all_cables(running: Running) -> bool:
-    """Tell whether no cable is missing on record: they are numbered."""
-    count = len(running.record.cables)
-    return ({*running.record.cables} == {f"{running.name}{number}" for number in range(count)}
-            and not files.kind(f"{INTERFACES}/{running.name}{count}"))
+    """Tell whether no cable, which are numbered, is missing on record, or is another interface by now."""
+    noted = running.record.cables
+    if files.kind(f"{INTERFACES}/{running.name}{len(noted)}"):
+        return False
+    if not noted:
+        return True
+    from . import cables
+    return all(noted.get(name) == cables.index_of(name)
+               for name in (f"{running.name}{number}" for number in range(len(noted))))
 
 
 def as_noted(state: State) -> Running | None:

@@ -5,7 +5,7 @@ import re
 import signal
 
 import pytest
-from machine import LAYERS, LS, NETNS, STATES, STOP, is_alive, kill, one_line, read, run, wait_for, write
+from machine import LAYERS, LS, NETNS, PREFIX, STATES, STOP, is_alive, kill, one_line, read, root_of_control_groups, run, start, wait_for, write
 from network import done, links
 
 
@@ -154,11 +154,12 @@ def test_a_stop_that_is_killed_while_it_mends_the_state_file(subhost, machine, c
     machine.is_as_before()
 
 
-def test_a_state_file_without_the_line_of_a_cable(subhost, machine, host):
+@pytest.mark.parametrize("now", ["", "cable:{name}1 70001\n"])
+def test_a_state_file_without_the_line_of_a_cable(subhost, machine, host, now):
     """The cable is removed before the stop returns; the kernel would remove it some time later."""
     machine.look()
     one = subhost(CABLES="= =").booted()
-    rewritten(one, lambda text: re.sub(f"cable:{one.name}1 .*\n", "", text))
+    rewritten(one, lambda text: re.sub(f"cable:{one.name}1 .*\n", now.format(name=one.name), text))
     assert one_line_of(one.stop()) == f"overlay-stop: the state file of {one.name} has lost lines"
     assert not [name for name in links() if name.startswith(one.name)]
     machine.is_as_before()
@@ -171,8 +172,47 @@ def test_a_state_file_that_tells_of_another_process(subhost, machine, init):
     one = subhost().booted()
     rewritten(one, lambda text: re.sub("init .*", init, text))
     assert one.row()["state"] == "unreadable"
+    assert one_line(one.boot()) == f"overlay-boot: {one.name} is running already, from {one.conf}"
     assert one_line_of(one.stop()) == f"overlay-stop: the state file of {one.name} has lost lines"
     machine.is_as_before()
+
+
+@pytest.mark.parametrize("text", ["", "format 2\n", "format 2\nconfig {conf}\n"])
+def test_a_control_group_of_somebody_else(subhost, machine, text):
+    """A record of a boot that has just begun does not make it the subhost's."""
+    one = subhost().booted()
+    group = f"{root_of_control_groups()}/{one.records()['cgroup']}"
+    one.stopped()
+    os.makedirs(group)
+    sleeper = start("sleep", "1000")
+    try:
+        write(f"{group}/cgroup.procs", str(sleeper.pid))
+        machine.look()
+        os.makedirs(os.path.dirname(one.state))
+        write(one.state, text.format(conf=one.conf))
+        assert one.stop().returncode == 1 and is_alive(sleeper.pid)
+        machine.is_as_before()
+    finally:
+        sleeper.kill()
+        sleeper.communicate()
+        os.rmdir(group)
+        run(STOP, one.name)         # which takes back what all subhosts have in common, if there are none
+
+
+def test_a_control_group_that_is_another_one(subhost, machine):
+    """PID 1 tells which one it is in."""
+    one = subhost().booted()
+    group = one.records()["cgroup"]
+    other = f"{PREFIX}/{one.name}"
+    os.makedirs(f"{root_of_control_groups()}/{other}")
+    try:
+        machine.look()
+        rewritten(one, lambda text: text.replace(f"cgroup {group}", f"cgroup {other}"))
+        assert one_line_of(one.stop()) == f"overlay-stop: the state file of {one.name} has lost lines"
+        assert not os.path.exists(f"{root_of_control_groups()}/{group}") and os.path.exists(f"{root_of_control_groups()}/{other}")
+    finally:
+        os.rmdir(f"{root_of_control_groups()}/{other}")
+        os.rmdir(f"{root_of_control_groups()}/{PREFIX}")
 
 
 def one_line_of(done):

@@ -410,7 +410,7 @@ def test_a_subhost_that_ends_while_its_services_are_started(subhost, machine):
     _, err = boot.communicate(timeout=20)
     assert boot.returncode == 1
     assert err.decode() == f"overlay-boot: {one.name} has ended while its services were being started (see LOG={one.log})\n"
-    wait_for(one.is_gone)
+    assert one.is_gone()
 
 
 def test_what_a_hostile_subhost_says_of_its_services(subhost):
