@@ -203,9 +203,11 @@ def remove(name: str, inodes: tuple[int, int]) -> None:
     path = path_of(name)
     of_file, of_namespace = inodes
     with OnHost():
-        if is_ours(path, of_namespace):
+        is_mounted = is_ours(path, of_namespace)
+        if is_mounted:
             namespaces.umount2(path, namespaces.DETACH)
-        if is_ours(path, of_file):
+        # A file that our namespace was mounted on is ours, though another command may have made it anew.
+        if is_mounted and files.kind(path) == files.REGULAR or is_ours(path, of_file):
             posix.unlink(path)
 
 

@@ -55,7 +55,7 @@ def add_what_is_there(state: State, found: Record, *, is_damaged: bool) -> bool:
                              (rootfs.mount_point_of(state.name), "mount_point")):
         if files.kind(place) == files.DIRECTORY:
             setattr(found, attribute, place)
-    if init or not (found.mounts or found.shell) and (is_damaged or is_past_control_group(found)):
+    if init or not found.mounts and (is_damaged or is_past_control_group(found)):
         found.cgroup = control_group(state.name, init) or found.cgroup
     of_network = network_of(init)
     if of_network:

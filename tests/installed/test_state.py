@@ -79,6 +79,7 @@ DAMAGE = {
     "cut in the middle": lambda text: text[:len(text) // 2],
     "cut in the last line": lambda text: text[:-2],
     "without a line": lambda text: re.sub("netns .*\n", "", text),
+    "another file of the network namespace": lambda text: re.sub("netns ", "netns 1", text) + "nothing\n",
     "another network namespace": lambda text: re.sub("netns .*", "netns 1 2", text),
     "cut behind the configuration file": lambda text: text[:text.index("cgroup")],
     "zeroes": lambda text: "\0" * len(text),
