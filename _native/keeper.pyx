@@ -217,6 +217,8 @@ cdef const char *become(Subhost *subhost, int go, int console, int services, int
         return b"cannot make a cgroup namespace"
     if sethostname(subhost.hostname, strlen(subhost.hostname)) < 0:
         return b"cannot set the host name"
+    if syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0 and errno != ENOSYS:
+        return b"cannot leave the session keyring"
     wrong = make_root(subhost.handed.root)
     if wrong != NULL:
         return wrong

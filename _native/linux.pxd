@@ -3,7 +3,7 @@
 
 cdef extern from "<errno.h>" nogil:
     int errno
-    enum: EINTR, ESRCH, EAGAIN, ENOENT, ENOSPC, ENOTDIR, EACCES, ENODEV, EINVAL, EPROTO, ENAMETOOLONG, EPERM
+    enum: EINTR, ESRCH, EAGAIN, ENOENT, ENOSPC, ENOTDIR, EACCES, ENODEV, EINVAL, EPROTO, ENAMETOOLONG, EPERM, ENOSYS
 
 cdef extern from *:
     """
@@ -253,6 +253,9 @@ cdef extern from "<linux/openat2.h>" nogil:
 cdef extern from "<linux/close_range.h>" nogil:
     enum: CLOSE_RANGE_CLOEXEC
 
+cdef extern from "<linux/keyctl.h>" nogil:
+    enum: KEYCTL_JOIN_SESSION_KEYRING
+
 cdef extern from "<sys/syscall.h>" nogil:
-    enum: SYS_clone3, SYS_openat2, SYS_close_range, SYS_pivot_root
+    enum: SYS_keyctl, SYS_clone3, SYS_openat2, SYS_close_range, SYS_pivot_root
     enum: SYS_fsopen, SYS_fsconfig, SYS_fsmount, SYS_move_mount, SYS_open_tree, SYS_mount_setattr

@@ -379,8 +379,12 @@ cdef int become(Child *child) noexcept nogil:
         if child.inside < 0 and getppid() != child.parent:      # it has ended before that
             set_errno(ESRCH)
             return -1
-    if child.inside >= 0 and c_setns(child.inside, child.namespaces) < 0:
-        return -1
+    if child.inside >= 0:
+        if c_setns(child.inside, child.namespaces) < 0:
+            return -1
+        # The caller's session keyring, keyrings(7), is none of the subhost's business.
+        if syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0 and errno != ENOSYS:
+            return -1
     for number in range(3):
         if dup2(child.standard[number], number) < 0:
             return -1

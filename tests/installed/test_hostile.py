@@ -6,7 +6,7 @@ import stat
 
 import pytest
 from conftest import cannot_run
-from machine import GO, PROGRAMS, kill, mounts, one_line, read, run, start, wait_for, write
+from machine import BOOT, GO, PROGRAMS, kill, mounts, one_line, read, run, start, wait_for, write
 
 # Every path that a boot writes, mounts on or reads.
 PATHS = ["etc", "etc/network", "etc/network/interfaces", "etc/hostname", "etc/adjtime", ".reaper", "dev", "sys", "proc", "run", "srv", "srv/share",
@@ -321,6 +321,47 @@ def test_no_way_out_by_unmounting(confined):
     kill(one.init, 9)
     wait_for(one.is_gone)
     assert read(canary) == "the host's\n"
+
+
+# What both sides of the test of keyrings run: keyctl(2), add_key(2).
+KEYS = """
+import ctypes, os, platform, subprocess, sys
+libc = ctypes.CDLL(None, use_errno=True)
+ADD_KEY, KEYCTL = {"x86_64": (248, 250), "aarch64": (217, 219)}[platform.machine()]
+SESSION, JOIN, CLEAR, SEARCH = -3, 1, 7, 10
+
+def found():
+    return libc.syscall(KEYCTL, SEARCH, SESSION, b"user", b"overlay-boot:test", 0) > 0
+
+def clear():
+    return libc.syscall(KEYCTL, CLEAR, SESSION)
+"""
+WITH_KEY = KEYS + """
+assert libc.syscall(KEYCTL, JOIN, None) > 0 and libc.syscall(ADD_KEY, b"user", b"overlay-boot:test", b"secret", 6, SESSION) > 0
+assert found()
+ended = subprocess.run(sys.argv[1:])
+print("kept" if found() else "lost")
+sys.exit(ended.returncode)
+"""
+INSIDE = KEYS + """
+print("found" if found() else "none", "cleared" if clear() == 0 else "not cleared")
+"""
+
+
+@pytest.mark.parametrize("user", ["root", "nobody"])
+def test_the_session_keyring_of_who_enters_is_not_there(running, directory, user):
+    """He who enters has one of his own, which he can clear."""
+    ended = run("python3", "-c", WITH_KEY, GO, "-u", user, running.name, "python3", "-c", INSIDE)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "none cleared\nkept\n", "")
+
+
+def test_the_session_keyring_of_who_boots_is_not_there(subhost):
+    one = subhost(START="/opt/keys")
+    one.write("opt/inside.py", INSIDE)
+    one.write("opt/keys", "#!/bin/sh\npython3 /opt/inside.py >/keys\nsleep 1000 &\n", 0o755)
+    ended = run("python3", "-c", WITH_KEY, BOOT, one.conf)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "kept\n", "")
+    assert read(f"{one.upper}/keys") == "none cleared\n"
 
 
 def test_mounts_that_are_made_inside_stay_inside(subhost, small_root, directory):
