@@ -11,6 +11,7 @@ import pytest
 from conftest import cannot_run
 from machine import ALONE, BOOT, GO, LAYERS, LS, NETNS, SHARE, STOP, is_alive, kill, mounts, one_line, run, wait_for, write
 
+OTHERS = "subhosts of others may come and go"
 CLOSED = "the namespaces of process 1 are closed"
 LIMIT = 300     # seconds
 
@@ -26,7 +27,7 @@ OF_ITS_OWN = {
 def within(request, machine):
     """Runs a command in another mount namespace than that of process 1: within(word, ...)."""
     if not ALONE:
-        cannot_run("subhosts of others may come and go")
+        cannot_run(OTHERS)
     if closed():
         pytest.skip(f"not run: {CLOSED}")
     made = not os.path.exists(NETNS)
@@ -66,6 +67,8 @@ def has_name(one):
 @pytest.mark.deadline(2 * LIMIT)
 def test_below_a_process_1_of_its_own():
     """The tests below, where they cannot be run here."""
+    if not ALONE:
+        cannot_run(OTHERS)
     if not closed():
         pytest.skip("not needed: the namespaces of process 1 are open, the tests below are run here")
     # The shell waits for what becomes an orphan.
