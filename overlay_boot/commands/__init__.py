@@ -143,4 +143,12 @@ def told(error: BaseException) -> tuple[int, str]:
             return FAILED, str(error)
         case KeyboardInterrupt():
             return INTERRUPTED, "interrupted"
+    if was_interrupted(error):
+        return INTERRUPTED, "interrupted"
     raise error
+
+
+def was_interrupted(error: BaseException) -> bool:
+    """Tell whether it is the interpreter's word for an interrupt, as it has one for what ends the making of a class."""
+    cause = error.__cause__
+    return cause is not None and (isinstance(cause, KeyboardInterrupt) or was_interrupted(cause))

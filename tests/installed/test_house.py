@@ -424,7 +424,7 @@ def test_an_interrupt_says_one_line_at_most(subhost):
     took = time.monotonic() - begin
     ended = set()
     for number in range(150):
-        process = start(LS, "--json")
+        process = start(LS, "--json", preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
         time.sleep(took * number / 150)
         process.send_signal(signal.SIGINT)
         ended.add((process.wait(10), process.stderr.read().decode()))
@@ -438,8 +438,9 @@ def test_an_interrupt_in_a_callback_of_the_interpreter_is_not_lost():
         import sys
         sys.path.insert(0, {MODULES!r})
         from _weakref import ref
-        from _signal import raise_signal, SIGINT
+        from _signal import SIGINT, default_int_handler, raise_signal, signal
         from overlay_boot import namespaces
+        signal(SIGINT, default_int_handler)         # it may be ignored
         sys.unraisablehook = namespaces.interrupt_again
         class Thing: pass
         def interrupted(_):
@@ -458,6 +459,26 @@ def test_an_interrupt_in_a_callback_of_the_interpreter_is_not_lost():
                 print("raised")
         """)
     assert ended.stdout == "raised\nnot raised\n" and ended.stderr.endswith("ZeroDivisionError: division by zero\n")
+
+
+def test_an_interrupt_while_a_class_is_made():
+    """The interpreter raises another exception then."""
+    ended = run("/usr/bin/python3", "-IS", "-c", f"""if True:
+        import sys
+        sys.path.insert(0, {MODULES!r})
+        from _signal import SIGINT, default_int_handler, raise_signal, signal
+        from overlay_boot import commands
+        class Name:
+            def __set_name__(self, owner, name):
+                raise_signal(SIGINT)
+        def command(_):
+            class Made:
+                name = Name()
+        signal(SIGINT, default_int_handler)
+        sys.argv[0] = "/usr/sbin/overlay-ls"
+        sys.exit(commands.run(command))
+        """)
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGINT, "overlay-ls: interrupted\n")
 
 
 def test_a_process_has_the_name_of_its_command(subhost):
