@@ -316,7 +316,7 @@ def describe(cables: dict[str, int], vlans: dict[str, int], network: str) -> "li
     vlans_described = [description(name, None, []) for name in vlans]
     try:
         far = far_interfaces(network)
-    except (ImportError, OSError):
+    except (ImportError, BlockingIOError):
         return [description(name, None, None) for name in cables] + vlans_described
     return [description(name, *far.get(number_of(name, "iflink"), (None, []))) for name in cables] + vlans_described
 

@@ -37,9 +37,14 @@ def rows() -> "list[Row]":
     found = [*map(of_state, names()), *map(of_inherited, subhosts.inherited())]
     there = [row for row in found if row]
     known = {row["config"] for row in there}
-    unknown = {row["name"] for row in there if not files.kind(row["config"] or "")}     # whose file nobody can tell
     others = [of_file(path) for path in listed() if real(path) not in known]
-    return there + [row for row in others if row["name"] not in unknown]
+    of_name = {row["name"]: row["config"] or "" for row in there}
+    return there + [row for row in others if not is_booted_from(of_name.get(row["name"]), row["config"])]
+
+
+def is_booted_from(noted: str | None, path: str) -> bool:
+    """Tell whether a file is, or may be, that of a subhost of its name, whose record says noted; None without one."""
+    return noted is not None and (not files.kind(noted) or real(noted) == real(path))
 
 
 def row(name: str, state: str, config: str | None, *, pid: int | None = None, since: float | None = None,
@@ -115,7 +120,7 @@ def of_inherited(running: "shellversion.Inherited") -> "Row | None":
             try:
                 running.find_cables()
                 described = plugged(running)
-            except (Failure, OSError):  # without pyroute2, as a rule
+            except (Failure, BlockingIOError):  # without pyroute2, as a rule
                 from . import cables
                 described = [cables.description(name, None, None) for name in running.named_as_cables()]
             return row(running.name, "running", running.record.config, pid=running.init, since=running.record.since,
