@@ -28,7 +28,7 @@ LIST = "/etc/subhosts.conf"
 WRITABLE = ("/proc", "/sys", "/dev", "/run", "/var/log", "/var/cache")
 ERRNOS = {os.strerror(number) for number in range(1, 134)}
 # What a boot says of a configuration file, and goes on.
-WARNING = re.compile(r"\.conf: (the byte order mark|line \d+ is ignored|line \d+: no comment)|: CABLES: if(up|query) ")
+WARNING = re.compile(r"\.conf: (the byte order mark|line \d+ is ignored|line \d+: no comment)|: CABLES: ifup ")
 
 
 class Ground:

@@ -22,7 +22,7 @@ def limits_of(what):
     if what == "descriptors":
         return resource.RLIMIT_NOFILE, range(44)
     if what == "memory":
-        return resource.RLIMIT_AS, range(2 * MEGABYTE, 42 * MEGABYTE, 2 * MEGABYTE)
+        return resource.RLIMIT_AS, range(2 * MEGABYTE, 42 * MEGABYTE, MEGABYTE)
     return resource.RLIMIT_FSIZE, [*range(0, 700, 50), 4096, MEGABYTE]
 
 
