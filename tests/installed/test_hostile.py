@@ -1,4 +1,5 @@
 """A subhost whose root is hostile: whatever stands in UPPER and LIVE, nothing outside is created, written or executed."""
+import errno
 import os
 import shutil
 import socket
@@ -152,6 +153,36 @@ def test_users_that_are_no_file(subhost, small_root, outside, plant):
     one.booted()
     assert one.go("true", seconds=20).returncode == 0
     one_line(run(GO, "-u", "root", one.name, "true", seconds=20))
+
+
+@pytest.mark.parametrize("has_nameless", [True, False])
+def test_a_file_that_is_written_beneath(directory, monkeypatch, has_nameless):
+    """Whether the file system has files without a name or not, nothing of one that could not be written whole is left."""
+    from overlay_boot import beneath, files
+    opened = files.opened
+
+    def refusing(path, flags=os.O_RDONLY, *rest, **how):
+        if flags & os.O_TMPFILE == os.O_TMPFILE and not has_nameless:
+            raise OSError(errno.EOPNOTSUPP, "")
+        return opened(path, flags, *rest, **how)
+
+    def failing(*_):
+        assert os.listdir(directory) == ([] if has_nameless else [".made.overlay-boot"])
+        raise OSError(errno.ENOSPC, "")
+
+    monkeypatch.setattr(files, "opened", refusing)
+    with opened(directory, files.READ_DIRECTORY) as at:
+        with monkeypatch.context() as full:
+            full.setattr(files, "write_all", failing)
+            with pytest.raises(OSError):
+                beneath.write_new(at, "made", "text", 0o644)
+        assert os.listdir(directory) == []
+        beneath.write_new(at, "made", "text", 0o640, sync=True)
+        assert os.listdir(directory) == ["made"] and read(f"{directory}/made") == "text"
+        assert stat.S_IMODE(os.stat(f"{directory}/made").st_mode) == 0o640
+        with pytest.raises(FileExistsError):
+            beneath.write_new(at, "made", "other", 0o644)
+        assert os.listdir(directory) == ["made"] and read(f"{directory}/made") == "text"
 
 
 def test_a_reaper_that_is_a_hard_link(subhost, small_root, directory):
@@ -325,7 +356,7 @@ def test_no_way_out_by_unmounting(confined):
 
 # What both sides of the test of keyrings run: keyctl(2), add_key(2).
 KEYS = """
-import ctypes, os, platform, subprocess, sys
+import ctypes, platform, subprocess, sys
 libc = ctypes.CDLL(None, use_errno=True)
 ADD_KEY, KEYCTL = {"x86_64": (248, 250), "aarch64": (217, 219)}[platform.machine()]
 SESSION, JOIN, CLEAR, SEARCH = -3, 1, 7, 10
@@ -349,7 +380,7 @@ print("found" if found() else "none", "cleared" if clear() == 0 else "not cleare
 
 
 @pytest.mark.parametrize("user", ["root", "nobody"])
-def test_the_session_keyring_of_who_enters_is_not_there(running, directory, user):
+def test_the_session_keyring_of_who_enters_is_not_there(running, user):
     """He who enters has one of his own, which he can clear."""
     ended = run("python3", "-c", WITH_KEY, GO, "-u", user, running.name, "python3", "-c", INSIDE)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "none cleared\nkept\n", "")
