@@ -25,10 +25,6 @@ execute_after_dh_auto_install:
 	PYTHONPATH=$(D)/usr/lib/overlay-boot /usr/bin/python3 -BP setup.py -q build_completions
 	@echo "blhc: ignore-line-regexp: .*musl-gcc .*(begin|keeper|reaper).*"
 
-# The first line of the launchers is none that dh-python knows.
-override_dh_python3:
-	dh_python3 --no-shebang-rewrite
-
 # The output of subhosts is for root and, once postinst has given it away, group adm.
 execute_after_dh_fixperms:
 	chmod 2750 $(D)/var/log/overlay-boot

@@ -489,6 +489,12 @@ def test_a_process_has_the_name_of_its_command(subhost):
     process.communicate()
 
 
+def test_a_command_by_a_name_that_is_no_text(directory):
+    os.symlink(LS, os.fsencode(directory) + b"/\xff")
+    ended = run(os.fsencode(directory) + b"/\xff", "--version")
+    assert (ended.returncode, ended.stderr) == (0, "") and ended.stdout.startswith("overlay-ls ")
+
+
 def test_a_signal_that_the_caller_has_blocked_stays_so():
     for block in signal.SIG_BLOCK, signal.SIG_UNBLOCK:
         ended = run("/usr/bin/python3", "-c", f"""if True:
