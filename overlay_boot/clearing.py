@@ -106,7 +106,7 @@ def is_whole(state: State) -> bool:
     except Damaged:
         return False
     return bool(not state.is_cut() and found.netns and found.cgroup and cgroup.exists(found.cgroup)
-                and state.has_all_places())
+                and state.has_all_places(found))
 
 
 def clear_ended(name: str) -> None:

@@ -108,6 +108,14 @@ def kind_of(fd: int) -> int:
     return posix.fstat(fd).st_mode & KIND
 
 
+def make_directory(path: str, mode: int) -> None:
+    """mkdir(2), where another process may have made it."""
+    try:
+        posix.mkdir(path, mode)
+    except FileExistsError:
+        pass
+
+
 def exists(name: str, directory: int) -> bool:
     """Tell whether there is anything of the name in the directory of a descriptor, even a link that leads nowhere."""
     try:

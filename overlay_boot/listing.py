@@ -8,7 +8,7 @@ from .config import read
 from .errors import Failure
 from .namespaces import COMMAND, STOP, locked_by
 from .running import Running
-from .state import State, names
+from .state import State, init_of, names
 from .subhosts_conf import listed, real
 
 TYPE_CHECKING = False
@@ -90,9 +90,8 @@ def of_processless(state: State) -> "Row | None":
     elif state.is_hibernating():
         return of_hibernating(state)
     elif state.keeper():
-        from . import salvage
         # A keeper that clears up has no child.  Else the record has lost its PID 1, or tells of another process.
-        init = salvage.init_of(state.keeper())
+        init = init_of(state.keeper())
         doing = "unreadable" if init and not proc.is_killed(init) else "stopping"
     else:
         doing = "dead"                  # killed: the next command for it clears it

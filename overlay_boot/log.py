@@ -26,17 +26,10 @@ def make(path: str, own: tuple[str, ...]) -> Fd:
     directory = paths.parent(path)
     try:
         if directory == LOGS and not files.kind(directory):
-            make_directory(directory)
+            files.make_directory(directory, 0o750)
         return existing(path, own, posix.O_CREAT)
     except OSError as error:
         raise Failure(f"cannot write LOG={path}: {error.strerror}") from None
-
-
-def make_directory(path: str) -> None:
-    try:
-        posix.mkdir(path, 0o750)
-    except FileExistsError:             # another boot has just made it
-        pass
 
 
 def existing(path: str, own: tuple[str, ...], more: int = 0) -> Fd:

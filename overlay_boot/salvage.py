@@ -8,7 +8,7 @@ import posix
 from . import cgroup, files, hibernation, namespaces, network, paths, proc, record, rootfs
 from .config import DEFAULTS
 from .record import Damaged, OtherVersion, Record
-from .state import State, is_place_of
+from .state import State, init_of, is_place_of
 
 
 def mend(state: State) -> str:
@@ -71,14 +71,6 @@ def add_what_is_there(state: State, found: Record, *, is_damaged: bool) -> bool:
 def is_past_control_group(found: Record) -> bool:
     """Tell whether a boot came further than to its control group, which is noted next after these two lines."""
     return any(not line.startswith(("format ", "config ")) for line in record.text(found).splitlines())
-
-
-def init_of(keeper: int) -> int | None:
-    """Return the process id of PID 1, the one child that a keeper has; None if there is no keeper, or it has none."""
-    try:
-        return proc.only_child(keeper) if keeper else None
-    except OSError:
-        return None
 
 
 def network_of(init: int | None) -> int | None:

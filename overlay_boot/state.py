@@ -94,11 +94,10 @@ class State:
         """Tell whether the last line has no end."""
         return not self.text().endswith("\n")
 
-    def has_all_places(self) -> bool:
-        """Tell whether the directories beside the file are on record."""
+    def has_all_places(self, found: Record) -> bool:
+        """Tell whether the directories beside the file are on the record that was found in it."""
         if self.is_of_2_0_0:
             return True
-        found = self.record()
         beside = paths.parent(self.path)
         return {f"{beside}/{name}" for name in posix.listdir(beside)} == {
             self.path, *filter(None, (found.mounts, found.mount_point))}
@@ -190,8 +189,8 @@ def open_or_make(name: str) -> State:
     """Open the state file of a subhost.  It is made if there is none."""
     while True:
         try:
-            make_directory(STATES)
-            make_directory(directory_of(name))
+            files.make_directory(STATES, 0o700)
+            files.make_directory(directory_of(name), 0o700)
             return State(name, create=True)
         except FileNotFoundError:       # another command has just removed a directory
             refuse_link(STATES)
@@ -208,13 +207,6 @@ def refuse_link(path: str) -> None:
     except OSError:
         return
     raise Failure(f"{path} is a symbolic link")
-
-
-def make_directory(path: str) -> None:
-    try:
-        posix.mkdir(path, 0o700)
-    except FileExistsError:
-        pass
 
 
 @doing("take the name")
@@ -263,11 +255,18 @@ def is_ending(keeper: int) -> bool:
     """Tell whether the keeper was killed; or PID 1 is gone, and the keeper about to clear up."""
     if proc.is_killed(keeper):
         return wait_for(keeper)
-    try:
-        init = proc.only_child(keeper)
-    except OSError:                     # it has none any more
+    init = init_of(keeper)
+    if not init:
         return wait_for(keeper)
     return wait_for(init, PATIENCE if proc.is_killed(init) else MOMENT)
+
+
+def init_of(keeper: int) -> int | None:
+    """Return the process id of PID 1, the one child that a keeper has; None if there is no keeper, or it has none."""
+    try:
+        return proc.only_child(keeper) if keeper else None
+    except OSError:
+        return None
 
 
 def wait_for(process: int, seconds: float = PATIENCE) -> bool:

@@ -97,7 +97,7 @@ def is_whole(running: Running) -> bool:
     return (not running.state.is_cut()
             and paths.name(record.cgroup or "") == running.name and group.startswith(f"/{record.cgroup}/")
             and record.netns is not None and record.netns[1] == network
-            and has_all_cables(running) and running.state.has_all_places())
+            and has_all_cables(running) and running.state.has_all_places(record))
 
 
 def has_all_cables(running: Running) -> bool:

@@ -137,10 +137,8 @@ def told(error: BaseException) -> tuple[int, str]:
             return FAILED, ""
         case OSError():
             return FAILED, reason(error)
-        case MemoryError() | SystemError():         # so it shows where there is no memory for a module
-            return FAILED, "out of memory"
-        case ImportError():
-            return FAILED, str(error)
+        case MemoryError() | ImportError() | SystemError():     # so it shows where there is no memory for a module
+            return FAILED, str(error) or "out of memory"
         case KeyboardInterrupt():
             return INTERRUPTED, "interrupted"
     if was_interrupted(error):

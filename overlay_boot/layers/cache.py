@@ -54,10 +54,7 @@ class Cache:
 
     def __init__(self) -> None:
         for directory, mode in ((CACHE, 0o755), (LAYERS, 0o700)):
-            try:
-                posix.mkdir(directory, mode)
-            except FileExistsError:
-                pass
+            files.make_directory(directory, mode)
         self.fd = files.opened(LAYERS, files.READ_DIRECTORY)
         posix.fchmod(self.fd, 0o700)
 

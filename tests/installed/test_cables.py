@@ -785,6 +785,12 @@ def test_interfaces_that_come_and_go_while_they_are_listed(failures):
             module_cables.whole(dump)
 
 
+def test_the_cables_of_a_subhost_that_has_just_gone():
+    """They are not told of as those of interfaces that change."""
+    with pytest.raises(FileNotFoundError):
+        module_cables.describe({"none0": 1}, {}, f"{NETNS}/none")
+
+
 def test_overlay_ls_tells_what_is_and_not_what_was(subhost, bridge):
     bridge()
     one = subhost(CABLES="br0= =").booted()

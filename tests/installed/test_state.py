@@ -239,7 +239,8 @@ def test_one_whose_state_file_is_damaged_is_listed_once(subhost, host, machine, 
     one, other = subhost().booted(), subhost()
     done("mount", "--bind", write(f"{directory}/list", f"{one.conf}\n{other.conf}\n"), "/etc/subhosts.conf")
     original = read(one.state)
-    for text, state in ("nothing\n", "unreadable"), (original.replace("/", "/x", 1), "running"):
+    for text, state in (("nothing\n", "unreadable"), (original.replace("/", "/x", 1), "running"),
+                        (original.replace("/", "//", 1), "running")):
         rewritten(one, lambda _, text=text: text)
         rows = json.loads(run(LS, "--json").stdout)
         assert [(row["name"], row["state"]) for row in rows] == [(one.name, state), (other.name, "stopped")]
