@@ -17,17 +17,23 @@ NOTIFY is a socket as in sd_notify(3), or empty.
 from linux cimport *
 from protocol cimport *
 
+include "fence.pxi"
+include "masks.pxi"
+
 cdef extern from *:
     """
+    static const char ENTER_USERS[] = "cannot enter the user namespace";
     static const char EXECUTE[] = "PID 1 of the subhost: cannot execute ";
     static const char NAMED[] = "overlay-boot: ";
     """
+    const char *ENTER_USERS
     const char *EXECUTE
     const char *NAMED
 
 cdef enum:
     CHUNK = 4096
     LINE = 512
+    ASK_AGAIN = 50          # ms: PID 1 does not tell us when it begins to take signals
 
 
 cdef struct Subhost:
@@ -37,6 +43,7 @@ cdef struct Subhost:
     char *clear
     char *hostname
     char *command[MOST_WORDS + 1]
+    char *filter
     bint running
     ssize_t reported        # so many bytes of what PID 1 says of its services
     bint complete           # it has said all of that
@@ -136,19 +143,27 @@ cdef void ready(const char *path) noexcept nogil:
 # PID 1, from its first instruction to the execution of COMMAND: nothing of the
 # subhost is executed in between.
 
-cdef int mount_proc(int root) noexcept nogil:
-    """Mount a proc of the new PID namespace on proc in the root, through no symbolic link."""
+cdef int mount_proc(int root, bint again) noexcept nogil:
+    """Mount a proc of the new PID namespace on proc in the root, through no symbolic link; a descriptor of it.
+
+    again tells whether the root has one, of processes that are gone.
+    """
     cdef int filesystem = <int>syscall(SYS_fsopen, b"proc", FSOPEN_CLOEXEC)
     cdef int target, made
     if filesystem < 0 or syscall(SYS_fsconfig, filesystem, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0:
         return -1
     made = <int>syscall(SYS_fsmount, filesystem, FSMOUNT_CLOEXEC,
                         MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
-    target = openat(root, b"proc", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
-    if made < 0 or target < 0:
+    if made < 0:
         return -1
-    return <int>syscall(SYS_move_mount, made, b"", target, b"",
-                        MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
+    if again:                           # only now: root of a user namespace can make none where there is none
+        c_umount2(b"/proc", MNT_DETACH | UMOUNT_NOFOLLOW)
+    target = openat(root, b"proc", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+    if target < 0:
+        return -1
+    if syscall(SYS_move_mount, made, b"", target, b"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0:
+        return -1
+    return made
 
 
 cdef int leave_host_root(int root) noexcept nogil:
@@ -160,16 +175,37 @@ cdef int leave_host_root(int root) noexcept nogil:
     return chdir(b"/")
 
 
-cdef const char *make_root(int root) noexcept nogil:
-    """Give PID 1 its root, with a /proc of its own.  Returns only what failed, with errno set."""
+cdef const char *fence_root(int root, int proc, uint64_t capabilities) noexcept nogil:
+    """What only capabilities would take back: who has them anyway is not kept from it."""
+    cdef int nothing
+    if not capabilities >> CAP_MKNOD & 1 and restrict(root, MOUNT_ATTR_NODEV) < 0:
+        return b"cannot keep devices from LIVE"
+    if capabilities >> CAP_SYS_ADMIN & 1:
+        return NULL
+    nothing = make_nothing(proc)
+    if nothing < 0 or mask_proc(proc, nothing) < 0:
+        return b"cannot mask LIVE/proc"
+    if mask_sys(root, nothing) < 0:
+        return b"cannot mask LIVE/sys"
+    if remove_nothing(nothing) < 0:
+        return b"cannot remove what masks are copied of"
+    return NULL
+
+
+cdef const char *make_root(int root, uint64_t capabilities) noexcept nogil:
+    """Give PID 1 its root, with a /proc of its own, and fence that.  Returns only what failed, with errno set."""
+    cdef const char *wrong
     cdef int own = root
+    cdef int proc
     if root < 0:
         own = open(b"/", O_PATH | O_DIRECTORY | O_CLOEXEC)
-        # What these show, the PID namespace and the control group of the processes before, is gone.
-        c_umount2(b"/proc", MNT_DETACH | UMOUNT_NOFOLLOW)
-        c_umount2(b"/sys/fs/cgroup", MNT_DETACH | UMOUNT_NOFOLLOW)
-    if mount_proc(own) < 0:
+        c_umount2(b"/sys/fs/cgroup", MNT_DETACH | UMOUNT_NOFOLLOW)      # it shows a control group that is gone
+    proc = mount_proc(own, root < 0)
+    if proc < 0:
         return b"cannot mount proc on LIVE/proc"
+    wrong = fence_root(own, proc, capabilities)
+    if wrong != NULL:
+        return wrong
     if root >= 0 and leave_host_root(root) < 0:
         return b"cannot make LIVE the root"
     return NULL
@@ -188,16 +224,29 @@ cdef int open_null(int nothing) noexcept nogil:
     return fd if is_null(fd) else nothing
 
 
-cdef void default_signals() noexcept nogil:
-    cdef int number
-    for number in range(1, NSIG):
-        signal(number, SIG_DFL)
+cdef bint maps_ids(const Subhost *subhost) noexcept nogil:
+    """Whether its user namespace has other ids than the host: then all that is its own belongs to that."""
+    return subhost.handed.users >= 0 and subhost.handed.owner != 0
 
 
-cdef void unblock_signals() noexcept nogil:
-    cdef sigset_t none
-    sigemptyset(&none)
-    sigprocmask(SIG_SETMASK, &none, NULL)
+cdef int enter_users(const Subhost *subhost) noexcept nogil:
+    if (c_setns(subhost.handed.users, CLONE_NEWUSER) < 0 or setgroups(0, NULL) < 0
+            or setresgid(0, 0, 0) < 0 or setresuid(0, 0, 0) < 0):
+        return -1
+    return 0
+
+
+cdef const char *enter(const Subhost *subhost) noexcept nogil:
+    """Enter the namespaces that a boot has made, without a login; returns only what failed, with errno set."""
+    leave_login(subhost.handed.capabilities)
+    if c_setns(subhost.handed.mounts, CLONE_NEWNS) < 0:
+        return b"cannot enter the mount namespace"
+    if c_setns(subhost.handed.network, CLONE_NEWNET) < 0:
+        return b"cannot enter the network namespace"
+    # The last one, as it is root of nothing else then.
+    if maps_ids(subhost) and enter_users(subhost) < 0:
+        return ENTER_USERS
+    return NULL
 
 
 cdef const char *become(Subhost *subhost, int go, int console, int services, int failed) noexcept nogil:
@@ -209,19 +258,24 @@ cdef const char *become(Subhost *subhost, int go, int console, int services, int
     prctl(PR_SET_PDEATHSIG, SIGKILL)
     if read(go, &byte, 1) != 1:         # the keeper was killed before the line above
         _exit(1)
-    if c_setns(subhost.handed.mounts, CLONE_NEWNS) < 0:
-        return b"cannot enter the mount namespace"
-    if c_setns(subhost.handed.network, CLONE_NEWNET) < 0:
-        return b"cannot enter the network namespace"
+    if not maps_ids(subhost):
+        wrong = enter(subhost)
+        if wrong != NULL:
+            return wrong
     if c_unshare(CLONE_NEWCGROUP) < 0:    # here: its root is the control group that we are in
         return b"cannot make a cgroup namespace"
     if sethostname(subhost.hostname, strlen(subhost.hostname)) < 0:
         return b"cannot set the host name"
     if syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0 and errno != ENOSYS:
         return b"cannot leave the session keyring"
-    wrong = make_root(subhost.handed.root)
+    wrong = make_root(subhost.handed.root, subhost.handed.capabilities)
     if wrong != NULL:
         return wrong
+    # Its capabilities reach no further than this then, and its network, which belongs to that.
+    if subhost.handed.users >= 0 and not maps_ids(subhost) and enter_users(subhost) < 0:
+        return ENTER_USERS
+    if bound_capabilities(subhost.handed.capabilities) < 0:
+        return b"cannot drop capabilities"
     setsid()
     umask(0o022)
     dup2(open_null(go), 0)
@@ -229,35 +283,81 @@ cdef const char *become(Subhost *subhost, int go, int console, int services, int
     dup2(console, 2)
     if services >= 0:
         dup2(services, SERVICES)
-    write(failed, &about, sizeof(about))
     default_signals()
     if strcmp(subhost.command[0], REAPER) != 0:
         unblock_signals()               # the reaper wants them blocked, from its first instruction on
     syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC)
     if services >= 0:
         fcntl(SERVICES, F_SETFD, 0)
+    if load_filter(subhost.filter, subhost.handed.filter) < 0:
+        return b"cannot load the filter of system calls"
+    write(failed, &about, sizeof(about))
     execve(subhost.command[0], subhost.command, environ)
     return EXECUTE
 
 
-cdef pid_t clone_init(Subhost *subhost, int console, int services, int *go, int *failed) noexcept nogil:
-    cdef clone_args how
+cdef void tell_failure(const Subhost *subhost, int failed, const char *what) noexcept nogil:
+    """Tell the keeper what failed, with errno set, and end."""
     cdef Failure failure
-    cdef pid_t child
+    failure.error = errno
+    failure.what = what
+    failure.which = b""
+    if what == EXECUTE:
+        failure.which = subhost.command[0]
+    write(failed, &failure, sizeof(failure))
+    _exit(1)
+
+
+cdef pid_t clone_child(uint64_t flags, uint64_t signal, int group) noexcept nogil:
+    cdef clone_args how
     memset(&how, 0, sizeof(how))
-    how.flags = CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWTIME | CLONE_INTO_CGROUP
-    how.exit_signal = SIGCHLD
-    how.cgroup = subhost.handed.group
-    child = <pid_t>syscall(SYS_clone3, &how, sizeof(how))
+    how.flags = flags | CLONE_INTO_CGROUP
+    how.exit_signal = signal
+    how.cgroup = group
+    return <pid_t>syscall(SYS_clone3, &how, sizeof(how))
+
+
+cdef pid_t clone_init(Subhost *subhost, int console, int services, int *go, int *failed, uint64_t more) noexcept nogil:
+    """Make PID 1 in namespaces that belong to the user namespace of this process."""
+    cdef pid_t child = clone_child(CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWTIME | more,
+                                   0 if more else SIGCHLD, subhost.handed.group)
     if child == 0:
         close(go[1])
-        failure.what = become(subhost, go[0], console, services, failed[1])
-        failure.error = errno
-        failure.which = b""
-        if failure.what == EXECUTE:
-            failure.which = subhost.command[0]
-        write(failed[1], &failure, sizeof(failure))
-        _exit(1)
+        tell_failure(subhost, failed[1], become(subhost, go[0], console, services, failed[1]))
+    return child
+
+
+cdef pid_t clone_init_by_another(Subhost *subhost, int console, int services, int *go, int *failed) noexcept nogil:
+    """Have a process that has entered the user namespace make PID 1, as a child of the keeper, which stays outside.
+
+    0 if it has told why it could not; or if it has ended without a word, and there may be a PID 1 that waits.
+    """
+    cdef int made[2]
+    cdef const char *wrong
+    cdef pid_t child = 0
+    cdef pid_t process
+    if pipe2(made, O_CLOEXEC | O_NONBLOCK) < 0:
+        return -1
+    process = clone_child(0, SIGCHLD, subhost.handed.group)
+    if process == 0:
+        wrong = enter(subhost)
+        if wrong != NULL:
+            tell_failure(subhost, failed[1], wrong)
+        child = clone_init(subhost, console, services, go, failed, CLONE_PARENT)
+        if child < 0:
+            child = -errno
+        write(made[1], &child, sizeof(child))
+        _exit(0)
+    if process < 0:
+        child = -errno
+    close(made[1])
+    if process > 0:
+        waitpid(process, NULL, 0)
+        if read(made[0], &child, sizeof(child)) != sizeof(child):       # PID 1, if there is one, has the other end too
+            child = 0
+    close(made[0])
+    if child < 0:
+        set_errno(-child)
     return child
 
 
@@ -284,13 +384,17 @@ cdef pid_t start(Subhost *subhost, int console, int services) noexcept nogil:
     if pipe2(go, O_CLOEXEC) < 0 or pipe2(failed, O_CLOEXEC) < 0:
         tell(subhost.handed.report, b"cannot make a pipe", b"", errno)
         return 0
-    child = clone_init(subhost, console, services, go, failed)
+    if not maps_ids(subhost):
+        child = clone_init(subhost, console, services, go, failed, 0)
+    else:
+        child = clone_init_by_another(subhost, console, services, go, failed)
     if child < 0:
         tell_no_child(subhost.handed.report, errno)
         return 0
     close(go[0])
     close(failed[1])
-    write(go[1], b"+", 1)
+    if child > 0:                       # else whatever PID 1 there is ends
+        write(go[1], b"+", 1)
     close(go[1])
     memset(&failure, 0, sizeof(failure))
     size = read(failed[0], &failure, sizeof(failure))
@@ -309,8 +413,9 @@ cdef pid_t start(Subhost *subhost, int console, int services) noexcept nogil:
         tell(subhost.handed.report, failure.what, failure.which, failure.error)
     else:
         tell(subhost.handed.report, b"PID 1 was killed before it was executed", b"", 0)
-    kill(child, SIGKILL)
-    waitpid(child, NULL, 0)
+    if child > 0:
+        kill(child, SIGKILL)
+        waitpid(child, NULL, 0)
     return 0
 
 
@@ -353,6 +458,10 @@ cdef ssize_t report_services(Subhost *subhost, int services) noexcept nogil:
             write(subhost.handed.report, said, size)
         else:
             write(subhost.handed.report, text, lines)
+    elif size > 0:                      # more than anybody has to hear, but for the end of it
+        put_lines(subhost, text, said, size)
+        if subhost.complete and subhost.handed.boot:
+            write(subhost.handed.report, b"\n\n", 2)
     return size
 
 
@@ -363,18 +472,47 @@ cdef void leave_report(Subhost *subhost) noexcept nogil:
         subhost.handed.report = -1
 
 
+cdef bint has_sigterm(const char *status, const char *which) noexcept nogil:
+    """Whether SIGTERM is in that set of signals of a /proc/PID/status, proc(5)."""
+    cdef const char *mask = strstr(status, which)
+    return mask != NULL and strtoull(mask + strlen(which), NULL, 16) >> (SIGTERM - 1) & 1
+
+
+cdef bint heeds_end(pid_t init) noexcept nogil:
+    """Whether PID 1 gets SIGTERM: the kernel drops one that it neither catches nor blocks, pid_namespaces(7).
+
+    While services start, PID 1 is a shell that does neither.
+    """
+    cdef char path[LINE]
+    cdef char status[CHUNK]
+    cdef ssize_t size
+    cdef int fd
+    path[0] = 0
+    put(path, b"/proc/")
+    put_number(path, init)
+    put(path, b"/status")
+    fd = open(path, O_RDONLY | O_CLOEXEC)
+    if fd < 0:
+        return False
+    size = read(fd, status, sizeof(status) - 1)
+    close(fd)
+    status[size if size > 0 else 0] = 0
+    return has_sigterm(status, b"\nSigBlk:") or has_sigterm(status, b"\nSigCgt:")
+
+
 cdef int watch(Subhost *subhost, pid_t child, int signals, int console, int services) noexcept nogil:
     """Until PID 1 ends: its output, and requests for an orderly end.  Returns its wait status."""
     cdef signalfd_siginfo caught
     cdef pollfd awaited[3]
     cdef int status = 0
+    cdef bint ending = False
     awaited[0].fd = signals
     awaited[1].fd = console
     awaited[2].fd = services
     awaited[0].events = awaited[1].events = awaited[2].events = POLLIN
     while waitpid(child, &status, WNOHANG) == 0:
         awaited[1].revents = awaited[2].revents = 0
-        poll(awaited, 3, -1)
+        poll(awaited, 3, ASK_AGAIN if ending else -1)
         if awaited[1].revents and pass_on(console, subhost.handed.log) == 0:
             awaited[1].fd = -1          # the subhost has closed it, all of it
         if awaited[2].revents and report_services(subhost, services) == 0:
@@ -383,7 +521,10 @@ cdef int watch(Subhost *subhost, pid_t child, int signals, int console, int serv
                 leave_report(subhost)
         while read(signals, &caught, sizeof(caught)) > 0:
             if caught.ssi_signo == SIGTERM or caught.ssi_signo == SIGINT:
-                kill(child, SIGTERM)
+                ending = True
+        if ending and heeds_end(child):
+            kill(child, SIGTERM)
+            ending = False
     while pass_on(console, subhost.handed.log) > 0:
         pass
     while services >= 0 and report_services(subhost, services) > 0:
@@ -409,6 +550,7 @@ cdef bint stand_on_null(Subhost *subhost) noexcept nogil:
 cdef void let_go(Subhost *subhost) noexcept nogil:
     """PID 1 has been executed: what only the boot needed goes, and the boot is told."""
     close(subhost.handed.network)
+    close(subhost.handed.users)
     close(subhost.handed.group)
     close(subhost.handed.root)
     # Of a boot in the foreground, which was this process; any other one leaves the lock when it ends.
@@ -441,6 +583,9 @@ cdef int clear_up(Subhost *subhost, int status) noexcept nogil:
             return 0                    # as asked for: no failure, on which a service manager boots it again
         lock(subhost.handed.state, F_SETLKW, F_WRLCK, COMMAND_BYTE)
     close(subhost.handed.mounts)
+    # Nor has anybody what boot.start_keeper() left open, as UPPER in an IMAGE; with STATE the lock would go.
+    syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC)
+    fcntl(subhost.handed.state, F_SETFD, 0)
     number[0] = 0
     put_number(number, status)
     command[0] = subhost.clear
@@ -468,6 +613,7 @@ cdef int keep(Subhost *subhost) noexcept nogil:
     cdef int signals, ended
     cdef int status = 1
     cdef pid_t child
+    close(subhost.handed.programs)
     if subhost.handed.boot:
         # until PID 1 has been executed, we live and die with the boot
         prctl(PR_SET_PDEATHSIG, SIGKILL)
@@ -485,6 +631,9 @@ cdef int keep(Subhost *subhost) noexcept nogil:
         return clear_up(subhost, 1)
     if lock(subhost.handed.state, F_SETLK, F_WRLCK, KEEPER_BYTE) < 0:
         tell(subhost.handed.report, b"cannot lock the state file", b"", errno)
+        return clear_up(subhost, 1)
+    if maps_ids(subhost) and fchown(console[1], subhost.handed.owner, subhost.handed.owner) < 0:
+        tell(subhost.handed.report, b"cannot give the subhost what it prints to", b"", errno)   # as /dev/stderr
         return clear_up(subhost, 1)
     child = start(subhost, console[1], services[1])
     if child:
@@ -527,12 +676,15 @@ cdef bint receive(Subhost *subhost) noexcept nogil:
     if size < at:
         return False
     memcpy(&subhost.handed, area, at)
-    while at < size and count < HANDOVER_TEXTS + MOST_WORDS:
+    if not 0 < subhost.handed.words <= MOST_WORDS:
+        return False
+    while at < size and count < HANDOVER_TEXTS + subhost.handed.words:
         texts[count] = area + at
         at += strlen(area + at) + 1
         count += 1
-    if at != size or subhost.handed.words < 1 or count != HANDOVER_TEXTS + subhost.handed.words:
+    if at + subhost.handed.filter != size or count != HANDOVER_TEXTS + subhost.handed.words:
         return False
+    subhost.filter = area + at
     subhost.notify, subhost.clear, subhost.hostname = texts[0], texts[1], texts[2]
     for number in range(subhost.handed.words):
         subhost.command[number] = texts[HANDOVER_TEXTS + number]

@@ -3,7 +3,9 @@
 
 cdef extern from "<errno.h>" nogil:
     int errno
-    enum: EINTR, ESRCH, EAGAIN, ENOENT, ENOSPC, ENOTDIR, EACCES, ENODEV, EINVAL, EPROTO, ENAMETOOLONG, EPERM, ENOSYS
+    enum:
+        EINTR, ESRCH, EAGAIN, ENOENT, ENOSPC, ENOTDIR, EACCES, ENXIO, ENODEV, EINVAL, EPROTO, ENAMETOOLONG, EPERM, ENOSYS
+        ELOOP, EBUSY, EEXIST
 
 cdef extern from *:
     """
@@ -11,24 +13,27 @@ cdef extern from *:
     """
     void set_errno(int number) noexcept nogil
 
+cdef extern from "<stdint.h>" nogil:
+    ctypedef unsigned int uint32_t
+    ctypedef unsigned long long uint64_t
+
 cdef extern from "<string.h>" nogil:
     char *strerror(int error)
     size_t strlen(const char *text)
     int strcmp(const char *one, const char *other)
     char *strrchr(const char *text, int character)
+    char *strstr(const char *text, const char *part)
     void *memset(void *area, int value, size_t size)
     void *memcpy(void *to, const void *source, size_t size)
 
 cdef extern from "<stdlib.h>" nogil:
     void *calloc(size_t count, size_t size)
+    void abort()
+    uint64_t strtoull(const char *text, char **end, int base)
 
 cdef extern from "<stdio.h>" nogil:
     enum: RENAME_EXCHANGE
     int renameat2(int old_directory, const char *old, int new_directory, const char *new, unsigned int flags)
-
-cdef extern from "<stdint.h>" nogil:
-    ctypedef unsigned int uint32_t
-    ctypedef unsigned long long uint64_t
 
 cdef extern from "<unistd.h>" nogil:
     ctypedef int pid_t
@@ -43,8 +48,12 @@ cdef extern from "<unistd.h>" nogil:
     int pipe2(int *ends, int flags)
     int dup2(int fd, int target)
     int chdir(const char *path)
+    int chroot(const char *path)
     int fchdir(int fd)
     int syncfs(int fd)
+    long lseek(int fd, long offset, int whence)
+    enum: SEEK_SET
+    int fchown(int fd, uid_t user, gid_t group)
     int mkfifo(const char *path, unsigned int mode)
     int sethostname(const char *name, size_t size)
     int execve(const char *path, char *const *argv, char *const *envp)
@@ -68,14 +77,15 @@ cdef extern from "<fcntl.h>" nogil:
     int open(const char *path, int flags, ...)
     int openat(int directory, const char *path, int flags, ...)
     int fcntl(int fd, int command, ...)
-    enum: O_RDONLY, O_RDWR, O_CLOEXEC, O_NONBLOCK, O_NOFOLLOW, O_PATH, O_DIRECTORY, O_NOCTTY
-    enum: AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE
+    enum: O_RDONLY, O_WRONLY, O_RDWR, O_CLOEXEC, O_NONBLOCK, O_NOFOLLOW, O_PATH, O_DIRECTORY, O_NOCTTY
+    enum: AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE, AT_SYMLINK_NOFOLLOW
     enum: F_RDLCK, F_WRLCK, F_UNLCK, F_SETLK, F_SETLKW, F_GETLK, F_SETFD, F_SETFL, F_OFD_SETLK
 
 cdef extern from "<sys/stat.h>" nogil:
     struct stat_t "stat":
         unsigned int st_mode
         unsigned long st_rdev
+        long st_size
     struct statx_t "statx":
         uint64_t stx_attributes
         uint64_t stx_mnt_id
@@ -83,16 +93,26 @@ cdef extern from "<sys/stat.h>" nogil:
     enum: STATX_MNT_ID, STATX_ATTR_MOUNT_ROOT
     int fstat(int fd, stat_t *status)
     int S_ISCHR(unsigned int mode)
+    int S_ISDIR(unsigned int mode)
+    int fstatat(int directory, const char *path, stat_t *status, int flags)
+    int mkdirat(int directory, const char *path, unsigned int mode)
+    int mknodat(int directory, const char *path, unsigned int mode, unsigned long device)
+    enum: S_IFREG
     int S_ISFIFO(unsigned int mode)
     unsigned int umask(unsigned int mask)
 
 cdef extern from "<sys/statfs.h>" nogil:
     struct statfs_t "statfs":
         long f_type
+        long f_flags
     int statfs(const char *path, statfs_t *found)
+    int fstatfs(int fd, statfs_t *found)
+
+cdef extern from "<sys/statvfs.h>" nogil:
+    enum: ST_RDONLY
 
 cdef extern from "<linux/magic.h>" nogil:
-    enum: CGROUP2_SUPER_MAGIC
+    enum: CGROUP2_SUPER_MAGIC, SYSFS_MAGIC, TMPFS_MAGIC
 
 cdef extern from "<sys/sysmacros.h>" nogil:
     unsigned int major(unsigned long device)
@@ -104,7 +124,40 @@ cdef extern from "<sys/ioctl.h>" nogil:
 
 cdef extern from "<sys/prctl.h>" nogil:
     int prctl(int option, ...)
-    enum: PR_SET_NAME, PR_SET_PDEATHSIG
+    enum: PR_SET_NAME, PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_CAPBSET_DROP
+    enum: PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, PR_GET_PDEATHSIG, PR_GET_SECUREBITS, PR_SET_SECUREBITS
+
+cdef extern from "<linux/securebits.h>" nogil:
+    enum: SECBIT_NO_SETUID_FIXUP
+
+cdef extern from "<sys/fsuid.h>" nogil:
+    int setfsuid(uid_t user)
+    int setfsgid(gid_t group)
+
+cdef extern from "<sys/mman.h>" nogil:
+    void *mmap(void *address, size_t size, int protection, int flags, int fd, long offset)
+    int memfd_create(const char *name, unsigned int flags)
+    void *MAP_FAILED
+    enum: PROT_READ, PROT_WRITE, MAP_PRIVATE, MFD_CLOEXEC
+
+cdef extern from "<linux/capability.h>" nogil:
+    struct cap_header "__user_cap_header_struct":
+        uint32_t version
+    struct cap_data "__user_cap_data_struct":
+        uint32_t effective
+        uint32_t permitted
+        uint32_t inheritable
+    enum: _LINUX_CAPABILITY_VERSION_3, CAP_SYS_ADMIN, CAP_MKNOD, CAP_AUDIT_CONTROL
+
+cdef extern from "<linux/filter.h>" nogil:
+    struct sock_filter:
+        pass
+    struct sock_fprog:
+        unsigned short len
+        sock_filter *filter
+
+cdef extern from "<linux/seccomp.h>" nogil:
+    enum: SECCOMP_SET_MODE_FILTER
 
 cdef extern from "<poll.h>" nogil:
     struct pollfd:
@@ -127,7 +180,7 @@ cdef extern from "<signal.h>" nogil:
     int sigprocmask(int how, const sigset_t *signals, sigset_t *former)
     int kill(pid_t process, int number)
     int c_raise "raise"(int number)
-    enum: SIG_SETMASK, SIG_BLOCK, SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPWR, SIGKILL, SIGUSR1, SIGCONT, NSIG, SIGPIPE, SIGXFSZ
+    enum: SIG_SETMASK, SIG_BLOCK, SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPWR, SIGKILL, SIGUSR1, SIGUSR2, SIGCONT, NSIG, SIGPIPE, SIGXFSZ
 
 cdef extern from "<sys/uio.h>" nogil:
     struct iovec:
@@ -192,7 +245,7 @@ cdef extern from "<linux/rtnetlink.h>" nogil:
     void *RTA_DATA(rtattr *attribute)
     enum: NETLINK_ROUTE, RTM_NEWLINK, RTM_DELLINK, NLMSG_ERROR
     enum: NLM_F_REQUEST, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL
-    enum: IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO, IFLA_NET_NS_FD
+    enum: IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINK, IFLA_MASTER, IFLA_MTU, IFLA_LINKINFO, IFLA_NET_NS_FD
     enum: IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_VLAN_ID
 
 cdef extern from "<linux/veth.h>" nogil:
@@ -206,6 +259,7 @@ cdef extern from "<sys/un.h>" nogil:
 cdef extern from "<sched.h>" nogil:
     int c_unshare "unshare"(int flags)
     int c_setns "setns"(int fd, int kind)
+    int clone(int (*function)(void *) noexcept nogil, void *stack, int flags, void *argument)
 
 cdef extern from "<linux/sched.h>" nogil:
     struct clone_args:
@@ -214,7 +268,7 @@ cdef extern from "<linux/sched.h>" nogil:
         uint64_t exit_signal
         uint64_t cgroup
     enum: CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWPID, CLONE_NEWCGROUP, CLONE_NEWTIME
-    enum: CLONE_PIDFD
+    enum: CLONE_FILES, CLONE_NEWUSER, CLONE_PARENT, CLONE_PIDFD, CLONE_VFORK, CLONE_VM
     uint64_t CLONE_INTO_CGROUP
 
 cdef extern from "<sys/mount.h>" nogil:
@@ -226,10 +280,12 @@ cdef extern from "<linux/mount.h>" nogil:
     struct mount_attr:
         uint64_t attr_set
         uint64_t propagation
+        uint64_t userns_fd
     enum: FSOPEN_CLOEXEC, FSMOUNT_CLOEXEC, FSCONFIG_SET_STRING, FSCONFIG_SET_FLAG, FSCONFIG_CMD_CREATE
-    enum: MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH
+    enum: FSPICK_CLOEXEC, FSPICK_EMPTY_PATH, FSCONFIG_CMD_RECONFIGURE
+    enum: MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH, MOVE_MOUNT_T_SYMLINKS
     enum: OPEN_TREE_CLONE, OPEN_TREE_CLOEXEC
-    enum: MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_RDONLY
+    enum: MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_RDONLY, MOUNT_ATTR_IDMAP
 
 cdef extern from "<linux/loop.h>" nogil:
     struct loop_info64:
@@ -248,14 +304,17 @@ cdef extern from "<linux/openat2.h>" nogil:
         uint64_t flags
         uint64_t mode
         uint64_t resolve
-    enum: RESOLVE_IN_ROOT, RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS
+    enum: RESOLVE_IN_ROOT, RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV
 
 cdef extern from "<linux/close_range.h>" nogil:
     enum: CLOSE_RANGE_CLOEXEC
+
+cdef extern from "<linux/futex.h>" nogil:
+    enum: FUTEX_WAIT, FUTEX_WAKE
 
 cdef extern from "<linux/keyctl.h>" nogil:
     enum: KEYCTL_JOIN_SESSION_KEYRING
 
 cdef extern from "<sys/syscall.h>" nogil:
-    enum: SYS_keyctl, SYS_clone3, SYS_openat2, SYS_close_range, SYS_pivot_root
-    enum: SYS_fsopen, SYS_fsconfig, SYS_fsmount, SYS_move_mount, SYS_open_tree, SYS_mount_setattr
+    enum: SYS_capget, SYS_capset, SYS_seccomp, SYS_keyctl, SYS_clone3, SYS_openat2, SYS_close_range, SYS_pivot_root
+    enum: SYS_futex, SYS_fsopen, SYS_fsconfig, SYS_fsmount, SYS_fspick, SYS_move_mount, SYS_open_tree, SYS_mount_setattr

@@ -9,9 +9,11 @@ from protocol cimport *
 
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.bytes cimport PyBytes_AsString
-from libc.stdlib cimport calloc, free
+
+from overlay_boot import PROGRAMS as _PROGRAMS
 
 include "python.pxi"
+include "helper.pxi"
 
 # protocol.pxd
 COMMAND, KEEPER, STOP = COMMAND_BYTE, KEEPER_BYTE, STOP_BYTE
@@ -36,9 +38,15 @@ RDONLY = MOUNT_ATTR_RDONLY
 NOSUID = MOUNT_ATTR_NOSUID
 NODEV = MOUNT_ATTR_NODEV
 NOEXEC = MOUNT_ATTR_NOEXEC
+IDMAP = MOUNT_ATTR_IDMAP
 # openat2(2)
 IN_ROOT = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
 NO_SYMLINKS = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
+NO_MOUNTS = RESOLVE_NO_XDEV
+
+cdef enum:
+    MOST_ATTEMPTS = 1 << 10     # at openat2(2)
+    MOMENT = 100                # milliseconds
 
 
 cdef const char *text(bytes value) except? NULL:
@@ -135,6 +143,23 @@ def fsmount(int fd, unsigned int attributes):
     return made
 
 
+def reconfigure(int root):
+    """fspick(2), then fsconfig(2) with CMD_RECONFIGURE and no option: a mount that root is the root directory of.
+
+    The kernel drops all names that the file system has cached and nobody uses.
+    """
+    cdef int status = -1
+    cdef int fd = <int>syscall(SYS_fspick, root, b"", FSPICK_CLOEXEC | FSPICK_EMPTY_PATH)
+    if fd >= 0:
+        status = <int>syscall(SYS_fsconfig, fd, FSCONFIG_CMD_RECONFIGURE, NULL, NULL, 0)
+    if status < 0:
+        error = failure("reconfigure the file system")
+    if fd >= 0:
+        close(fd)
+    if status < 0:
+        raise error
+
+
 def open_tree(path, *, bint recursive=False):
     """open_tree(2): a copy of the mount that path is in, from there down."""
     cdef bytes at = encoded(path)
@@ -152,25 +177,38 @@ def move_mount(int mounted, int target):
         raise failure("mount")
 
 
-def mount_setattr(int mounted, unsigned long attributes, unsigned long propagation):
-    """mount_setattr(2): more attributes, and a propagation, for the mount of a descriptor."""
+def mount_setattr(int mounted, unsigned long attributes, unsigned long propagation=0, *, int users=-1, bint recursive=False):
+    """mount_setattr(2): more attributes, and a propagation, for the mount of a descriptor, or with all below it.
+
+    With IDMAP, what belongs to 0 on the disk belongs in the mount to root of the user namespace of the descriptor users.
+    """
     cdef mount_attr change
+    cdef int flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
     memset(&change, 0, sizeof(change))
     change.attr_set = attributes
     change.propagation = propagation
-    if syscall(SYS_mount_setattr, mounted, b"", AT_EMPTY_PATH, &change, sizeof(change)) < 0:
+    if users >= 0:
+        change.userns_fd = users
+    if syscall(SYS_mount_setattr, mounted, b"", flags, &change, sizeof(change)) < 0:
         raise failure("change the attributes of the mount")
 
 
 def openat2(int directory, path, unsigned long flags, unsigned long resolve, unsigned long mode=0):
-    """openat2(2): path below directory, resolved as resolve (IN_ROOT, NO_SYMLINKS) says."""
+    """openat2(2): path below directory, resolved as resolve (IN_ROOT, NO_SYMLINKS) says.
+
+    Any rename or mount on the host meanwhile may have it ask for another attempt, if there is a .. in a link.
+    """
     cdef open_how how
     cdef bytes at = encoded(path)
+    cdef int attempts = MOST_ATTEMPTS
     memset(&how, 0, sizeof(how))
     how.flags = flags | O_CLOEXEC
     how.resolve = resolve
     how.mode = mode
     cdef int fd = <int>syscall(SYS_openat2, directory, PyBytes_AsString(at), &how, sizeof(how))
+    while fd < 0 and errno == EAGAIN and attempts:
+        attempts -= 1
+        fd = <int>syscall(SYS_openat2, directory, PyBytes_AsString(at), &how, sizeof(how))
     if fd < 0:
         raise failure("open", path)
     return fd
@@ -328,11 +366,11 @@ def terminal_peer(int master):
     return fd
 
 
-def handover(*, int boot, bint starts, bint bound, int state, int mounts, int network, int group, int root, int log, int report,
-             str notify, str clear, str hostname, list command):
+def handover(*, int boot, bint starts, bint bound, int state, int mounts, int network, int users, int group, int root, int log,
+             int programs, int report, unsigned int owner, capabilities, bytes filter, str notify, str clear, str hostname, list command):
     """What the keeper reads as its standard input; protocol.pxd tells what each of it means.
 
-    boot is a process id, or 0; state to report are descriptors, root may be -1.
+    boot is a process id, or 0; state to report are descriptors, users and root may be -1; owner is a user.
     Raises ValueError if the keeper could not take it: a NUL byte in a text, or too much text.
     """
     cdef handover_t head
@@ -340,78 +378,151 @@ def handover(*, int boot, bint starts, bint bound, int state, int mounts, int ne
     memset(&head, 0, sizeof(head))
     head.boot, head.starts, head.bound, head.words = boot, starts, bound, len(command)
     head.state, head.mounts, head.network, head.group = state, mounts, network, group
-    head.root, head.log, head.report = root, log, report
-    made = (<char *>&head)[:sizeof(head)] + b"".join([one + b"\0" for one in texts])
+    head.users, head.root, head.log, head.report, head.owner = users, root, log, report, owner
+    head.programs = programs
+    head.capabilities, head.filter = capabilities, len(filter)
+    made = (<char *>&head)[:sizeof(head)] + b"".join([one + b"\0" for one in texts]) + filter
     if len(made) >= LONGEST_HANDOVER or not 0 < len(command) <= MOST_WORDS or any([b"\0" in one for one in texts]):
         raise ValueError("the command of PID 1 is too long, or has a NUL byte in it")
     return made
 
 
-# A child process, from clone3(2) to execve(2).
+# A user namespace: a helper is born in it, and stays until it is opened and has a map of its ids.  What is below /proc/PID
+# of a process that has ended belongs to root of the host, so that root of a container could not write a map there.
+
+cdef struct Stay:
+    pid_t parent
+    int is_over             # futex(2)
+    char stack[STACK]
+
+
+cdef int stay(void *argument) noexcept nogil:
+    cdef Stay *until = <Stay *>argument
+    prctl(PR_SET_PDEATHSIG, SIGKILL)
+    while getppid() == until.parent and not until.is_over:
+        syscall(SYS_futex, &until.is_over, FUTEX_WAIT, 0, NULL, NULL, 0)
+    return 0
+
+
+cdef void end_stay(Stay *until) noexcept nogil:
+    until.is_over = True
+    syscall(SYS_futex, &until.is_over, FUTEX_WAKE, 1, NULL, NULL, 0)
+
+
+cdef pid_t clone_into_own(Stay *until) noexcept nogil:
+    return clone_helper(stay, until, until.stack, CLONE_NEWUSER | CLONE_NEWNET)
+
+
+cdef pid_t clone_out_of_chroot(Stay *until) noexcept nogil:
+    """The same with the root of the mount namespace, as nobody in a chroot(2) may make a user namespace."""
+    cdef int mounts = open(b"/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC)
+    cdef int root = open(b"/", O_PATH | O_DIRECTORY | O_CLOEXEC)
+    cdef int directory = open(b".", O_PATH | O_DIRECTORY | O_CLOEXEC)
+    cdef pid_t process = -1
+    cdef int number
+    if root >= 0 and directory >= 0 and c_setns(mounts, CLONE_NEWNS) == 0:
+        process = clone_into_own(until)
+        number = errno
+        if fchdir(root) < 0 or chroot(b".") < 0 or fchdir(directory) < 0:
+            abort()         # all that follows would be done to other files
+        set_errno(number)
+    number = errno
+    close(mounts)
+    close(root)
+    close(directory)
+    set_errno(number)
+    return process
+
+
+cdef bint permits_users() noexcept nogil:
+    """Whether there can be user namespaces here, namespaces(7)."""
+    cdef int fd = open(b"/proc/sys/user/max_user_namespaces", O_RDONLY | O_CLOEXEC)
+    cdef char most[2]
+    cdef bint is_zero = read(fd, most, 2) == 2 and most[0] == b"0" and most[1] == b"\n"
+    close(fd)
+    return not is_zero
+
+
+cdef object no_users():
+    """Return limited(), in words that help where that is the limit of user namespaces."""
+    error = limited("make a user namespace")
+    if error.errno == ENOSPC and not permits_users():
+        error.strerror = ("user.max_user_namespaces is 0; raise it by sysctl(8), or see \"How far capabilities reach\" in "
+                          "overlay-boot(7)")
+    return error
+
+
+cdef int opened(pid_t process, str name) except -1:
+    cdef bytes path = f"/proc/{process}/ns/{name}".encode()
+    cdef int fd = open(PyBytes_AsString(path), O_RDONLY | O_CLOEXEC)
+    if fd < 0:
+        raise told_by_helper(failure("open the user namespace", None, ESRCH if errno == ENOENT else errno))
+    return fd
+
+
+cdef object map_ids(pid_t process, str name, bytes text):
+    cdef bytes path = f"/proc/{process}/{name}".encode()
+    cdef int fd = open(PyBytes_AsString(path), O_WRONLY | O_CLOEXEC)
+    cdef ssize_t size = len(text)
+    if fd < 0 or write(fd, PyBytes_AsString(text), size) != size:
+        error = failure("map the ids of the user namespace")
+        close(fd)
+        raise error
+    close(fd)
+
+
+def make_users(bytes uid_map, bytes gid_map):
+    """user_namespaces(7): a user namespace with these maps, and a network namespace of its own; descriptors of both."""
+    cdef Stay until
+    cdef pid_t process
+    until.parent, until.is_over = getpid(), False
+    process = clone_into_own(&until)
+    if process < 0 and errno == EPERM:
+        process = clone_out_of_chroot(&until)
+    if process < 0:
+        raise no_users()
+    try:
+        map_ids(process, "uid_map", uid_map)
+        map_ids(process, "gid_map", gid_map)
+        users = opened(process, "user")
+        try:
+            return users, opened(process, "net")
+        except OSError:
+            close(users)
+            raise
+    finally:
+        end_stay(&until)
+        wait_for(process)
+
+
+# A child process: from clone3(2) to the program execute, which does the rest.
+
+cdef extern from *:
+    """
+    #define BELOW "overlay-go"
+    """
+    const char *BELOW
+
 
 cdef struct Child:
-    char **paths            # what to execute: the first that there is
+    const char *program
     char **argv
-    char **envp
-    char *directory
     int standard[3]
-    int status              # where the child writes errno
-    int inside              # pidfd of the process whose namespaces it enters, or -1
-    int namespaces
-    bint bound              # it is killed when this process ends
-    pid_t parent            # this process
-    bint terminal           # standard input becomes its controlling terminal
-    bint as_user
-    uid_t uid
-    gid_t gid
-    size_t group_count
-    gid_t *groups
+    int kept[3]             # descriptors for the program, or -1
+    int status              # one of them: errno is written there
 
 
 cdef int become(Child *child) noexcept nogil:
     """What the child does; it returns only to fail, with errno set."""
-    cdef sigset_t none
+    cdef char *nothing = NULL
     cdef int number
-    cdef int error = ENOENT
-    cdef char **path = child.paths
-    if child.bound:
-        prctl(PR_SET_PDEATHSIG, SIGKILL)
-        if child.inside < 0 and getppid() != child.parent:      # it has ended before that
-            set_errno(ESRCH)
-            return -1
-    if child.inside >= 0:
-        if c_setns(child.inside, child.namespaces) < 0:
-            return -1
-        # The caller's session keyring, keyrings(7), is none of the subhost's business.
-        if syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0 and errno != ENOSYS:
-            return -1
     for number in range(3):
         if dup2(child.standard[number], number) < 0:
             return -1
-    for number in range(1, NSIG):
-        signal(number, SIG_DFL)
-    sigemptyset(&none)
-    sigprocmask(SIG_SETMASK, &none, NULL)
-    setsid()
-    if child.terminal and ioctl(0, TIOCSCTTY, 0) < 0:
-        return -1
-    if child.as_user and (setgroups(child.group_count, child.groups) < 0
-                          or setresgid(child.gid, child.gid, child.gid) < 0
-                          or setresuid(child.uid, child.uid, child.uid) < 0):
-        return -1
-    if child.directory != NULL and chdir(child.directory) < 0 and chdir(b"/") < 0:
-        return -1
-    if syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC) < 0:
-        return -1
-    while path[0] != NULL:
-        execve(path[0], child.argv, child.envp)
-        if errno != ENOENT and errno != ENOTDIR:
-            error = errno
-            if error != EACCES:
-                break
-        path += 1
-    set_errno(error)
-    return -1
+    for number in range(3):
+        if child.kept[number] >= 0 and fcntl(child.kept[number], F_SETFD, 0) < 0:
+            return -1
+    return execve(child.program, child.argv, &nothing)
 
 
 cdef pid_t clone_child(Child *child, int cgroup, int *pidfd) noexcept nogil:
@@ -434,81 +545,143 @@ cdef pid_t clone_child(Child *child, int cgroup, int *pidfd) noexcept nogil:
     return process
 
 
-cdef char **vector(list strings) except NULL:
-    """A NULL-terminated array into the strings, which must stay alive."""
-    cdef char **made = <char **>calloc(len(strings) + 1, sizeof(char *))
-    cdef Py_ssize_t at
-    if made == NULL:
-        raise MemoryError
-    for at in range(len(strings)):
-        made[at] = PyBytes_AsString(strings[at])
-    return made
+cdef pid_t clone_below(Child *child, int cgroup, int *pidfd) noexcept nogil:
+    """clone_child() below a control group that hands down controllers, and so can have no processes of its own."""
+    cdef pid_t process
+    cdef int below, number
+    if mkdirat(cgroup, BELOW, 0o755) < 0 and errno != EEXIST:
+        return -1
+    below = openat(cgroup, BELOW, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+    if below < 0:
+        return -1
+    process = clone_child(child, below, pidfd)
+    number = errno
+    close(below)
+    set_errno(number)
+    return process
+
+
+cdef int file_with(bytes data) except -1:
+    """A file that has no name, to be read from its beginning."""
+    cdef int fd = memfd_create(b"handover", MFD_CLOEXEC)
+    cdef ssize_t size = len(data)
+    if fd < 0 or write(fd, PyBytes_AsString(data), size) != size or lseek(fd, 0, SEEK_SET) < 0:
+        error = failure("hand over to a child process")
+        close(fd)
+        raise error
+    return fd
+
+
+def programs():
+    """A descriptor of the directory of our programs: as long as it is open, they can be executed through it.
+
+    What runs like that is written to by nobody who reaches it as /proc/PID/exe.
+    """
+    cdef int fd = open_tree(_PROGRAMS, recursive=True)
+    try:
+        mount_setattr(fd, RDONLY, recursive=True)
+    except OSError:
+        close(fd)
+        raise
+    return fd
+
+
+cdef int reported(int status, is_over) except -1:
+    """Wait for what a child says of its execution: 0, or an errno.  Raises TimeoutError if is_over says so."""
+    cdef pollfd awaited
+    cdef int number = 0
+    awaited.fd, awaited.events = status, POLLIN
+    while is_over is not None and poll(&awaited, 1, MOMENT) <= 0:
+        if is_over():
+            raise TimeoutError
+    while read(status, &number, sizeof(number)) < 0 and errno == EINTR:
+        pass
+    return number
 
 
 def spawn(paths, argv, env, *, standard, directory=None, int cgroup=-1, bint bound=False,
-          int inside=-1, bint terminal=False, user=None):
+          int inside=-1, bint users=False, bint terminal=False, user=None, capabilities=0, bytes filter=b"",
+          is_over=None):
     """clone3(2) and execve(2): a child process in a session of its own; (pid, pidfd).
 
     It executes the first of paths that there is, with standard as its
     descriptors 0, 1, 2 and no other, and the environment env (a dictionary).
     cgroup is a descriptor of the control group to be born in; bound children
-    are killed when this process ends; inside is a pidfd: all namespaces of
-    that process are entered but the PID namespace (for which this process must
-    have called setns(inside, NEWPID) before).  user is (uid, gid, groups).
+    are killed when this process ends.  user is (uid, gid, groups).
 
-    Raises OSError if the child could not be executed, with the first path.
+    inside is a pidfd: all namespaces of that process are entered but the PID
+    namespace (for which this process must have called setns(inside, NEWPID)
+    before); the user namespace if users tells that it is another one, in which
+    the user is root by default.  Of capabilities, a bit for each, no others are
+    left then, and the filter holds, seccomp(2).  Where cgroup hands down controllers,
+    the child is born in overlay-go below it.
+
+    What it enters can hold it up: is_over is asked every MOMENT whether to give up then.  Raises OSError if the child
+    could not be executed, with the first path; TimeoutError after giving up.
     """
     cdef Child child
+    cdef child_t head
     cdef int ends[2]
+    cdef int handed = -1
+    cdef int folder = -1
     cdef int pidfd = -1
     cdef int number = 0
-    cdef int at
     cdef ssize_t size
+    cdef gid_t group
     cdef pid_t process
-    cdef list kept = [[encoded(one) for one in many] for many in
-            (paths, argv, [f"{name}={value}" for name, value in env.items()])]
-    cdef bytes where = None if directory is None else encoded(directory)
-    memset(&child, 0, sizeof(child))
-    for at in range(3):
-        child.standard[at] = standard[at]
-    child.inside = inside
-    child.namespaces = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP | CLONE_NEWTIME
-    child.bound = bound
-    child.parent = getpid()
-    child.terminal = terminal
-    child.directory = <char *>text(where)
+    cdef char *words[3]
+    cdef bytes program, word
+    cdef list parts = [b""]
+    memset(&head, 0, sizeof(head))
     if pipe2(ends, O_CLOEXEC) < 0:
         raise failure("make a pipe")
-    child.status = ends[1]
     try:
-        child.paths, child.argv, child.envp = vector(kept[0]), vector(kept[1]), vector(kept[2])
+        head.parent, head.status, head.bound, head.terminal, head.inside = getpid(), ends[1], bound, terminal, inside
+        head.paths, head.words, head.variables = len(paths), len(argv), len(env)
+        head.capabilities, head.filter = capabilities, len(filter)
+        if users:
+            head.users = True
+            user = user or (0, 0, [0])
         if user is not None:
-            child.as_user = True
-            child.uid, child.gid, groups = user
-            child.group_count = len(groups)
-            child.groups = <gid_t *>calloc(len(groups) + 1, sizeof(gid_t))
-            if child.groups == NULL:
-                raise MemoryError
-            for at in range(len(groups)):
-                child.groups[at] = groups[at]
+            head.as_user = True
+            head.uid, head.gid, groups = user
+            head.groups = len(groups)
+            for group in groups:
+                parts.append((<char *>&group)[:sizeof(group)])
+        for one in (directory or "", *paths, *argv, *[f"{name}={value}" for name, value in env.items()]):
+            parts += (encoded(one), b"\0")
+        parts[0] = (<char *>&head)[:sizeof(head)]
+        parts.append(filter)
+        handed = file_with(b"".join(parts))
+        folder = programs()
+        program, word = b"/proc/self/fd/%d/execute" % folder, b"%d" % handed
+        child.program = words[0] = PyBytes_AsString(program)
+        words[1], words[2] = PyBytes_AsString(word), NULL
+        child.argv = words
+        for number in range(3):
+            child.standard[number] = standard[number]
+        child.kept[0], child.kept[1], child.kept[2] = handed, ends[1], inside
+        child.status = ends[1]
         process = clone_child(&child, cgroup, &pidfd)
+        if process < 0 and errno == EBUSY and inside >= 0:
+            process = clone_below(&child, cgroup, &pidfd)
         if process < 0:
             raise limited("make a process for", paths[0])
         close(ends[1])
         ends[1] = -1
-        size = read(ends[0], &number, sizeof(number))
-        while size < 0 and errno == EINTR:
-            size = read(ends[0], &number, sizeof(number))
-        if size > 0:
-            waitpid(process, NULL, 0)
+        try:
+            number = reported(ends[0], is_over)
+        except BaseException:
+            kill(process, SIGKILL)
+            wait_for(process)
+            close(pidfd)
+            raise
+        if number:
+            wait_for(process)
             close(pidfd)
             raise failure("execute", paths[0], number)
         return process, pidfd
     finally:
-        close(ends[0])
-        if ends[1] >= 0:
-            close(ends[1])
-        free(child.paths)
-        free(child.argv)
-        free(child.envp)
-        free(child.groups)
+        for number in (ends[0], ends[1], handed, folder):
+            if number >= 0:
+                close(number)

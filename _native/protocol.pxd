@@ -26,7 +26,8 @@ cdef extern from *:
     #define NO_MORE_NAMESPACES "the limit of namespaces is reached"
 
     /* What a boot hands over to the keeper, as the keeper's standard input.  Descriptors stay open under their numbers.
-       Behind it stand texts, a NUL after each: NOTIFY, CLEAR, HOSTNAME, and the words of the command of PID 1. */
+       Behind it stand texts, a NUL after each: NOTIFY, CLEAR, HOSTNAME, and the words of the command of PID 1; and the
+       filter of system calls. */
     typedef struct {
         pid_t boot;         /* the boot that waits for REPORT; 0 if the keeper is that process itself (--foreground) */
         int starts;         /* whether PID 1 starts services, and tells of them by SERVICES */
@@ -35,12 +36,39 @@ cdef extern from *:
         int state;          /* the state file */
         int mounts;         /* the mount namespace of the subhost */
         int network;        /* its network namespace */
+        int users;          /* its user namespace; -1 if it has that of the host.  With owner 0, it has the host's ids */
         int group;          /* its control group */
         int root;           /* its root directory; -1 if the mount namespace has it as its root already */
         int log;            /* what the subhost prints goes there */
+        int programs;       /* by which the keeper was executed: it closes that */
         int report;         /* the keeper writes DONE, or a reason, there; then what SERVICES says */
+        int filter;         /* the size of the filter of system calls, in bytes; 0 if there is none */
+        unsigned long long capabilities;        /* those of the bounding set, capabilities(7) */
+        uid_t owner;        /* root of the user namespace, as the host has it */
     } handover_t;
     enum { HANDOVER_TEXTS = 3, MOST_WORDS = 8, LONGEST_HANDOVER = 1 << 18 };
+
+    /* What the program execute is handed over, in a file with the descriptor that its argument names.  Descriptors stay
+       open under their numbers.  Behind it stand GROUPS of the user; texts, a NUL after each: the working directory or
+       "", PATHS of which the first that there is is executed, its WORDS, and the VARIABLES of its environment; and the
+       filter of system calls. */
+    typedef struct {
+        pid_t parent;
+        int status;         /* errno is written there */
+        int bound;          /* whether it is killed when its parent ends */
+        int terminal;       /* whether standard input becomes its controlling terminal */
+        int inside;         /* a pidfd of the process whose namespaces it enters, but the PID namespace; or -1 */
+        int users;          /* whether the user namespace of that is another one, too */
+        int as_user;
+        uid_t uid;
+        gid_t gid;
+        int groups;
+        int paths;
+        int words;
+        int variables;
+        int filter;         /* the size of the filter in bytes, 0 if there is none */
+        unsigned long long capabilities;        /* those of the bounding set, if it enters */
+    } child_t;
     """
     enum: COMMAND_BYTE, KEEPER_BYTE, STOP_BYTE, HANDOVER_TEXTS, MOST_WORDS, LONGEST_HANDOVER, SERVICES, LONGEST_VERDICT
     const char *NO_MORE_PROCESSES
@@ -57,7 +85,28 @@ cdef extern from *:
         int state
         int mounts
         int network
+        int users
         int group
         int root
         int log
+        int programs
         int report
+        unsigned int owner
+        int filter
+        unsigned long long capabilities
+    ctypedef struct child_t:
+        int parent
+        int status
+        int bound
+        int terminal
+        int inside
+        int users
+        int as_user
+        unsigned int uid
+        unsigned int gid
+        int groups
+        int paths
+        int words
+        int variables
+        int filter
+        unsigned long long capabilities

@@ -8,8 +8,8 @@ SIGTERM, SIGINT, SIGPWR and SIGRTMIN+3 are requests for an orderly end: all
 processes get SIGTERM.  Those that overlay-go let in are no children, but they
 too are given time to end: overlay-go sends SIGCHLD when one has.  SIGUSR1 tells
 it to stay, even without a child, until it is asked to end: what stops the
-services shall not be killed with the last of them.  No other signal does
-anything.
+services shall not be killed with the last of them.  SIGUSR2 takes that back:
+they were started again.  No other signal does anything.
 
 overlay-boot knows its own reaper by the words "overlay-boot reaper" in the file.
 """
@@ -46,10 +46,11 @@ cdef public int main(int argc, char **argv) noexcept nogil:
     cdef signalfd_siginfo caught
     cdef pollfd awaited[2]
     cdef pid_t child
-    cdef bint stays = argc > 2
+    cdef bint waits = argc > 2
+    cdef bint stays = waits
     cdef bint ending = False
     awaited[0].fd = watch_signals()
-    awaited[1].fd = open_fifo(argv[2]) if stays else -1
+    awaited[1].fd = open_fifo(argv[2]) if waits else -1
     awaited[0].events = awaited[1].events = POLLIN
     prctl(PR_SET_NAME, b".reaper")
     if argc < 2 or awaited[0].fd < 0:
@@ -60,8 +61,10 @@ cdef public int main(int argc, char **argv) noexcept nogil:
         while read(awaited[0].fd, &caught, sizeof(caught)) > 0:
             if caught.ssi_signo == SIGUSR1:
                 stays = True
+            elif caught.ssi_signo == SIGUSR2:
+                stays = waits
             elif ends(caught.ssi_signo):
-                stays = False
+                stays = waits = False
                 ending = True
                 kill(-1, SIGTERM)
                 kill(-1, SIGCONT)       # a stopped process, too, shall see it
@@ -73,5 +76,5 @@ cdef public int main(int argc, char **argv) noexcept nogil:
         awaited[1].revents = 0
         poll(awaited, 2, -1)
         if awaited[1].revents:
-            stays = False
+            stays = waits = False
             awaited[1].fd = -1

@@ -1,5 +1,5 @@
 # The types of _native/namespaces.pyx, which tells what each function does. A test holds the two together.
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from sys import UnraisableHookArgs
 from typing import Final, TypeAlias
 
@@ -26,8 +26,10 @@ RDONLY: Final[int]
 NOSUID: Final[int]
 NODEV: Final[int]
 NOEXEC: Final[int]
+IDMAP: Final[int]
 IN_ROOT: Final[int]
 NO_SYMLINKS: Final[int]
+NO_MOUNTS: Final[int]
 
 def limit(number: int) -> str | None: ...
 def interrupt_again(found: UnraisableHookArgs) -> None: ...
@@ -38,11 +40,15 @@ def umount2(target: _Text, flags: int) -> None: ...
 def fsopen(kind: str) -> int: ...
 def fsconfig(fd: int, key: str, value: _Text | None) -> None: ...
 def fsmount(fd: int, attributes: int) -> int: ...
+def reconfigure(root: int) -> None: ...
 def open_tree(path: _Text, *, recursive: bool = False) -> int: ...
 def move_mount(mounted: int, target: int) -> None: ...
-def mount_setattr(mounted: int, attributes: int, propagation: int) -> None: ...
+def mount_setattr(
+    mounted: int, attributes: int, propagation: int = 0, *, users: int = -1, recursive: bool = False,
+) -> None: ...
 def openat2(directory: int, path: _Text, flags: int, resolve: int, mode: int = 0) -> int: ...
 def exchange(one: _Text, other: _Text) -> None: ...
+def make_users(uid_map: bytes, gid_map: bytes) -> tuple[int, int]: ...
 def close_range(first: int) -> None: ...
 def sync(fd: int) -> None: ...
 def is_cgroup2(path: str) -> bool: ...
@@ -63,15 +69,21 @@ def handover(
     state: int,
     mounts: int,
     network: int,
+    users: int,
     group: int,
     root: int,
     log: int,
+    programs: int,
     report: int,
+    owner: int,
+    capabilities: int,
+    filter: bytes,
     notify: str,
     clear: str,
     hostname: str,
     command: list[str],
 ) -> bytes: ...
+def programs() -> int: ...
 def spawn(
     paths: Sequence[_Text],
     argv: Sequence[_Text],
@@ -82,6 +94,10 @@ def spawn(
     cgroup: int = -1,
     bound: bool = False,
     inside: int = -1,
+    users: bool = False,
     terminal: bool = False,
     user: tuple[int, int, Sequence[int]] | None = None,
+    capabilities: int = 0,
+    filter: bytes = b"",
+    is_over: Callable[[], bool] | None = None,
 ) -> tuple[int, int]: ...
