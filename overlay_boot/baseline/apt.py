@@ -4,7 +4,7 @@ import subprocess
 from collections.abc import Iterable
 
 from .. import paths, progress
-from .dpkg import Package
+from .packages import Package
 from .root import Root
 
 CACHE = "/var/cache/apt/archives"

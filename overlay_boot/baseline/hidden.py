@@ -6,9 +6,7 @@ administrators made.
 import os
 from typing import TYPE_CHECKING
 
-from .. import config, paths, state
-from ..errors import Failure
-from ..subhosts_conf import listed
+from .. import host_secrets
 from .layer import Layer
 from .system import System
 
@@ -32,7 +30,7 @@ def hide(layer: Layer, system: System) -> None:
     layer.make_directory(USR, *system.of_directory(USR))
     layer.make_directory(LOCAL, *system.of_directory(LOCAL), opaque=True)
     hidden: list[str] = []
-    for base in sorted(bases()):
+    for base in sorted(host_secrets.bases()):
         if not any(base.startswith(f"{outer}/") for outer in hidden):      # else that is hidden with it
             hide_subhost(layer, system, base)
             hidden.append(base)
@@ -55,19 +53,6 @@ def hide_subhost(layer: Layer, system: System, base: str) -> None:
         above = "/" + "/".join(parts[:count])
         layer.make_directory(above, *system.of_directory(above))
     layer.hide(path)
-
-
-def bases() -> "Iterator[str]":
-    """Yield BASE of each subhost that has a state or is listed in /etc/subhosts.conf, unless a command prints it."""
-    confs = {*listed(), *(record.config for _, record in state.noted() if record.config)}
-    for conf in confs:
-        try:
-            here, assigned = paths.parent(paths.real(conf)), config.read(conf)
-        except (Failure, OSError):
-            continue
-        base = assigned.get("BASE", ["."])[0]
-        if not base.startswith("!"):
-            yield os.path.realpath(paths.join(here, base))
 
 
 def in_software(layer: str) -> "Iterator[str]":

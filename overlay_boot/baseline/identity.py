@@ -1,18 +1,17 @@
 """What no layer has: the identity of a machine, and secrets."""
 from typing import TYPE_CHECKING
 
-from .dpkg import RECORDS
+from ..host_secrets import BACKUPS, KEY, LARGEST_KEY, OF_MACHINE
 from .hidden import RESTORED
 from .layer import Layer
+from .packages import RECORDS
 from .system import System
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-IDENTITIES = ("/etc/hostname", "/etc/mailname", "/var/lib/dbus/machine-id", "/var/lib/systemd/random-seed",
-              "/var/lib/systemd/credential.secret")
-BACKUPS = ("/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-", "/etc/subuid-", "/etc/subgid-")
-KEY, LARGEST_KEY = b"PRIVATE KEY-----", 1 << 16
+IDENTITIES = ("/etc/hostname", "/etc/mailname", "/var/lib/dbus/machine-id")
+FORMER_ACCOUNTS = ("/etc/passwd-", "/etc/group-", "/etc/subuid-", "/etc/subgid-")
 
 HOSTS = b"""\
 127.0.0.1\tlocalhost
@@ -26,7 +25,7 @@ FSTAB = b"# The mounts of a subhost are made by overlay-boot(8).\n"
 def anonymise(layer: Layer, system: System) -> None:
     """Leave nobody's accounts, no machine's identity and no private key, whatever maintainer scripts have made."""
     system.accounts.write(layer)
-    for path in (*BACKUPS, *IDENTITIES):
+    for path in (*BACKUPS, *FORMER_ACCOUNTS, *IDENTITIES, *OF_MACHINE):
         layer.remove(path)
     layer.make_file("/etc/machine-id", b"", 0o444)      # machine-id(5): to be found at the first boot
     layer.make_file("/etc/hosts", HOSTS)

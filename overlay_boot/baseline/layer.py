@@ -11,11 +11,10 @@ from .. import beneath, files, paths
 from ..beneath import REFUSED
 from ..errors import Failure
 from ..files import Fd
+from ..hiding import OPAQUE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-OPAQUE = "trusted.overlay.opaque"
 
 
 class Layer:

@@ -7,9 +7,9 @@ from shlex import quote
 
 from .. import paths, progress
 from ..errors import complain
-from . import alternatives, confinement, dpkg, hidden
-from .dpkg import Package
+from . import alternatives, confinement, hidden
 from .layer import Layer
+from .packages import INFO, Package
 from .system import System
 from .workshop import Workshop, discard
 
@@ -74,7 +74,7 @@ def script(packages: list[Package]) -> str:
     for package in sorted(packages, key=rank):
         text = package.script("postinst")
         if package.priority in BASE_SYSTEM and text:
-            words = f"{quote(f'{dpkg.INFO}/{package.record}.postinst')} configure ''"
+            words = f"{quote(f'{INFO}/{package.record}.postinst')} configure ''"
         else:
             words = sections(text)
         if words:

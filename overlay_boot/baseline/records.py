@@ -2,8 +2,8 @@
 import os
 import stat
 
-from .dpkg import INFO, RECORDS, STATUS
 from .layer import Layer
+from .packages import INFO, RECORDS, STATUS
 from .system import System
 
 DIRECTORIES = ("", "/info", "/updates", "/parts", "/triggers", "/alternatives")

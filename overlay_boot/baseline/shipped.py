@@ -9,13 +9,13 @@ import stat
 
 from .. import paths
 from ..errors import complain
-from . import apt, dpkg
-from .dpkg import Database, Package
+from . import apt
 from .layer import Layer
+from .packages import RECORDS, Database, Package, contents
 from .system import System
 
 PLACES = ("/etc/", "/var/")
-NOT_THEIRS = (f"{dpkg.RECORDS}/",)              # dpkg's own: records.py
+NOT_THEIRS = (f"{RECORDS}/",)              # dpkg's own: records.py
 OF_PACKAGES = ("/usr/", "/etc/", "/var/", "/run/", "/proc/", "/dev/", "/lib/", "/bin/", "/sbin/")
 OF_ADMINISTRATORS = ("/usr/local/",)
 BESIDE = ("", ".dpkg-dist", ".dpkg-new", ".ucf-dist")   # where dpkg and ucf leave the shipped version of an edited file
@@ -92,7 +92,7 @@ class Shipped:
 
     def restore_from_archive(self, layer: Layer, archive: str, wanted: dict[str, str]) -> None:
         """Write the wanted {path: path in the system} of an archive to the layer, and take them out of wanted."""
-        for member, content in dpkg.contents(archive):
+        for member, content in contents(archive):
             place = wanted.get(member.name)
             if place is None:
                 continue

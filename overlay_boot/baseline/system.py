@@ -3,7 +3,7 @@ import os
 import stat
 
 from .accounts import Accounts
-from .dpkg import Database
+from .packages import Database
 from .root import Root
 
 

@@ -1,11 +1,9 @@
-"""What dpkg(1) has on record of a system's packages, and what is in their archives.
-
-deb(5), deb822(5), dpkg-query(1).  The files of /var/lib/dpkg are described in Debian Policy and in dpkg's doc/.
-"""
+"""The packages of a system, as dpkg(1) has them on record, and what is in their archives, deb(5)."""
 import subprocess
 import tarfile
 from typing import TYPE_CHECKING
 
+from .. import dpkg
 from ..errors import Failure, complain, reason
 from .root import Root
 
@@ -13,11 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import IO
 
-RECORDS = "/var/lib/dpkg"
-INFO = f"{RECORDS}/info"
-STATUS = f"{RECORDS}/status"
-INSTALLED = ("installed", "triggers-awaited", "triggers-pending")
-OBSOLETE = (" obsolete", " remove-on-upgrade")          # the end of a conffile's line, if the version has not got it
+RECORDS, INFO, STATUS = f"/{dpkg.RECORDS}", f"/{dpkg.INFO}", f"/{dpkg.STATUS}"
 SHELLS = ("#!/bin/sh", "#! /bin/sh", "#!/bin/bash", "#! /bin/bash")
 
 
@@ -26,22 +20,18 @@ class Package:
 
     __slots__ = ("architecture", "conffiles", "name", "obsolete", "paths", "priority", "record", "root", "version")
 
-    def __init__(self, fields: dict[str, str], root: Root) -> None:
+    def __init__(self, stanza: dpkg.Stanza, root: Root) -> None:
         self.root = root
-        self.name, self.version = fields["Package"], fields["Version"]
-        self.architecture = fields["Architecture"]
-        self.priority = fields.get("Priority", "")
+        self.name, self.version, self.architecture = stanza.name, stanza.version, stanza.architecture
+        self.priority = stanza.value("Priority")
         self.conffiles: dict[str, str | None] = {}      # {path: md5}; None of one that was never installed
         self.obsolete: set[str] = set()                 # conffiles of former versions
-        for line in fields.get("Conffiles", "").splitlines():
-            if line.endswith(OBSOLETE):
-                self.obsolete.add(line.rsplit(" ", 2)[0])
+        for path, md5 in stanza.conffiles.items():
+            if " " in md5:                              # one of dpkg.FLAGS
+                self.obsolete.add(f"/{path}")
             else:
-                path, md5 = line.rsplit(" ", 1)
-                self.conffiles[path] = md5 if md5 != "newconffile" else None
-        self.record = self.name                         # the name of its files in INFO, less what kind they are
-        if root.has(f"{INFO}/{self.name}:{self.architecture}.list"):
-            self.record = f"{self.name}:{self.architecture}"
+                self.conffiles[f"/{path}"] = md5 if md5 != dpkg.NEW_CONFFILE else None
+        self.record = stanza.record                     # the name of its files in INFO, less what kind they are
         self.paths = [path for path in self.lines("list") if path not in self.obsolete]
 
     def lines(self, kind: str) -> list[str]:
@@ -71,11 +61,11 @@ class Database:
             text = root.read_text(STATUS)
         except OSError as error:
             raise Failure(f"cannot read {root.path_of(STATUS)}: {error.strerror}") from None
-        stanzas = [(stanza.strip("\n"), fields(stanza)) for stanza in text.split("\n\n") if stanza.strip()]
-        installed = [(stanza, found) for stanza, found in stanzas if is_installed(found)]
-        self.packages = [Package(found, root) for _, found in installed]
-        self.status = "".join(without_obsolete(stanza) + "\n\n" for stanza, _ in installed)    # for a system of these
-        self.diverted = diversions(root)
+        installed = [stanza for stanza in dpkg.stanzas(text) if stanza.state in dpkg.WORKING]
+        self.packages = [Package(stanza, root) for stanza in installed]
+        self.status = dpkg.text(map(without_obsolete, installed))       # for a system of these
+        self.diverted = {path: (target, package) for path, (target, package) in
+                         dpkg.diversions(root.lines(f"/{dpkg.DIVERSIONS}")).items() if package != dpkg.BY_ADMINISTRATOR}
 
     def installed_path(self, path: str, package: Package) -> str:
         """Return where a path of a package is in the system: elsewhere, if another package has it diverted."""
@@ -83,35 +73,10 @@ class Database:
         return path if by == package.name else target
 
 
-def fields(stanza: str) -> dict[str, str]:
-    """Return {field: value} of a stanza of deb822(5); the further lines of a value without their leading space."""
-    found: dict[str, str] = {}
-    name = ""
-    for line in stanza.splitlines():
-        if line[:1] == " " and name:
-            found[name] += line[1:] + "\n"
-        else:
-            name, _, value = line.partition(":")
-            found[name] = value.strip()
-    return found
-
-
-def is_installed(found: dict[str, str]) -> bool:
-    state = found.get("Status", "").split()
-    return len(state) == 3 and state[2] in INSTALLED
-
-
-def without_obsolete(stanza: str) -> str:
-    """Return a stanza of the status file without conffiles that the installed version has not got."""
-    lines = stanza.split("\n")
-    return "\n".join(line for line in lines if not (line.startswith(" /") and line.endswith(OBSOLETE)))
-
-
-def diversions(root: Root) -> dict[str, tuple[str, str]]:
-    """Return {path: (where it is diverted to, the package that diverts it)}.  Those of administrators are left out."""
-    found = root.lines(f"{RECORDS}/diversions")
-    each = zip(found[::3], found[1::3], found[2::3], strict=False)
-    return {path: (target, package) for path, target, package in each if package != ":"}
+def without_obsolete(stanza: dpkg.Stanza) -> dpkg.Stanza:
+    """Return a stanza without conffiles that the installed version has not got."""
+    kept = {path: md5 for path, md5 in stanza.conffiles.items() if " " not in md5}
+    return stanza.changed(Conffiles=dpkg.conffiles_text(kept))
 
 
 def contents(archive: str) -> "Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]":

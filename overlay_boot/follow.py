@@ -1,0 +1,446 @@
+"""The story of overlay-follow: a subhost sees its host as that is now, as in overlay-follow(8)."""
+import _signal
+import fcntl
+import marshal
+import posix
+import time
+
+from . import beneath, files, interruption, namespaces, old_files, overlayfs, paths, proc, running, trees
+from .config import NO, NONE, PACKAGES, RESTART, Config
+from .errors import DONE, FAILED, Failure, complain, doing, reason
+from .files import Fd
+from .maintenance import Bare, Inside, bare
+from .old_files import Finder, Process
+from .running import NotRunning, Running
+from .side_by_side import Child, configs_running, side_by_side
+from .state import MOMENT, State, directory_of, names, wait_for
+from .stop import Watch, send, stop_service, takes_requests
+from .subhosts import config_of, identified
+from .subhosts_conf import listed, real
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .overlayfs import Tree
+    Row = dict[str, Any]
+
+STARTS_WITHIN = 30      # seconds, for a service
+LINGERS = 1             # seconds, for which the processes of a service that was stopped may go on
+OVERLAY = "overlay"     # a kind of file system
+SHOWN = 3               # files of a service that are named
+
+
+class Wish:
+    """What overlay-follow is to do, by its options."""
+
+    __slots__ = ("dry_run", "packages", "restart", "waits")
+
+    def __init__(self, *, dry_run: bool = False, restart: bool = False, packages: bool = True,
+                 waits: bool = True) -> None:
+        self.dry_run = dry_run          # nothing but to tell what is to be done
+        self.restart = restart          # start services anew that use old files
+        self.packages = packages        # else the view only
+        self.waits = waits              # for another overlay-follow
+
+
+def follow(name: str, path: str, wish: Wish) -> "Row":
+    """Have a subhost of that name and configuration file see its host as it is now.
+
+    Returns what overlay-follow --json prints of it.  Raises Failure.
+    """
+    row: Row = {"name": name, "state": "stopped", "is_done": True, "packages": None, "left": [], "restarted": [],
+                "old": []}
+    try:
+        subhost = find(name)
+    except NotRunning:
+        if is_hibernating(name):
+            if not wish.dry_run:
+                refresh_hibernating(name)
+            return {**row, "state": "hibernating"}
+        return {**row, **follow_stopped(path, wish)} if wish.packages and path else row
+    with subhost.state, subhost:
+        try:
+            with files.opened(directory_of(name), files.READ_DIRECTORY) as lock:
+                if not wish.dry_run:
+                    claim(lock, name, wish)
+                    subhost.record = subhost.state.record()         # which that one may have changed
+                return {**row, "state": "running", **follow_running(subhost, wish)}
+        except (OSError, Failure):
+            if subhost.is_ending(MOMENT):
+                raise NotRunning(name) from None
+            raise
+
+
+def follow_stopped(path: str, wish: Wish) -> "Row":
+    """Have the packages of a subhost follow that is not running: it is booted for that, without services.
+
+    One whose UPPER cannot be reached, or that has layers, is followed when it runs.
+    """
+    config = config_in(path)
+    config.resolve_log()
+    config.resolve()
+    if config.image or config.tmpfs or config.layers or config.lower == [config.upper]:
+        return {}
+    with files.opened(config.base, files.READ_DIRECTORY) as lock:
+        if not wish.dry_run:
+            claim(lock, config.name, wish)
+        with trees.of_config(config) as tree:
+            row = follow_packages(tree, config.base, wish)
+        if not wish.dry_run and not row["is_done"]:
+            with Bare(bare(path)) as subhost, root_of(subhost) as root, tree_of(subhost) as tree:
+                row = follow_packages(tree, config.base, wish, subhost, root)
+        return row
+
+
+def config_in(path: str) -> Config:
+    """Return the configuration of a subhost, with BASE and FOLLOW."""
+    config = Config(path, "overlay-follow")
+    config.add_site_wide()
+    config.resolve_base()
+    return config
+
+
+def find(name: str) -> Running:
+    """Return the running subhost NAME.  Raises Failure if none is, or it has no state file."""
+    try:
+        return running.find(name)
+    except NotRunning:
+        from . import subhosts
+        if any(one.name == name for one in subhosts.inherited()):
+            raise Failure(f"{name} was booted by overlay-boot 1.6.4: boot it again, and it follows") from None
+        raise
+    except Failure:
+        if is_hibernating(name):
+            raise NotRunning(name) from None
+        raise
+
+
+def is_hibernating(name: str) -> bool:
+    try:
+        with State(name) as state:
+            return state.is_hibernating()
+    except FileNotFoundError:
+        return False
+
+
+def claim(lock: int, name: str, wish: Wish) -> None:
+    """Wait until no other overlay-follow is at work with a subhost.
+
+    Raises Failure if the subhost has ended meanwhile, or if another one is at work and is not to be waited for.
+    """
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if not wish.waits:
+            raise Failure("another overlay-follow is at work with it") from None
+        with interruption.Wait():
+            fcntl.flock(lock, fcntl.LOCK_EX)
+    if not posix.fstat(lock).st_nlink:
+        raise NotRunning(name)
+
+
+def follow_running(subhost: Running, wish: Wish) -> "Row":
+    """Return what has become of the packages, the services that were started anew, and who uses old files then."""
+    row: Row = {}
+    with root_of(subhost) as root, tree_of(subhost) as tree:
+        look = find_old_files if wish.dry_run else see
+        old = look(subhost, root, tree)               # before programs are executed in it
+        base = base_of(subhost, tree) if wish.packages else ""
+        if base:
+            row = follow_packages(tree, base, wish, subhost, root)
+            if row["packages"]:
+                old = look(subhost, root, tree)
+        restarted: list[str] = []
+        if not wish.dry_run:
+            wanted = {*subhost.record.restart, *(one.service for one in old if wish.restart)}
+            restarted = [word for word in subhost.record.start if word in wanted]
+            if restarted:
+                start_anew(subhost, root, restarted, [one.number for one in old if one.service in restarted])
+                old = see(subhost, root, tree)
+            note(subhost, old)
+    return {**row, "restarted": restarted, "old": [*map(described, old)]}
+
+
+@doing("follow with the packages")
+def follow_packages(tree: "Tree", base: str, wish: Wish, subhost: Running | None = None,
+                    root: int = -1) -> "Row":
+    """Have the packages of a subhost follow, or with dry_run, or where it does not run, tell what is to be done.
+
+    base is BASE; tree has UPPER and what is beneath it, root is a descriptor of both together.  Raises Failure.
+    """
+    from . import packages, renewal
+    if not wish.dry_run:
+        renewal.take_back(tree, base)
+    if not subhost or wish.dry_run:
+        plan = packages.Plan(tree, base)
+        if plan.is_empty and not wish.dry_run:
+            packages.keep(base, plan.seen)
+        return {"packages": plan.row(), "left": [], "is_done": plan.is_empty}
+    with Inside(subhost) as inside:
+        site = packages.Site(subhost.name, root, proc.owner(subhost.init), inside.maintain,
+                             lambda: refresh(subhost, root))
+        packages.recover(site)
+        plan = packages.Plan(tree, base)
+        return {"packages": plan.row(), "left": packages.follow(plan, site), "is_done": True}
+
+
+def root_of(subhost: Running) -> Fd:
+    """Return a descriptor of the root directory of a subhost."""
+    return files.opened(f"/proc/{subhost.init}/root", files.PLACE)
+
+
+def tree_of(subhost: Running) -> "Tree":
+    """Return what its root file system is made of."""
+    return trees.of_record(subhost.record, subhost.keeper)
+
+
+@doing("refresh what is seen")
+def refresh(subhost: Running, root: int) -> None:
+    """Have the overlay mounts that a subhost sees ask their layers again.  Nothing of the subhost is executed."""
+    for number, mount in subhost.mounts().items():
+        if mount.kind == OVERLAY:
+            refresh_mount(root, number, mount.place)
+    if len(subhost.record.lower) > 1:
+        refresh_apart(subhost)
+
+
+def refresh_apart(subhost: Running) -> None:
+    """refresh(), of mounts that rootfs.set_apart() made: only the keeper has descriptors of them."""
+    for path in trees.descriptors(subhost.keeper):
+        try:
+            if files.kind(path) == files.DIRECTORY:
+                with files.opened(path, files.PLACE) as fd:
+                    if posix.fstatvfs(fd).f_flag & posix.ST_RDONLY:     # without UPPER
+                        overlayfs.drop_cached_names(fd)
+        except FileNotFoundError:                           # closed meanwhile
+            pass
+
+
+def refresh_hibernating(name: str) -> None:
+    """refresh(), of one that hibernates."""
+    from . import hibernation
+    with State(name) as state:
+        subhost = hibernation.Hibernating(state)
+        with hibernation.reopened(subhost.record) as mounts, hibernation.root_of(mounts) as root:
+            for number, mount in subhost.mounts().items():
+                if mount.kind == OVERLAY:
+                    refresh_mount(root, number, mount.place)
+
+
+def refresh_mount(root: int, number: int, place: str) -> None:
+    try:
+        with beneath.opened(root, place, posix.O_PATH, beneath.INSIDE) as at:
+            if namespaces.mount_of(at)[0] == number:        # else it is hidden by another one
+                overlayfs.drop_cached_names(at)
+    except FileNotFoundError:                               # just unmounted
+        pass
+
+
+def base_of(subhost: Running, tree: "Tree") -> str:
+    """Return the path of BASE, "" if it is not known, or UPPER is out of reach, or LOWER itself."""
+    config = subhost.record.config
+    return config_in(config).base if config and tree.own and len(tree) > 1 else ""
+
+
+def see(subhost: Running, root: int, tree: "Tree") -> list[Process]:
+    """Have a subhost see its host as it is now.  Returns the processes that use old files."""
+    refresh(subhost, root)
+    old = find_old_files(subhost, root, tree)
+    base = base_of(subhost, tree) if old and not hides_something(subhost) else ""
+    if base:
+        renew(subhost, root, tree, base, {path for one in old for path in one.files})
+    return old
+
+
+def hides_something(subhost: Running) -> bool:
+    """Tell whether HIDE hides something of LOWER: the tree does not know what, so nothing is to be copied from it."""
+    if not subhost.record.config:
+        return False
+    config = config_in(subhost.record.config)
+    return config.value("HIDE", config.base) != NONE
+
+
+@doing("renew what is seen")
+def renew(subhost: Running, root: int, tree: "Tree", base: str, old: set[str]) -> None:
+    """Have the paths of old files, which are in use, lead to the new ones."""
+    from . import packages, renewal
+    site = packages.Site(subhost.name, root, proc.owner(subhost.init), lambda _: None, lambda: refresh(subhost, root))
+    mounts = {number for number, mount in subhost.mounts().items() if mount.kind == OVERLAY}
+    if renewal.renew(site, tree, base, old, mounts):
+        refresh(subhost, root)
+
+
+@doing("look for old files")
+def find_old_files(subhost: Running, root: int, tree: "Tree") -> list[Process]:
+    found = Finder(subhost, root, tree).find()
+    old_files.tell_services(subhost, root, found)
+    return found
+
+
+def note(subhost: Running, old: list[Process]) -> None:
+    """Note for overlay-ls which processes use old files."""
+    noted = tuple(f"{one.number}:{one.start}" for one in old)
+    if noted != subhost.record.old:
+        subhost.state.note("old", noted)
+
+
+def start_anew(subhost: Running, root: int, services: list[str], users: list[int]) -> None:
+    """Stop services, in reverse order, and start them again, in order, when the files that they used are forgotten.
+
+    users are processes of theirs that use old files.  If this is killed, the next call starts what was stopped.
+    """
+    interruption.ignore()
+    subhost.state.note("restart", services)
+    watch = Watch(subhost)
+    with Inside(subhost) as inside:
+        if takes_requests(subhost.init):
+            send(subhost.init_fd, _signal.SIGUSR1)                  # to stay without a service
+        for word in reversed(services):
+            stop_service(subhost, word, inside.group, watch)
+        await_ends(users)
+        refresh(subhost, root)
+        for word in services:
+            try:
+                inside.execute([word, "start"] if word[0] == "/" else ["service", word, "start"], STARTS_WITHIN,
+                               watch.is_out_of_hand)
+            except (OSError, Failure) as failure:
+                complain(f"{subhost.name}: cannot start {word}: {reason(failure)}")
+        if takes_requests(subhost.init):
+            send(subhost.init_fd, _signal.SIGUSR2)
+    subhost.state.note("restart", ())
+
+
+def await_ends(users: list[int]) -> None:
+    """Wait for the ends of processes for a while: a script that stops a service may not do so, and some go on."""
+    end = time.monotonic() + LINGERS
+    for process in users:
+        wait_for(process, end - time.monotonic())
+
+
+def described(one: Process) -> "Row":
+    return {"pid": one.number, "command": one.command, "service": one.service, "files": one.files}
+
+
+def lines(row: "Row") -> list[str]:
+    """Return what is told of a subhost that was followed: a line for each service, with the files that it uses."""
+    from . import packages
+    told = [*(packages.told(row["packages"]) if row["packages"] else []), *row["left"]]
+    told += [f"started again: {' '.join(row['restarted'])}"] if row["restarted"] else []
+    by_service: dict[str, list[Row]] = {}
+    for one in row["old"]:
+        by_service.setdefault(one["service"] or f"{one['command']} ({one['pid']})", []).append(one)
+    for whose, old in by_service.items():
+        used = [*dict.fromkeys(path for one in old for path in one["files"])]
+        more = f" and {len(used) - SHOWN} more" if len(used) > SHOWN else ""
+        told.append(f"{whose} uses old files: {', '.join(used[:SHOWN])}{more}")
+    return [paths.printable(f"{row['name']}: {line}") for line in told]
+
+
+def follow_all(wish: Wish) -> "tuple[list[Row], bool]":
+    """Follow all that run or hibernate, and with their packages those of /etc/subhosts.conf, several at a time.
+
+    Returns what follow() does of each, and whether none failed: failures are told.  Raises Failure if interrupted.
+    """
+    words = names()
+    if wish.packages:
+        up = configs_running()
+        words += [path for path in listed() if path.startswith("/") and real(path) not in up]
+    return follow_each(words, wish, may_end=True)
+
+
+def follow_each(words: list[str], wish: Wish, *, may_end: bool = False) -> "tuple[list[Row], bool]":
+    """follow_all(), of those subhosts that the words are names or configuration files of.
+
+    With may_end, one that is not there any more by then is left out.
+    """
+    found, succeeded = [], True
+    for child in side_by_side(words, _signal.SIGTERM, start=lambda word, group: Follower(word, group, wish)):
+        assert isinstance(child, Follower)
+        if may_end and child.status and "/" not in child.word and child.word not in names():
+            continue
+        child.pass_on()
+        succeeded = succeeded and child.row is not None
+        if child.row:
+            found.append(child.row)
+    return found, succeeded
+
+
+class Follower(Child):
+    """A process that follows one of many."""
+
+    __slots__ = ("result", "row", "wish")
+
+    def __init__(self, word: str, group: int, wish: Wish) -> None:
+        self.wish = wish
+        self.row: Row | None = None         # what has become of it; None if that failed
+        self.result = Fd(posix.memfd_create("result"))
+        super().__init__(word, group)
+
+    def spawn(self, _group: int, _sink: int) -> tuple[int, int]:
+        process = posix.fork()
+        if process == 0:
+            posix._exit(self.work())
+        return process, posix.pidfd_open(process)
+
+    def work(self) -> int:
+        """In the process: follow, and write down what came of it.  Return the exit status."""
+        try:
+            posix.dup2(self.output, 2)
+            row = follow(*identified(self.word, "overlay-follow"), self.wish)
+            files.write_all(self.result, marshal.dumps(row))
+        except BaseException as error:
+            complain(reason(error) if isinstance(error, Exception) else "interrupted")
+            return FAILED
+        return DONE
+
+    def reap(self) -> None:
+        super().reap()
+        with self.result:
+            if not self.status:
+                self.row = marshal.loads(posix.pread(self.result, posix.fstat(self.result).st_size, 0))
+
+
+def host_changed(*, before: bool) -> None:
+    """At the end of a run of dpkg(1) on the host, or before its beginning: do what FOLLOW says for each that runs.
+
+    Nothing of this may be in the way of dpkg: what fails is told.
+    """
+    from . import packages
+    outdated = []
+    settled: dict[tuple[str, ...], bool] = {}       # {directories beneath UPPER: whether dpkg has come to an end there}
+    for name in names():
+        try:
+            config = config_in(config_of(name))
+            if config.follow == NO:
+                continue
+            subhost = find(name)
+            if subhost.state.is_of_2_0_0:
+                with subhost.state, subhost:
+                    continue
+            with subhost.state, subhost, tree_of(subhost) as tree:
+                host = packages.Host(tree)
+                if before:
+                    if tree.own and not packages.is_kept(config.base):
+                        host.keep(config.base)
+                    continue
+                beneath_it = tuple(subhost.record.lower.values())
+                if beneath_it not in settled:
+                    settled[beneath_it] = host.is_settled()
+                is_settled = settled[beneath_it]
+            row = follow(name, config.path, Wish(packages=is_settled and config.follow in (PACKAGES, RESTART),
+                                                 restart=is_settled and config.follow == RESTART, waits=False))
+            if is_settled:
+                outdated += summary(row)
+        except NotRunning:
+            pass
+        except Exception as failure:    # whatever a subhost may have brought about
+            complain(f"{name}: {reason(failure)}")
+    if outdated:
+        complain(f"old files are in use in {', '.join(outdated)}: overlay-follow --all --restart restarts the services")
+
+
+def summary(row: "Row") -> list[str]:
+    """Return a subhost with the services that use old files, none if nothing does."""
+    services = [*dict.fromkeys(one["service"] or one["command"] for one in row["old"])]
+    return [f"{row['name']} ({', '.join(services)})"] if services else []

@@ -1,0 +1,141 @@
+"""A subhost while it is being maintained: commands in it, and a boot for that alone, without services or cables."""
+import posix
+
+from . import cgroup, environment, fences, files, namespaces, paths, proc, processes, running, stop
+from .boot import boot
+from .config import Config
+from .errors import DONE, FAILED, Failure, complain, reason
+from .files import Fd
+from .running import Running
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BARE = {"START": "none", "CABLES": "", "INIT": "overlay-init"}      # what of a configuration is not as it says
+BOOTED = b"1"
+ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+LONGEST = 24 * 3600         # seconds, for what maintainer scripts do
+
+
+class Bare:
+    """A context: a subhost that is not running is booted without services and cables, and stopped at the end.
+
+    It does not outlive this process: it is a child of ours that it is bound to.
+    """
+
+    __slots__ = ("config", "process", "sink", "subhost")
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def __enter__(self) -> Running:
+        """Raises Failure if it cannot be booted, after the child has told why."""
+        source, sink = processes.make_pipe()
+        held, self.sink = processes.make_pipe()
+        self.process = posix.fork()
+        if self.process == 0:
+            posix._exit(self.boot(sink, held))
+        posix.close(held)
+        posix.close(sink)
+        with Fd(source):
+            is_booted = posix.read(source, 1) == BOOTED
+        try:
+            if not is_booted:
+                raise Failure(f"{self.config.name} cannot be booted for its packages to be followed")
+            self.subhost = running.find(self.config.name)
+        except BaseException:
+            self.let_go()
+            raise
+        return self.subhost
+
+    def boot(self, sink: int, held: int) -> int:
+        """In the child: boot it, and wait for the parent, or for its end.  Return the exit status."""
+        try:
+            own = [posix.dup2(fd, number) for fd, number in ((held, 0), (sink, 1))]
+            boot(self.config, bound=True)
+            posix.write(own[1], BOOTED)
+            posix.closerange(3, posix.sysconf("SC_OPEN_MAX"))       # with COMMAND
+            posix.read(own[0], 1)
+        except BaseException as error:
+            complain(reason(error) if isinstance(error, Exception) else "interrupted")
+            return FAILED
+        return DONE
+
+    def __exit__(self, *_: object) -> None:
+        with self.subhost.state, self.subhost:
+            pass
+        try:
+            stop.stop(self.config.name, self.config.path)
+        finally:
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Have the child end."""
+        posix.close(self.sink)
+        posix.waitpid(self.process, 0)
+
+
+def bare(path: str) -> Config:
+    """Return the configuration for a bare boot of the subhost of a file."""
+    return Config(path, "overlay-boot", BARE)
+
+
+class Inside:
+    """A context in which children of this process can be in the processes' namespace of a subhost."""
+
+    __slots__ = ("group", "own", "subhost")
+
+    def __init__(self, subhost: Running) -> None:
+        self.subhost = subhost
+
+    def __enter__(self) -> "Inside":
+        self.group = cgroup.group(self.subhost.record.cgroup or "")
+        self.own = files.opened("/proc/self/ns/pid", posix.O_RDONLY)
+        namespaces.setns(self.subhost.init_fd, namespaces.NEWPID)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self.group, self.own:
+            namespaces.setns(self.own, namespaces.NEWPID)
+
+    def execute(self, words: list[str], seconds: float, is_over: "Callable[[], bool]" = lambda: False,
+                variables: dict[str, str] | None = None) -> None:
+        """Run a command to its end in the subhost, and in its fences.  What it prints goes to LOG, as in a boot.
+
+        Raises Failure if it cannot be executed, fails, has not ended after so many seconds, or before is_over says that
+        there is no use in it.
+        """
+        subhost = self.subhost
+        env = {**environment.inside(), **(variables or {})}
+        with console_of(subhost) as console, processes.Child(
+                processes.candidates(words[0]), words, env, console, console, "/", cgroup=self.group,
+                inside=subhost.init_fd, fences=fences.around(subhost.init, subhost.record.system_calls),
+                users=proc.has_other_users(subhost.init), is_over=is_over) as child:
+            try:
+                processes.gather(child.source, child.pidfd, seconds, is_over)
+            except TimeoutError:
+                raise Failure(f"{words[0]} has not ended after {seconds:g} s") from None
+            status = child.wait()
+        if status:
+            raise Failure(f"{processes.how_failed(words[0], status)} (what it printed is in LOG={subhost.record.log})")
+
+    def maintain(self, words: list[str]) -> None:
+        """Run a command of dpkg's."""
+        try:
+            self.execute(words, LONGEST, variables=ENVIRONMENT)
+        except Failure as failure:
+            raise Failure(f"{self.subhost.name}: {failure}") from None
+
+
+def console_of(subhost: Running) -> Fd:
+    """Return a descriptor of the pipe to LOG that PID 1 has as its standard output, of /dev/null if that is none."""
+    try:
+        with files.opened(f"/proc/{subhost.init}/fd/1", posix.O_PATH) as found:
+            if files.kind_of(found) != files.PIPE:          # a terminal would become ours
+                return files.null()
+            console = files.opened(paths.of_descriptor(found), posix.O_WRONLY | posix.O_NONBLOCK)
+    except OSError:
+        return files.null()
+    posix.set_blocking(console, True)
+    return console
