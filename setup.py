@@ -14,10 +14,12 @@ from setuptools.command.build_ext import build_ext
 
 # Every command, once: the folder it is installed in and its name; its module is the name less "overlay-".
 COMMANDS = {
-    "sbin": ["overlay-baseline", "overlay-boot", "overlay-diskfile", "overlay-go", "overlay-layers", "overlay-ls",
-             "overlay-share", "overlay-stop"],
-    "libexec": ["clear", "overlay-init", "overlay-postmount", "overlay-premount"],
+    "sbin": ["overlay-baseline", "overlay-boot", "overlay-diff", "overlay-diskfile", "overlay-follow", "overlay-go",
+             "overlay-layers", "overlay-log", "overlay-ls", "overlay-share", "overlay-stop"],
+    "libexec": ["clear", "overlay-init", "overlay-postmount", "overlay-premount", "upgraded"],
 }
+
+PROGRAMS = ["begin", "execute", "keeper", "reaper"]
 
 # As in debian/control.
 LONG_DESCRIPTION = """\
@@ -132,7 +134,7 @@ class build_completions(Step):
     kinds: ClassVar = {"CONF": "conf", "CONF|NAME": "conf_or_names", "NAME": "names", "USER": "users",
                        "DIGEST": "digests", "DIR": "directories", "ROOT": "directories", "FILE": "files",
                        "PATH": "files", "DISKFILE": "files", "MOUNT/PATH": "files",
-                       ("SIZE", "FILE"): "size_and_file", "COMMAND": None, "INDEX": None}
+                       ("SIZE", "FILE"): "size_and_file", "COMMAND": None, "INDEX": None, "LINES": None}
 
     def run(self):
         import shtab
@@ -153,6 +155,14 @@ class build_completions(Step):
             Path("build/completions", command).write_text(text)
 
 
+class build_filters(Step):
+    """Write the filters of system calls, beside their policy. The built package must be in the module path."""
+
+    def run(self):
+        from overlay_boot import system_calls
+        system_calls.build(system_calls.FOLDER)
+
+
 def native(kind, name):
     return kind(f"overlay_boot.{name}", [f"_native/{name}.pyx"], include_dirs=["_native"],
                 depends=sorted(glob("_native/*.p[xy][di]") + glob("_native/*.h")))
@@ -167,15 +177,17 @@ setup(
     license="GPL-2.0-or-later",
     python_requires=">=3.11",
     install_requires=["pyroute2>=0.7.2"],
-    packages=["overlay_boot", "overlay_boot.baseline", "overlay_boot.commands", "overlay_boot.layers"],
+    packages=["overlay_boot", "overlay_boot.baseline", "overlay_boot.commands", "overlay_boot.layers",
+              "overlay_boot.packages", "overlay_boot.system_calls"],
+    package_data={"overlay_boot.system_calls": ["policy"]},
     exclude_package_data={"overlay_boot": ["*.pyi"]},       # they are for tests/lint; nobody else imports the modules
-    ext_modules=[native(Extension, "namespaces"), native(Extension, "links"),
-                 native(Program, "reaper"), native(Program, "keeper"), native(Program, "begin")],
+    ext_modules=[native(Extension, "namespaces"), native(Extension, "links"), native(Extension, "users"),
+                 *(native(Program, name) for name in PROGRAMS)],
     cmdclass={"build_ext": build_native, "build_man": build_man, "build_launchers": build_launchers,
-              "build_completions": build_completions},
+              "build_completions": build_completions, "build_filters": build_filters},
     options={"sdist_dsc": {"compat": "13"}},    # stdeb's own default is one that debhelper has given up
-    # clear is the keeper's own, and would hide another program of that name in a venv's bin.
-    entry_points={"console_scripts": [f"{command} = {module(command)}:main"
-                                      for commands in COMMANDS.values() for command in commands if command != "clear"]},
+    # Not for users are clear, the keeper's own, and upgraded, dpkg's: they would hide others of their names in a venv.
+    entry_points={"console_scripts": [f"{command} = {module(command)}:main" for commands in COMMANDS.values()
+                                      for command in commands if command not in ("clear", "upgraded")]},
     zip_safe=False,
 )

@@ -15,6 +15,7 @@ import subprocess
 import process
 from process import Failed
 
+CHEAP_CALLS = ("/bin/dd", "if=/dev/zero", "of=/dev/null", "bs=1", "count=2000000", "status=none")
 RACE = ("boot", "stop", "enter", "memory")  # the phases in which all contestants take part, in the same rounds
 
 
@@ -23,7 +24,7 @@ class Subhost:
 
     phases = RACE
 
-    def __init__(self, machine, name, cables=0, *, layers=()):
+    def __init__(self, machine, name, cables=0, *, layers=(), settings=()):
         self.name = name
         self.interfaces = [f"/sys/class/net/{name}{number}" for number in range(cables)]
         self.log = os.path.join(machine.directory, f"{name}.out")
@@ -32,6 +33,7 @@ class Subhost:
         with open(self.conf, "w", encoding="utf-8") as file:
             file.write(f"BASE= .\nSTART= none\nLOG= {directory}/log\nCABLES={' =' * cables}\n")
             file.writelines(f"LAYER= {path}\n" for path in layers)
+            file.writelines(f"{line}\n" for line in settings)
         self.exit_command = os.path.join(directory, "exit")
         with open(self.exit_command, "w", encoding="utf-8") as file:
             file.write("exit\n")
@@ -99,6 +101,13 @@ class Installed(Subhost):
 
     def enter(self):
         return process.run([self.command("overlay-go"), self.name, "true"], self.log)
+
+    def enter_and_call(self):
+        """Enter with a program that does nothing but cheap system calls."""
+        return process.run([self.command("overlay-go"), self.name, *CHEAP_CALLS], self.log)
+
+    def follow(self, *words):
+        return process.run([self.command("overlay-follow"), *words], self.log)
 
     def list_all(self):
         return process.run([self.command("overlay-ls")], self.log)

@@ -1,15 +1,20 @@
 """What is measured, phase by phase, and the bounds that overlay-boot has to keep."""
 
+import os
+import sys
 import time
 
-from contestants import PEERS, RACE, Installed, ShellVersion, Tar, Version, boot_all, boot_and_unpack
+import process
+from contestants import CHEAP_CALLS, PEERS, RACE, Installed, ShellVersion, Tar, Version, boot_all, boot_and_unpack
+from machine import bind_mounted
 from process import Failed
 from programs import Programs
 from table import Table
 
-SEPARATE = ("before", "cables", "layers", "hibernation", "all", "many")  # each is a method of Bench
+SEPARATE = ("before", "fences", "cables", "layers", "mounts", "hibernation", "follow", "all", "many")  # in Bench
 PHASES = RACE + SEPARATE
 MANY = 200
+UNFENCED = ("CAPABILITIES= all", "SYSTEM_CALLS= all")
 LISTED = 100
 # The ratio of overlay-boot's median to the contestant's must not exceed these.
 BOUNDS = {
@@ -23,11 +28,18 @@ MEMORY_BOUND = 32  # KiB
 # Of the installed version to the earlier one: 1, and what is noise if the standard error is STEADY.
 STEADY, LEAST_PAIRS = 0.02, 50
 BEFORE_BOUNDS = {"boot": 1.05, "memory": None, "overlay-ls": None, "enter": 1.05, "stop": 1.05, "boot, one cable": None}
+# What the fences may cost at a boot and at an entry, what USERNS=auto may add, and a loop of cheap calls inside to one
+# outside.
+FENCES_MOST, USERNS_MOST, CALLS_BOUND = 0.5, 3, 1.03  # ms, ms
+FILTERED = (sys.executable, os.path.join(os.path.dirname(__file__), "filtered.py"))
 # Of one cable to none, of ten to one, and of one to the shell version's one.
 ONE_BOUND, TEN_BOUND, SHELL_BOUND = 6, 1.5, 1 / 8
 # Of four layers to none, and of unpacking to tar's.
 LAYERS_BOUND, UNPACKING_BOUND = 1.3, 1.2
+MOUNTS, MOUNT_MOST = 4, 1.0  # file systems below LOWER, and the ms that each may add
 TAKE_UP_BOUND = 1.2  # of a boot that takes up a hibernating subhost, to one that makes everything
+FOLLOWING = 50
+FOLLOW_ALL_MOST, FOLLOW_MOST = 1000, 300  # ms: of so many that look again, and of one with nothing to do
 ALL_BOUND = 1 / 10  # of overlay-boot --all to the shell version's loop
 MANY_BOUND = 1.25  # of a boot with many subhosts running to one with none
 
@@ -178,6 +190,36 @@ class Bench:
         steady = all(row.error <= STEADY * row.ratio for row in compared if row.bound)
         return steady and len(compared[0].samples) >= LEAST_PAIRS
 
+    def fences(self):
+        """Measure boots and entries with the default fences, with a user namespace as well, and without either."""
+        ways = {how: self.enlist(Installed, self.machine, f"{self.machine.prefix}{how[0]}", settings=settings)
+                for how, settings in (("fenced", ()), ("USERNS=auto", ("USERNS= auto",)), ("without", UNFENCED))}
+        for how in self.turns([*ways], self.options.pairs // 4):
+            subhost = ways[how]
+            self.measure("fences", f"{Installed.title}, boot, {how}", subhost.boot)
+            self.pause()
+            self.measure("fences", f"{Installed.title}, enter, {how}", subhost.enter)
+            subhost.stop()
+            self.pause()
+        for what in ("boot", "enter"):
+            fenced, mapped, without = (self.own("fences", f"{what}, {how}") for how in ways)
+            fenced.compare(fenced, without, 1 + FENCES_MOST / without.median)
+            mapped.compare(mapped, fenced, 1 + USERNS_MOST / fenced.median)
+        self.calls(ways["fenced"])
+
+    def calls(self, subhost):
+        """Measure cheap system calls inside, and outside: under the shortest of filters, and under none."""
+        inside = self.own("fences", "calls inside")
+        filtered, outside = (self.table.row("fences", f"the same outside, {under}")
+                             for under in ("shortest filter", "no filter"))
+        subhost.boot()
+        self.side_by_side("fences", {inside.title: subhost.enter_and_call,
+                                     filtered.title: lambda: process.run([*FILTERED, *CHEAP_CALLS], subhost.log),
+                                     outside.title: lambda: process.run([*CHEAP_CALLS], subhost.log)})
+        subhost.stop()
+        inside.compare(inside, outside, CALLS_BOUND)
+        filtered.compare(filtered, outside)
+
     def cables(self):
         """Measure boots with no cable, one and ten, side by side, and one of the shell version with one."""
         prefix = self.machine.prefix
@@ -230,6 +272,23 @@ class Bench:
         self.side_by_side("layers", {own.title: boot, other.title: unpack})
         other.compare(own, other, UNPACKING_BOUND)
 
+    def mounts(self):
+        """Measure boots over a root in which file systems are mounted, with and without these."""
+        top = os.path.join(self.machine.directory, "mounts")
+        lower = os.path.join(top, "lower")
+        places = [f"/{number}" for number in range(MOUNTS)]
+        for place in places:
+            os.makedirs(top + place)
+            os.makedirs(lower + place)
+            self.stack.enter_context(bind_mounted(top + place, lower + place))
+        without, own = (self.own("mounts", what) for what in ("none", f"{MOUNTS} below LOWER"))
+        ways = {without.title: "no", own.title: " ".join(places)}
+        subhosts = {title: self.enlist(Installed, self.machine, f"{self.machine.prefix}{wanted[0].strip('/')}m",
+                                       settings=(f"LOWER= {lower}", f"LOWER_MOUNTS= {wanted}"))
+                    for title, wanted in ways.items()}
+        self.side_by_side("mounts", {title: subhost.boot_once for title, subhost in subhosts.items()})
+        own.compare(own, without, 1 + MOUNTS * MOUNT_MOST / without.median)
+
     def hibernation(self):
         """Measure a boot that makes everything, and one that takes up what is there."""
         anew, taken_up = (self.own("hibernation", what) for what in ("made anew", "hibernating"))
@@ -242,6 +301,17 @@ class Bench:
 
         self.side_by_side("hibernation", {anew.title: plain.boot_once, taken_up.title: take_up})
         taken_up.compare(taken_up, anew, TAKE_UP_BOUND)
+
+    def follow(self):
+        """Measure how running subhosts are told to look again, and following with nothing to do."""
+        crowd = [self.enlist(Installed, self.machine, f"{self.machine.prefix}w{number}") for number in range(FOLLOWING)]
+        for subhost in crowd:
+            subhost.boot()
+        every, one = self.own("follow", f"{FOLLOWING} by --all --view"), self.own("follow", "one, nothing to do")
+        self.side_by_side("follow", {every.title: lambda: crowd[0].follow("--all", "--view"),
+                                     one.title: lambda: crowd[0].follow(crowd[0].name)})
+        every.bound, one.bound = FOLLOW_ALL_MOST, FOLLOW_MOST
+        stop_all(crowd)
 
     def all(self):
         """Measure the boot of listed subhosts at once, and of as many of the shell version one after the other."""

@@ -6,6 +6,8 @@ export PYBUILD_TEST_ARGS = -p no:cacheprovider tests/unit
 # Private modules serve the default Python only; stdeb build-depends on all.
 export DEBPYTHON3_SUPPORTED = $(shell py3versions -dv)
 D = debian/overlay-boot
+# In /lib or /usr/lib, as this release of Debian has it: dpkg does not know that these are one directory.
+LSB = $(patsubst %/init-functions,%,$(lastword $(shell dpkg-query -S '*lib/lsb/init-functions')))/init-functions.d
 
 execute_after_dh_auto_build:
 	/usr/bin/python3 setup.py -q build_man build_launchers
@@ -21,9 +23,11 @@ execute_after_dh_auto_install:
 	rm -rf $(D)/usr/bin $(D)/usr/lib/python3*
 	cp -r build/launchers/sbin $(D)/usr/sbin
 	cp -r build/launchers/libexec $(D)/usr/libexec/overlay-boot
-	cd $(D)/usr/lib/overlay-boot/overlay_boot && mv begin keeper reaper ../../../libexec/overlay-boot
-	PYTHONPATH=$(D)/usr/lib/overlay-boot /usr/bin/python3 -BP setup.py -q build_completions
-	@echo "blhc: ignore-line-regexp: .*musl-gcc .*(begin|keeper|reaper).*"
+	install -D -m 644 debian/dpkg.cfg $(D)/etc/dpkg/dpkg.cfg.d/overlay-boot
+	install -D -m 644 debian/lsb/50-overlay-boot $(D)$(LSB)/50-overlay-boot
+	cd $(D)/usr/lib/overlay-boot/overlay_boot && mv begin execute keeper reaper ../../../libexec/overlay-boot
+	PYTHONPATH=$(D)/usr/lib/overlay-boot /usr/bin/python3 -BP setup.py -q build_completions build_filters
+	@echo "blhc: ignore-line-regexp: .*musl-gcc .*(begin|execute|keeper|reaper).*"
 
 # The output of subhosts is for root and, once postinst has given it away, group adm.
 execute_after_dh_fixperms:

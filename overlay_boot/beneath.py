@@ -51,11 +51,13 @@ def directory(root: int, path: "Path", links: int, *, make: int | None = None) -
 
 
 def exists(root: int, path: "Path", links: int) -> bool:
-    """Tell whether path leads to anything below root."""
+    """Tell whether path leads to anything below root.  Raises OSError if that cannot be told."""
     try:
         with opened(root, path, posix.O_PATH, links):
             return True
-    except OSError:
+    except OSError as error:
+        if error.errno not in files.NOWHERE:
+            raise
         return False
 
 
@@ -67,6 +69,16 @@ def read(root: int, path: "Path", limit: int, links: int) -> bytes | None:
             return None                     # a device does something when it is opened
         with files.opened(paths.of_descriptor(found)) as fd:
             return posix.read(fd, min(limit, status.st_size or limit))
+
+
+def content(root: int, path: "Path", limit: int, links: int) -> bytes:
+    """Return read(), b"" if nothing is there or no regular file.  Raises OSError if that cannot be told."""
+    try:
+        return read(root, path, limit, links) or b""
+    except OSError as error:
+        if error.errno not in files.NOWHERE:
+            raise
+        return b""
 
 
 def write_new(at: int, name: str, data: str | bytes, mode: int, *, sync: bool = False) -> None:
@@ -96,3 +108,14 @@ def write_new(at: int, name: str, data: str | bytes, mode: int, *, sync: bool = 
         finally:
             if source:
                 posix.unlink(source, dir_fd=at)
+
+
+def names(root: int, path: str, resolve: int) -> list[str]:
+    """Return the names in a directory, none if there is no such directory.  Raises OSError."""
+    try:
+        with opened(root, path, files.READ_DIRECTORY, resolve) as fd:
+            return posix.listdir(fd)
+    except OSError as error:
+        if error.errno not in files.NOWHERE:
+            raise
+        return []

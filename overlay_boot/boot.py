@@ -1,14 +1,33 @@
 """The story of a boot, step for step as in overlay-boot(8)."""
 import posix
 
-from . import beneath, cgroup, files, hooks, interruption, keeper, log, namespaces, network, rootfs, state
+from . import (
+    beneath,
+    cgroup,
+    fences,
+    files,
+    hooks,
+    interruption,
+    keeper,
+    log,
+    namespaces,
+    network,
+    paths,
+    proc,
+    rootfs,
+    state,
+    uppers,
+)
+from .capabilities import MKNOD
 from .clearing import clear, clear_leftovers, hibernate
-from .config import Config
+from .config import NO, Config
 from .errors import Failure, complain, reason
+from .fences import Fences
 from .files import Fd, Reserve
 from .hooks import Hooks
 from .keeper import Keeper
-from .rootfs import Sources, View
+from .rootfs import View
+from .sources import Sources
 from .state import State
 
 TYPE_CHECKING = False
@@ -17,26 +36,31 @@ if TYPE_CHECKING:
 
     from .cables import Plugged
     from .record import Record
+    from .userns import UserNamespace
 
 LONGEST_HOSTNAME = 64       # HOST_NAME_MAX, gethostname(2)
 LONGEST_FILE = 1 << 12      # bytes of etc/hostname that are read
 SERVICES_TIMEOUT = 10       # seconds, for which services that are being started are waited for
+SERVICES_FAILED = 3         # the exit status where services are waited for, and one fails
+LOG_TIMEOUT = 1             # seconds, for what a service has printed to come to LOG
 
 
 class Boot:
     """A boot, and what its steps have made so far."""
 
-    __slots__ = ("cables", "command", "config", "foreground", "group", "handed_over", "hooks", "host", "hostname",
-                 "keeper", "log", "logged", "mounts", "network", "own", "reserve", "root", "services", "shell",
-                 "sources", "state")
+    __slots__ = ("begun", "bound", "cables", "command", "config", "fences", "foreground", "group", "handed_over",
+                 "hooks", "host", "hostname", "keeper", "log", "logged", "mounts", "network", "own", "reserve",
+                 "rights", "root", "services", "shell", "sources", "state", "users", "wait")
 
     config: Config
     sources: Sources            # what the root file system is made of
+    fences: Fences
     state: State
     group: Fd                   # the control group
     mounts: Fd                  # the mount namespace that PID 1 enters
     network: Fd                 # the network namespace
     log: Fd
+    begun: int                  # the size of LOG when the boot began, in bytes
     reserve: Reserve            # for undo()
     root: Fd                    # the root directory, on LIVE
     own: View                   # what this process sees in the subhost's mount namespace
@@ -46,11 +70,20 @@ class Boot:
     hostname: str
     keeper: Keeper
 
-    def __init__(self, config: Config, *, foreground: bool = False, shell: bool = False) -> None:
-        """For a shell, the subhost will live as long as this process, without services, and then hibernate."""
+    def __init__(self, config: Config, *, foreground: bool = False, shell: bool = False, bound: bool = False,
+                 wait: bool = False) -> None:
+        """A subhost that is bound lives no longer than this process.
+
+        So does one for a shell: it will be without services, and then hibernate.  wait tells whether services are
+        waited for however long they take, and one that fails is a failure.
+        """
         self.config = config
+        self.bound = bound or shell
         self.foreground = foreground
         self.shell = shell
+        self.wait = wait
+        self.users: "UserNamespace | None" = None   # where USERNS wants one
+        self.rights: int = keeper.NONE              # else a user namespace with the ids of the host, or none
         self.host: View | None = None               # what this process saw before
         self.cables: "Plugged | None" = None
         self.handed_over = False                    # whatever happens now happens to a subhost that runs
@@ -147,7 +180,12 @@ def step(title: str, concerns: "Callable[[Boot], object]" = lambda _: True,
 
 @step("Read CONF")
 def read_conf(boot: Boot) -> None:
+    boot.config.add_site_wide()
     boot.config.resolve_log()
+    boot.config.resolve_limits()
+    if boot.config.limits:
+        from . import limits
+        limits.check(boot.config.limits)
 
 
 @step("Take the name")
@@ -178,6 +216,9 @@ def sweep(boot: Boot) -> None:
 @step("Control group")
 def control_group(boot: Boot) -> None:
     boot.group = cgroup.make(boot.state)
+    if boot.config.limits:
+        from . import limits
+        limits.impose(boot.config.limits, boot.group, boot.state)
 
 
 @step("Mount namespace")
@@ -199,8 +240,16 @@ def resolve(boot: Boot) -> None:
     if boot.config.image:
         from . import diskfile
         diskfile.mount_image(boot.config)
+    boot.fences = fences.wanted(boot.config.capabilities, boot.config.system_calls)
     boot.sources = Sources(boot.config)
-    check(boot.config, boot.sources)
+    if boot.config.userns != NO:
+        from . import userns
+        boot.users = userns.make(boot.config, boot.state)
+    check(boot.config, boot.sources, users=boot.users)
+    uppers.claim(boot.sources, boot.state)
+    if boot.config.lower_mounts and boot.sources.is_overlay:
+        with boot.outside():            # what an IMAGE or a `!` command has mounted here is not the host's
+            boot.sources.mounts = rootfs.mounts_below(boot.sources, boot.config.lower_mounts)
 
 
 @step("Layers", lambda boot: boot.sources.layers)
@@ -212,6 +261,7 @@ def unpack_layers(boot: Boot) -> None:
 @step("UPPER on a tmpfs", lambda boot: boot.sources.tmpfs)
 def upper_on_tmpfs(boot: Boot) -> None:
     rootfs.mount_upper(boot.sources, boot.state)
+    uppers.note(boot.sources, boot.state)
 
 
 @step("Log")
@@ -219,15 +269,20 @@ def open_log(boot: Boot) -> None:
     with boot.outside():
         boot.log = log.make(boot.config.log, (boot.sources.upper, boot.sources.live))
     log.mark_boot(boot.log, boot.config.path)
+    if boot.foreground or boot.config.start:
+        boot.begun = posix.fstat(boot.log).st_size
     if boot.foreground:
-        boot.logged = posix.fstat(boot.log).st_size
+        boot.logged = boot.begun
 
 
 @step("Network")
 def make_network(boot: Boot) -> None:
     config = boot.config
     with boot.outside():
-        boot.network = network.make(boot.state)
+        made = boot.users.network if boot.users else None
+        if config.userns == NO and fences.reach_no_further(config.capabilities):
+            boot.rights, made = fences.local_users()
+        boot.network = network.make(boot.state, made)
         if config.cables:
             from . import cables
             boot.cables = cables.plug(cables.parse(config.cables, config.name), boot.state, boot.network, boot.log)
@@ -248,25 +303,62 @@ def premount(boot: Boot) -> None:
 def root_on_live(boot: Boot) -> None:
     for number, path in enumerate(boot.sources.lower):
         boot.state.note("lower", path, str(number))
-    boot.root = rootfs.mount_root(boot.sources)
-    with rootfs.mount_place(boot.root, "proc"):     # for PID 1 to mount on
-        pass
+    for number, mount in enumerate(boot.sources.mounts):
+        boot.state.note("lower_mounts", mount.inside, str(number))
+    # A hook of the user's writes there as root of the host, whom the user namespace does not have.
+    users = boot.users if hooks.is_default(boot.config, "POSTMOUNT") else None
+    with rootfs.made_for(users):
+        boot.root = rootfs.mount_root(boot.sources, users)
+        with rootfs.mount_place(boot.root, "proc"):     # for PID 1 to mount on
+            pass
 
 
 @step("POSTMOUNT")
 def postmount(boot: Boot) -> None:
+    if hooks.is_default(boot.config, "POSTMOUNT"):
+        with rootfs.made_for(boot.users):
+            boot.hooks.postmount(boot.root, boot.network, boot.users)
+        return
     boot.hooks.postmount(boot.root, boot.network)
+    if boot.users or not boot.config.capabilities & MKNOD:
+        rootfs.keep_devices(boot.sources.live)
+    if boot.users:
+        boot.root = rootfs.remount_root(boot.sources, boot.root, boot.users, boot.log)
+
+
+@step("User namespace", lambda boot: boot.config.userns != NO)
+def user_namespace(boot: Boot) -> None:
+    assert boot.users
+    cgroup.delegate(boot.group, boot.users.first)
+    with boot.root as root:
+        if boot.shell:
+            from . import hibernation
+            assert boot.host
+            boot.own, boot.root = hibernation.lock_kept_mounts(boot.state, boot.host, boot.own, root, boot.users)
+        else:
+            boot.own, boot.root = rootfs.lock_mounts(root, boot.users)
+    boot.own.enter()
+    boot.mounts = boot.own.mounts
 
 
 @step("SHARE", lambda boot: boot.config.share)
 def share(boot: Boot) -> None:
     from . import shares
-    shares.mount_all(boot.config.share, boot.state, boot.root)
+    with rootfs.made_for(boot.users):
+        shares.mount_all(boot.config.share, boot.state, boot.root, boot.config.capabilities, boot.users)
 
 
 @step("INIT")
 def init(boot: Boot) -> None:
     boot.command, boot.services = boot.hooks.init(boot.root)
+
+
+@step("Service groups", lambda boot: boot.config.start)
+def service_groups(boot: Boot) -> None:
+    if not boot.services:               # INIT is a hook that starts none
+        return
+    from . import services
+    services.make_groups(boot.services, boot.state.record().cgroup or "", boot.root, boot.mounts, boot.users)
 
 
 @step("Cables", lambda boot: boot.config.cables)
@@ -293,23 +385,54 @@ def hand_over(boot: Boot) -> None:
 
 
 @step("Services", lambda boot: boot.config.start)
-def services(boot: Boot) -> None:
-    """Wait until PID 1 has started the services, and tell of those that fail.
+def await_services(boot: Boot) -> None:
+    """Wait until PID 1 has started the services, and tell of those that fail, as of one that has not ended in time.
 
-    In the foreground, the keeper does.  Raises Failure if the subhost has ended meanwhile.
+    In the foreground, the keeper does.  Raises Failure if the subhost has ended meanwhile, ServicesFailed if one fails
+    and they are waited for.
     """
-    if not boot.services:               # INIT is a hook that starts none
+    if not boot.services:
         return
-    keep_only(boot.keeper.said)
+    keep_only(boot.keeper.said, boot.log)
     place = f"LOG={boot.config.log}"
+    failed = False
+    last: str | None = ""
     try:
-        for line in boot.keeper.services(SERVICES_TIMEOUT):
-            complain(f"{line} (what it printed is in {place})")
+        for line in boot.keeper.services(None if boot.wait else SERVICES_TIMEOUT):
+            failed = True
+            if last is not None:
+                last = last_line(boot, line)
+            complain(f"{line}{last and f': {last}' or ''} (what it printed is in {place})")
     except (TimeoutError, Failure):
+        failed = True
         complain(f"the services are still being started (what they print is in {place})")
     except EOFError:
         state.await_clearing(boot.config.name, boot.keeper.process)
         raise Failure(f"{boot.config.name} has ended while its services were being started (see {place})") from None
+    if failed and boot.wait:
+        raise ServicesFailed
+
+
+class ServicesFailed(Failure):
+    """A service has failed, and that was told; the subhost runs."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+        self.status = SERVICES_FAILED
+
+
+def last_line(boot: Boot, failure: str) -> str | None:
+    """Return what a service has printed last before its failure, "" if nothing; None if LOG has no line of that."""
+    import time
+
+    from . import services
+    end = time.monotonic() + LOG_TIMEOUT
+    while time.monotonic() < end and files.kind_of(boot.log) == files.REGULAR:
+        said = log.added(boot.log, boot.begun).decode(paths.ENCODING, "replace")
+        if f"{failure}\n" in said:
+            return services.last_line(said, failure.removeprefix("cannot start ").partition(":")[0], failure)
+        time.sleep(0.01)                # the keeper may have to copy it still
+    return None
 
 
 # A subhost that hibernates has its mounts and its network already.
@@ -337,7 +460,19 @@ def resolve_again(boot: Boot) -> None:
     if boot.shell:
         boot.config = boot.config.left_to_shell()
         require_shell(boot.root)
+    boot.fences = fences.wanted(boot.config.capabilities, boot.config.system_calls)
     boot.sources = Sources(boot.config)
+    if boot.config.userns == NO and fences.reach_no_further(boot.config.capabilities):
+        owner = proc.users_of(boot.network)
+        if files.identity(owner) != proc.namespace("self", "user"):     # else it was made without
+            boot.rights = owner
+
+
+@step("User namespace", lambda boot: boot.config.userns != NO)
+def reopen_user_namespace(boot: Boot) -> None:
+    from . import userns
+    boot.users = userns.of_mounts(boot.mounts, boot.config.userns)
+    cgroup.delegate(boot.group, boot.users.first)
 
 
 @step("INIT")
@@ -355,24 +490,33 @@ def pid_1_again(boot: Boot) -> None:
 
 BEGINNING = [read_conf, take_the_name]      # until it is known whether the subhost hibernates
 MAKING = [sweep, control_group, mount_namespace, resolve, unpack_layers, upper_on_tmpfs, open_log, make_network,
-          premount, root_on_live, postmount, share, init, wait_for_cables, pid_1, hand_over, services]
-WAKING = [sweep_hibernating, control_group, reopen_mounts, resolve_again, open_log, init_again, pid_1_again, hand_over,
-          services]
+          premount, root_on_live, postmount, user_namespace, share, init, service_groups, wait_for_cables, pid_1,
+          hand_over, await_services]
+WAKING = [sweep_hibernating, control_group, reopen_mounts, resolve_again, reopen_user_namespace, open_log,
+          init_again, service_groups, pid_1_again, hand_over, await_services]
 
 
-def boot(config: Config, *, foreground: bool = False, shell: bool = False) -> None:
+def boot(config: Config, *, foreground: bool = False, shell: bool = False, bound: bool = False,
+         wait: bool = False) -> None:
     """Boot a subhost.  Returns once its PID 1 has been executed, and has started the services; see Boot."""
     posix.umask(0o022)
     namespaces.close_range(3)
-    Boot(config, foreground=foreground, shell=shell).run()
+    try:
+        Boot(config, foreground=foreground, shell=shell, bound=bound, wait=wait).run()
+    except Failure as failure:
+        config.locate(failure)
+        raise
 
 
-def check(config: Config, sources: Sources, own: dict[str, int] | None = None) -> None:
+def check(config: Config, sources: Sources, own: dict[str, int] | None = None, *,
+          users: "UserNamespace | None" = None) -> None:
     """Raises Failure if the subhost cannot be booted here.
 
-    own are its interfaces, {name: index}, if it is running.
+    own are its interfaces, {name: index}, if it is running; users is its user namespace.
     """
-    rootfs.check(sources)
+    rootfs.check(sources, users)
+    if users:
+        users.check(config)
     if config.layers:
         from . import layers
         layers.check(config.layers)
@@ -389,6 +533,7 @@ def await_ifup(boot: Boot, plugged: "Plugged") -> None:
 
 def note(boot: Boot) -> None:
     """Note what other commands, and a stop above all, want to know of the subhost."""
+    fences.note(boot.state, boot.fences, boot.config.system_calls)
     boot.state.note("start", boot.services)
     boot.state.note("timeout", boot.config.stop_timeout)
     boot.state.note("log", boot.config.log)
@@ -401,23 +546,30 @@ def start_keeper(boot: Boot, *, root: int) -> None:
     assert boot.host
     boot.host.enter()
     descriptors = {"state": boot.state.fd, "mounts": boot.mounts, "network": boot.network, "group": boot.group,
-                   "root": root, "log": boot.log}
+                   "users": boot.users.fd if boot.users else boot.rights, "root": root, "log": boot.log}
+    for fd in boot.sources.apart:
+        posix.set_inheritable(fd, True)         # the keeper has them as long as it lives
+    owner = boot.config.owner
     if boot.foreground:
         boot.show_log()
-        keeper.become(boot.config.name, boot.hostname, boot.command, descriptors, starts=bool(boot.services))
-    boot.keeper = Keeper(boot.config.name, boot.hostname, boot.command, descriptors, starts=bool(boot.services),
-                         bound=boot.shell)
+        keeper.become(boot.config.name, boot.hostname, boot.command, descriptors, boot.fences,
+                      starts=bool(boot.services), owner=owner)
+    boot.keeper = Keeper(boot.config.name, boot.hostname, boot.command, descriptors, boot.fences,
+                         starts=bool(boot.services), bound=boot.bound, owner=owner)
 
 
-def keep_only(fd: int) -> None:
+def keep_only(*kept: int) -> None:
     """Close all other descriptors: the lock, and what only PID 1 shall have.  Standard output ends for its reader.
 
     overlay-boot --all, which begins so many boots at a time, knows by that end that one has come so far.
     """
     with files.null() as null:
         posix.dup2(null, 1)
-    posix.closerange(3, fd)
-    posix.closerange(fd + 1, posix.sysconf("SC_OPEN_MAX"))
+    lowest = 3
+    for fd in sorted(kept):
+        posix.closerange(lowest, fd)
+        lowest = fd + 1
+    posix.closerange(lowest, posix.sysconf("SC_OPEN_MAX"))
 
 
 def require_shell(root: int) -> None:

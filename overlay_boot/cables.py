@@ -6,9 +6,9 @@ what is told of cables, and no boot or stop has it on its way.
 """
 import _signal
 import posix
-from errno import EAGAIN, EOPNOTSUPP
+from errno import EAGAIN, EINVAL, ENODEV, ENOENT, EOPNOTSUPP
 
-from . import INTERFACES, PATH, files, interruption, links, namespaces, paths, state
+from . import INTERFACES, PATH, environment, files, interruption, links, namespaces, paths, state
 from .errors import Failure, complain, reason
 from .network import Entered
 
@@ -20,12 +20,16 @@ if TYPE_CHECKING:
     from .state import State
     Description = dict[str, str | list[str] | None]
 
-PACKAGES = "/usr/lib/python3/dist-packages"     # Debian's; the launchers leave out site, which knows it
 STANZAS = "/etc/network/interfaces"             # ifupdown's, as the next one
 REMEMBERED = "/run/network/ifstate"
 NO_STANZA = b"ifup: unknown interface "         # what it prints of one, with LANG=C.UTF-8
 DUMPS = 20                  # attempts at one, while interfaces come and go
 IFDOWN_TIMEOUT = 60         # seconds: it may give back an address, and hooks of the host's run
+MACHINE_ID, PURPOSE = "/etc/machine-id", b"overlay-boot"
+# The first octets of hardware addresses: locally administered ones, and at the host end ones above those of all
+# others, because a bridge takes the lowest of its ports'.
+LOCAL, HIGHEST = 0x02, 0xfe
+BY_ADMINISTRATOR = 3        # NET_ADDR_SET, as which addr_assign_type tells of an address: <linux/netdevice.h>
 # From where indexes are chosen: beyond those that the kernel gives, one after the other.
 FIRST_INDEX, LAST_INDEX = 0x10000, 0xfffff
 
@@ -52,7 +56,7 @@ class Interface:
 class Cable(Interface):
     """A veth(4) pair."""
 
-    __slots__ = ("inner", "mac")
+    __slots__ = ("inner", "mac", "vlan_bridges")
 
     noted_as = "cables"
     inner: str
@@ -61,9 +65,15 @@ class Cable(Interface):
         super().__init__(word, name, bridge)
         self.inner = inner
         self.mac = mac                      # of the inner one
+        self.vlan_bridges: list[str] = []   # of the VLANs on it
 
     def make(self, index: int, network: int) -> None:
-        links.add_veth(self.name, index, self.inner, network, mac=self.mac, bridge=self.bridge, up=self.up)
+        links.add_veth(self.name, index, self.inner, network, mac=self.mac or own_address(self.name, LOCAL),
+                       near_mac=own_address(self.name, HIGHEST), mtu=self.mtu(), bridge=self.bridge, up=self.up)
+
+    def mtu(self) -> int:
+        """Return that of the bridge, in bytes, or what the VLANs on it take; 0 if it has neither."""
+        return mtu_of(self.bridge) if self.bridge else max(map(mtu_of, self.vlan_bridges), default=0)
 
 
 class Vlan(Interface):
@@ -80,11 +90,15 @@ class Vlan(Interface):
 
     def make(self, index: int, network: int) -> None:
         try:
-            links.add_vlan(self.name, index, self.outer, self.tag, bridge=self.bridge, up=self.up)
+            links.add_vlan(self.name, index, self.outer, self.tag, mtu=self.mtu(), bridge=self.bridge, up=self.up)
         except OSError as error:
             if error.errno == EOPNOTSUPP:
                 raise Failure(f"{reason(error)}: this kernel does not support 802.1Q VLANs") from None
             raise
+
+    def mtu(self) -> int:
+        """Return that of the bridge, in bytes, as far as the cable has it; 0 if it has no bridge."""
+        return min(mtu_of(self.bridge), mtu_of(self.outer)) if self.bridge else 0
 
 
 class Specifier:
@@ -119,7 +133,7 @@ def asked_for(word: str, name: str, before: list[Interface]) -> Interface:
         raise Failure("there is no = in it")
     if len(bridge) > links.LONGEST_NAME or "/" in bridge or bridge in (".", ".."):
         raise Failure(f"{bridge} cannot be the name of a bridge")
-    cables = [one for one in before if one.inner]
+    cables = [one for one in before if isinstance(one, Cable)]
     asked: Interface
     if not end.startswith("."):
         number = len(cables)
@@ -127,6 +141,8 @@ def asked_for(word: str, name: str, before: list[Interface]) -> Interface:
     elif cables:
         asked = Vlan(word, cables[-1].name, vlan_tag(end[1:]), bridge or None)
         cables[-1].up = True            # else no VLAN on it can be
+        if bridge:
+            cables[-1].vlan_bridges.append(bridge)
     else:
         raise Failure("there is no cable before it, for the VLAN to be on")
     if len(asked.name) > links.LONGEST_NAME:
@@ -180,6 +196,8 @@ def plug(planned: list[Interface], noted: "State", network: int, log: int) -> "P
     for one in planned:
         index = record_index(one, noted)
         with Specifier(one.word):
+            if one.bridge:
+                keep_address(one.bridge)
             one.make(index, network)
     begin = posix.fstat(log).st_size
     ifup = start_ifupdown("ifup", [one.name for one in planned if not one.bridge], log)
@@ -191,6 +209,36 @@ def record_index(planned: Interface, noted: "State") -> int:
     index = FIRST_INDEX + int.from_bytes(posix.urandom(3), "little") % (LAST_INDEX - FIRST_INDEX + 1)
     noted.note(planned.noted_as, index, planned.name)
     return index
+
+
+def keep_address(bridge: str) -> None:
+    """Have a bridge without a port keep its hardware address: it would take the cable's, and lose that with the cable.
+
+    One that has other ports has the lowest of their addresses, and ours are above it.  Raises OSError.
+    """
+    if number_of(bridge, "addr_assign_type") == BY_ADMINISTRATOR or posix.listdir(f"{INTERFACES}/{bridge}/brif"):
+        return
+    with files.opened(f"{INTERFACES}/{bridge}/address", posix.O_RDONLY) as fd:
+        address = bytes.fromhex(posix.read(fd, 32).decode().strip().replace(":", ""))
+    if not any(address):                # it has lost its last port
+        address = own_address(bridge, LOCAL) or bytes([LOCAL, *posix.urandom(5)])
+    links.set_address(bridge, address)
+
+
+def own_address(interface: str, first: int) -> bytes | None:
+    """Return a hardware address that an interface of this host has for ever; None if the host has no machine-id(5).
+
+    It begins with that octet.
+    """
+    try:
+        with files.opened(MACHINE_ID, posix.O_RDONLY) as fd:
+            host = posix.read(fd, 64).strip()
+    except OSError:
+        return None
+    if not host:
+        return None
+    from _blake2 import blake2b
+    return bytes([first, *blake2b(paths.encode(interface), digest_size=5, key=host, person=PURPOSE).digest()])
 
 
 class Plugged:
@@ -254,7 +302,9 @@ def remembered_interfaces() -> set[str]:
     try:
         with files.opened(REMEMBERED) as fd:
             lines = paths.decode(files.read_all(fd)).splitlines()
-    except OSError:
+    except OSError as error:
+        if error.errno not in files.NOWHERE:
+            raise
         return set()
     return {line.partition("=")[0].strip() for line in lines}
 
@@ -334,8 +384,14 @@ def number_of(interface: str, attribute: str) -> int:
     try:
         with files.opened(f"{INTERFACES}/{interface}/{attribute}", posix.O_RDONLY) as fd:
             return int(posix.read(fd, 32))
-    except OSError:
+    except OSError as error:
+        if error.errno not in (ENOENT, ENODEV, EINVAL):     # the latter two of one that is just going
+            raise
         return 0
+
+
+def mtu_of(interface: str) -> int:
+    return number_of(interface, "mtu")
 
 
 def bridge_of(interface: str) -> str | None:
@@ -402,9 +458,7 @@ def far_indexes(network: str) -> dict[int, int]:
 
 
 def prepare_import() -> None:
-    """pyroute2 is where Debian has it; and the programs that its import runs shall not be of the caller's choice."""
+    """The programs that the import of pyroute2 runs shall not be of the caller's choice."""
     import os
-    import sys
     os.environ["PATH"] = PATH
-    if PACKAGES not in sys.path:
-        sys.path.append(PACKAGES)
+    environment.find_packages()

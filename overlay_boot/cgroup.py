@@ -6,7 +6,7 @@ mounted the hierarchy (sysvinit), it is reached by a mount that only we see.
 import posix
 import select
 import time
-from errno import EBUSY
+from errno import EBUSY, ENODEV, EOPNOTSUPP
 
 from . import files, namespaces, proc
 from .errors import Failure, doing
@@ -16,22 +16,43 @@ from .state import State
 MOUNTED = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 PARENT = "overlay-boot"
 MARKS = ("trusted.delegate", "user.delegate")       # the second one for containers, where nobody can set the first
+ASIDE = "overlay-keeper"    # where we go in a delegated unit's: longer than any NAME
+SHARED_OUT = ("cpu", "memory", "pids")      # the controllers of every subhost's, where the host has them
+PIDS_MAX = "16384"          # processes and threads, unless the configuration has another limit
+DELEGATED = (".", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads")      # to make others below it
+DEEPEST, MOST = 32, 4096    # of these: how far below, and how many
 KILL_TIMEOUT = 10           # seconds
 REMOVE_ATTEMPTS = 20        # 10 ms apart: a process may just be being born in it
 
 
 def hierarchy() -> Fd:
     """Return a descriptor of the root of the cgroup2 hierarchy."""
+    path = mounted_at()
+    if path:
+        return directory(path)
+    with new_mount() as mounted:
+        return directory(".", mounted)
+
+
+def mounted_at() -> str | None:
+    """Return where the cgroup2 hierarchy is mounted, None if that is nowhere."""
     for path in MOUNTED:
         if namespaces.is_cgroup2(path):
-            return directory(path)
+            return path
     for mount in proc.mounts().values():
         if mount.kind == "cgroup2" and namespaces.is_cgroup2(mount.place):      # no other mount hides it
-            return directory(mount.place)
-    # Only where there is none: it takes 6 to 14 ms on a quiet machine, and
-    # would take the options away from one that is mounted already.
-    with Fd(namespaces.fsopen("cgroup2")) as filesystem, Fd(namespaces.fsmount(filesystem, 0)) as mounted:
-        return directory(".", mounted)
+            return mount.place
+    return None
+
+
+def new_mount() -> Fd:
+    """Return a new mount of the cgroup2 hierarchy, that nobody sees yet.
+
+    Only where there is none: it takes 6 to 14 ms on a quiet machine, and would take the options away from one that is
+    mounted already.
+    """
+    with Fd(namespaces.fsopen("cgroup2")) as filesystem:
+        return Fd(namespaces.fsmount(filesystem, 0))
 
 
 def directory(path: str, at: int | None = None) -> Fd:
@@ -44,12 +65,25 @@ def group(path: str) -> Fd:
         return directory(path, root)
 
 
+def in_sight(path: str) -> Fd:
+    """group(), by a mount of the hierarchy that this mount namespace has; only such a one can be copied.
+
+    It is made where there is none: the namespace is that of a boot, which leaves the host's mounts behind.
+    """
+    if not mounted_at():
+        with new_mount() as mounted, files.opened(MOUNTED[0], files.PLACE) as place:
+            namespaces.move_mount(mounted, place)
+    return group(path)
+
+
 def exists(path: str) -> bool:
     """Tell whether there is a control group at path, below the root."""
     with hierarchy() as root:
         try:
             return files.exists(path, root)
-        except OSError:
+        except OSError as error:        # what is on record may be no path of one
+            if error.errno not in files.NOWHERE:
+                raise
             return False
 
 
@@ -64,7 +98,7 @@ def make(state: State) -> Fd:
         path = f"{unit or PARENT}/{state.name}"
         while True:
             if not unit:
-                make_parent(root)
+                files.make_directory(PARENT, 0o755, directory=root)
             if files.exists(path, root):
                 raise Failure(f"a control group {path} exists already, and overlay-boot has no record of it")
             state.note("cgroup", path)
@@ -75,7 +109,18 @@ def make(state: State) -> Fd:
             except FileExistsError:     # made just now, and by somebody else
                 state.note("cgroup", None)
                 continue
-            return directory(path, root)
+            own = directory(path, root)
+            limit_processes(own, of_unit=bool(unit))
+            return own
+
+
+@doing("delegate the control group")
+def delegate(group: int, owner: int) -> None:
+    """Let a user of the host's make control groups below this one, as cgroups(7) has it: root of a user namespace."""
+    write(group, "cgroup.max.depth", str(DEEPEST))
+    write(group, "cgroup.max.descendants", str(MOST))
+    for name in DELEGATED:
+        posix.chown(name, owner, owner, dir_fd=group)
 
 
 def delegated(root: int) -> str | None:
@@ -109,20 +154,82 @@ def has_mark(fd: int, mark: str) -> bool:
         return False
 
 
-def make_parent(root: int) -> None:
-    """Make the control group above those of all subhosts.
+def limit_processes(group: int, *, of_unit: bool) -> None:
+    """Have the limit of processes that is the default, where the host can limit them at all.
 
-    Memory and processes are counted in it, where the host does that at all.
+    Below a delegated unit's, the limits of that hold.
     """
     try:
-        posix.mkdir(PARENT, dir_fd=root)
-    except FileExistsError:
-        return
-    for controller in ("+memory", "+pids"):
-        try:
-            write(root, f"{PARENT}/cgroup.subtree_control", controller)
-        except OSError:
-            pass
+        write(group, "pids.max", PIDS_MAX)
+    except FileNotFoundError:           # the first subhost since the host was started, or since there was one
+        if not of_unit and share_out(group):
+            write(group, "pids.max", PIDS_MAX)
+
+
+def share_out(group: int) -> bool:
+    """Have processors, memory and processes divided between subhosts, and between them and the host.
+
+    As far as the host lets us.  Return whether processes are.
+    """
+    there = controllers_above(group, of_unit=False)
+    wanted = [controller for controller in SHARED_OUT if controller in there]
+    try:
+        enable(wanted, group, of_unit=False)
+    except OSError:
+        for controller in wanted:       # one of them cannot be, as cpu on some real-time kernels
+            try:
+                enable([controller], group, of_unit=False)
+            except OSError:
+                pass
+    return "pids" in there and files.exists("pids.max", group)
+
+
+def controllers() -> set[str]:
+    """Return the controllers that the control group of a subhost can have that is booted from here."""
+    with hierarchy() as root:
+        return {*read(root, f"{delegated(root) or '.'}/cgroup.controllers").split()}
+
+
+def controllers_above(group: int, *, of_unit: bool) -> set[str]:
+    """Return the controllers that the control group of a subhost can have."""
+    return {*read(group, f"{places_above(of_unit)[0]}/cgroup.controllers").split()}
+
+
+def places_above(of_unit: bool) -> tuple[str, ...]:
+    """Return the paths, from that of a subhost, of the control groups that have to hand a controller down to it."""
+    return ("..",) if of_unit else ("../..", "..")
+
+
+def enable(wanted: list[str], group: int, *, of_unit: bool) -> None:
+    """Have the control group of a subhost controlled by the controllers.  Raises OSError if that cannot be.
+
+    In the root of the hierarchy they stay enabled: nobody knows who else relies on them by then.
+    """
+    for place in places_above(of_unit):
+        file = f"{place}/cgroup.subtree_control"
+        missing = {*wanted}.difference(read(group, file).split())
+        if missing:
+            changes = " ".join(f"+{controller}" for controller in sorted(missing))
+            if of_unit:
+                write_from_aside(group, file, changes)
+            else:
+                write(group, file, changes)
+
+
+def write_from_aside(group: int, file: str, text: str) -> None:
+    """write(), after leaving a delegated unit's control group for one in it, beside that of the subhost.
+
+    A control group that has processes of its own cannot hand down controllers.  The service manager removes the one
+    beside with that of the unit.
+    """
+    files.make_directory(f"../{ASIDE}", 0o755, directory=group)
+    write(group, f"../{ASIDE}/cgroup.procs", "0")       # this process
+    try:
+        write(group, file, text)
+    except OSError:
+        write(group, "../cgroup.procs", "0")
+        posix.rmdir(f"../{ASIDE}", dir_fd=group)
+        raise
 
 
 def write(at: int, path: str, text: str) -> None:
@@ -187,12 +294,44 @@ def is_empty(events: int) -> bool:
     return b"populated 0" in posix.pread(events, 256, 0)
 
 
+def is_full(fd: int) -> bool:
+    """Tell whether there are as many processes in the control group of a subhost as it, or its unit's, can have."""
+    for place in (".", ".."):
+        try:
+            most = read(fd, f"{place}/pids.max").strip()
+        except FileNotFoundError:       # it is not limited here
+            continue
+        if most != "max":
+            return int(read(fd, f"{place}/pids.current")) >= int(most)
+    return False
+
+
+def collisions(fd: int) -> int:
+    """Return how often the control group has run against its limit of processes, or has lost one for want of memory."""
+    return counters(fd, "pids.events").get("max", 0) + counters(fd, "memory.events").get("oom_kill", 0)
+
+
+def counters(fd: int, file: str) -> dict[str, int]:
+    """Return what a flat-keyed control file says, {} if that is not there."""
+    try:
+        lines = read(fd, file).splitlines()
+    except FileNotFoundError:
+        return {}
+    return {key: int(value) for key, _, value in (line.partition(" ") for line in lines)}
+
+
 def is_frozen(fd: int) -> bool:
     """Tell whether the processes in the control group are stopped, cgroup.freeze."""
     try:
         return "frozen 1" in read(fd, "cgroup.events")
     except FileNotFoundError:           # the root of the hierarchy
         return False
+
+
+def thaw(fd: int) -> None:
+    """Let the processes in the control group run, if somebody has frozen it, cgroup.freeze."""
+    if is_frozen(fd):
+        write(fd, "cgroup.freeze", "0")
 
 
 def remove_below(fd: int) -> None:
@@ -210,7 +349,12 @@ def children(fd: int) -> list[str]:
 
 def members(fd: int) -> list[int]:
     """Return the process ids in the control group and below."""
-    found = [int(line) for line in read(fd, "cgroup.procs").split()]
+    try:
+        found = [int(line) for line in read(fd, "cgroup.procs").split()]
+    except OSError as error:
+        if error.errno not in (EOPNOTSUPP, ENODEV):     # of a threaded one, those above know; it was just removed
+            raise
+        found = []
     for child in children(fd):
         try:
             below = directory(child, fd)

@@ -1,4 +1,6 @@
 """The clearing that every subhost ends with, and every boot that fails, at once or by the next command."""
+import _signal
+
 from . import cgroup, network, paths
 from .errors import doing
 from .namespaces import COMMAND, lock
@@ -8,6 +10,8 @@ from .state import State, is_place_of, now, tidy_directories
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+KILLED = 128 + _signal.SIGKILL
 
 
 def clear(state: State) -> None:
@@ -92,10 +96,12 @@ REMOVERS: "dict[str, Callable[[str, Record], None]]" = {
 
 def hibernate(state: State) -> None:
     """Remove what a subhost that hibernates has no use for.  The caller holds COMMAND."""
-    group = state.record().cgroup
-    if group:
-        cgroup.remove(group)
+    record = state.record()
+    if record.cgroup:
+        cgroup.remove(record.cgroup)
         state.note("cgroup", None)      # one of that name may be somebody else's from now on
+    for variable in record.limits:
+        state.note("limits", None, variable)
     cgroup.tidy()
 
 
@@ -109,8 +115,11 @@ def is_whole(state: State) -> bool:
                 and state.has_all_places(found))
 
 
-def clear_ended(name: str) -> None:
-    """For the keeper: clear what belongs to NAME, or what it needs no more, unless that is another boot's by now."""
+def clear_ended(name: str, status: int) -> None:
+    """For the keeper: clear what belongs to NAME, or what it needs no more, unless that is another boot's by now.
+
+    status is that with which PID 1 has ended, as a shell has it.
+    """
     try:
         state = State(name)
     except FileNotFoundError:
@@ -120,7 +129,7 @@ def clear_ended(name: str) -> None:
         if not is_whole(state):
             from . import salvage
             salvage.mend(state)
-        log.mark_end(state.record(), "ended")
+        log.mark_end(state.record(), "ended", is_killed=status == KILLED)
         if state.is_hibernating():
             hibernate(state)
             state.note("since", now())

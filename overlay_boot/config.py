@@ -1,8 +1,10 @@
-"""The configuration file: overlay-boot.conf(5)."""
+"""The configuration file, and the defaults that a site has for all of them: overlay-boot.conf(5)."""
 import posix
+from errno import ELOOP
 
-from . import files, namespaces, paths
+from . import capabilities, files, namespaces, paths
 from .errors import Failure, complain
+from .files import Fd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -10,6 +12,10 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 MOST_MEMBERS = "1000000"
+NONE, SECRETS = "none", "secrets"       # words of HIDE
+YES, NO = "yes", "no"                   # of LOWER_MOUNTS, STAY and USERNS
+LIMITS = ("PIDS_MAX", "MEMORY_MAX", "MEMORY_HIGH", "MEMORY_SWAP_MAX", "CPU_MAX", "CPU_WEIGHT", "CPUSET_CPUS", "IO_MAX",
+          "IO_WEIGHT")
 DEFAULTS: dict[str, str | None] = {
     "NAME": None,
     "BASE": ".",
@@ -18,8 +24,11 @@ DEFAULTS: dict[str, str | None] = {
     "UPPER": "root",
     "WORK": "work",
     "LOWER": "/",
+    "LOWER_MOUNTS": YES,
+    "HIDE": NONE,
     "CABLES": "",
     "START": "networking ssh",
+    "STAY": "yes",
     "PREMOUNT": "overlay-premount",
     "POSTMOUNT": "overlay-postmount",
     "INIT": "overlay-init",
@@ -27,14 +36,33 @@ DEFAULTS: dict[str, str | None] = {
     "RAM_SIZE": "50M",
     "LAYER_LIMIT": f"10G {MOST_MEMBERS}",
     "STOP_TIMEOUT": "10",
+    "CAPABILITIES": "default",
+    "SYSTEM_CALLS": "default",
+    **dict.fromkeys(LIMITS, ""),
+    "USERNS": "no",
+    "FOLLOW": "view",
+    "OVERLAY": "redirect_dir=on",
 }
 REPEATABLE = ("SHARE", "LAYER")
+SITE_WIDE = "/etc/overlay-boot/defaults.conf"
+NOT_SITE_WIDE = ("NAME", "BASE", "IMAGE", "LIVE", "UPPER", "WORK")      # no two subhosts can have the same
 IN_IMAGE = {"UPPER": "mnt/root", "WORK": "mnt/work"}            # the defaults where there is an IMAGE
 WARNERS = ("overlay-boot", "overlay-check")                     # the commands that warn of suspect lines
 HANDED_DOWN = "OVERLAY_BOOT_VALUES"     # in a hook's environment: the boot has resolved them
 
 LOGS = "/var/log/overlay-boot"
 TMPFS = "tmpfs:"                        # what an UPPER that is made anew begins with
+AUTO = "auto"                           # of USERNS
+FOLLOWS = VIEW, PACKAGES, RESTART = "view", "packages", "restart"       # of FOLLOW: each does what the former do
+IDS = 1 << 16                           # so many at least has a user namespace: Debian's own go up to 65534, nobody
+HIGHEST_ID = (1 << 32) - 2              # the one above stands for none, credentials(7)
+VOLATILE = "volatile"
+# The words of OVERLAY: the kernel's Documentation/filesystems/overlayfs.rst.
+OVERLAY_OPTIONS = (
+    *(f"redirect_dir={value}" for value in ("on", "off", "follow", "nofollow")),
+    *(f"{option}={value}" for option in ("metacopy", "index", "xino") for value in ("on", "off")),
+    "xino=auto", VOLATILE,
+)
 
 UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
@@ -46,34 +74,99 @@ LONGEST_NAME = 12
 LONGEST_VARIABLE = 20           # of what is taken for a misspelt one
 
 
-def read(path: str, *, warn: bool = False) -> dict[str, list[str]]:
-    """Return the assignments of a configuration file: {variable: [value, ...]}.
+class Assignments(dict[str, list[str]]):
+    """The assignments of a configuration file: {variable: [value, ...]}, and where they stand."""
+
+    __slots__ = ("emptied", "places")
+
+    emptied: set[str]                           # the variables that are assigned without a value
+    places: dict[str, list[tuple[str, int]]]    # file and line of each value
+
+    def __init__(self) -> None:
+        self.emptied = set()
+        self.places = {}
+
+    def add(self, other: "Assignments") -> None:
+        """Add what another file assigns to variables that this one does not assign, not even without a value."""
+        for variable, values in other.items():
+            if variable not in self and variable not in self.emptied:
+                self[variable], self.places[variable] = values, other.places[variable]
+
+
+def read(path: str, *, warn: bool = False) -> Assignments:
+    """Return the assignments of a configuration file.
 
     Raises Failure for what is no configuration file, in the user's words.  With warn, complains of suspect lines.
     """
     try:
         with files.opened(path) as fd:
-            if files.kind_of(fd) not in (files.REGULAR, files.DIRECTORY):
-                raise Failure(f"{path} is not a regular file")
-            data = posix.read(fd, min(posix.fstat(fd).st_size, LONGEST_FILE) + 1)
+            data = content(fd, path)
     except (OSError, ValueError) as error:
         if isinstance(error, FileNotFoundError):
             paths.absolute(path)        # which may be what cannot be found
         raise Failure(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    return parse(data, path, complain if warn else lambda _: None)
+
+
+def read_site_wide(*, warn: bool = False) -> Assignments:
+    """Return the assignments of /etc/overlay-boot/defaults.conf, none if it is not there.
+
+    Raises Failure, as read() does, if others than root can write to it, or if it assigns what each subhost has to.
+    """
+    try:
+        with opened_site_wide() as fd:
+            found = posix.fstat(fd)
+            if found.st_uid != 0:
+                raise Failure(f"{SITE_WIDE} does not belong to root, but to the user {found.st_uid}")
+            if found.st_mode & 0o022:
+                raise Failure(f"{SITE_WIDE} has the mode {found.st_mode & 0o7777:04o}: only root may write to it")
+            data = content(fd, SITE_WIDE)
+    except FileNotFoundError:
+        return Assignments()
+    except OSError as error:
+        raise Failure(f"cannot read {SITE_WIDE}: {error.strerror}") from None
+    assigned = parse(data, SITE_WIDE, complain if warn else lambda _: None)
+    for variable in NOT_SITE_WIDE:
+        if variable in assigned:
+            _, line = assigned.places[variable][0]
+            raise Failure(f"{SITE_WIDE}: line {line}: {variable} cannot be set for all subhosts")
+    return assigned
+
+
+def opened_site_wide() -> Fd:
+    """Open /etc/overlay-boot/defaults.conf.  Raises FileNotFoundError if there is none.
+
+    A symbolic link that leads nowhere is an error of another kind: it was to lead to one.
+    """
+    try:
+        return files.opened(SITE_WIDE, files.READ_ANYTHING | posix.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno != ELOOP:
+            raise
+    try:
+        return files.opened(SITE_WIDE)
+    except FileNotFoundError:
+        raise Failure(f"cannot read {SITE_WIDE}: it is a symbolic link that leads nowhere") from None
+
+
+def content(fd: int, path: str) -> bytes:
+    """Return what is in the configuration file of a descriptor.  Raises Failure, which names it as path, or OSError."""
+    if files.kind_of(fd) not in (files.REGULAR, files.DIRECTORY):
+        raise Failure(f"{path} is not a regular file")
+    data = posix.read(fd, min(posix.fstat(fd).st_size, LONGEST_FILE) + 1)
     if len(data) > LONGEST_FILE:
         raise Failure(f"{path} is longer than {LONGEST_FILE} bytes: not a configuration file")
     if b"\0" in data:
         raise Failure(f"{path} is not a text file")
-    return parse(data, path, complain if warn else lambda _: None)
+    return data
 
 
-def parse(data: bytes, path: str, warn: "Callable[[str], None]" = complain) -> dict[str, list[str]]:
+def parse(data: bytes, path: str, warn: "Callable[[str], None]" = complain) -> Assignments:
     """Return the assignments in the bytes of a configuration file, and warn of suspect lines.
 
     Messages name it as path.
     """
-    found: dict[str, list[str]] = {}
-    lines: dict[str, int] = {}          # where a variable is assigned
+    found = Assignments()
     if data.startswith(BYTE_ORDER_MARK):
         warn(f"{path}: the byte order mark at its beginning is ignored")
         data = data.removeprefix(BYTE_ORDER_MARK)
@@ -94,13 +187,14 @@ def parse(data: bytes, path: str, warn: "Callable[[str], None]" = complain) -> d
             continue
         value = value.strip()
         if not value:
+            found.emptied.add(name)
             continue
         if b" #" in value or b"\t#" in value:
             warn(f"{path}: line {number}: no comment can follow a value: # is part of it")
         if name in found and name not in REPEATABLE:
-            warn(f"{path}: line {number} is ignored: {name} is assigned in line {lines[name]}")
-        lines.setdefault(name, number)
+            warn(f"{path}: line {number} is ignored: {name} is assigned in line {found.places[name][0][1]}")
         found.setdefault(name, []).append(paths.decode(value))
+        found.places.setdefault(name, []).append((path, number))
     return found
 
 
@@ -119,16 +213,18 @@ def suspect(text: str, *, assigns: bool) -> str:
 class Config:
     """A subhost's configuration: every variable with its effective value, as the file says.
 
-    NAME is there from the start; resolve_log() and then resolve() find the others.
+    NAME is there from the start; resolve_log(), resolve_limits() and then resolve() find the others,
+    before which add_site_wide() adds what is said for all subhosts.
     Paths are absolute.
     """
 
-    __slots__ = ("action", "assigned", "base", "cables", "defaults", "handed", "image", "init", "layer_limit", "layers",
-                 "live", "log", "lower", "name", "path", "postmount", "premount", "ram_size", "reaper", "share",
-                 "start", "stop_timeout", "tmpfs", "upper", "work")
+    __slots__ = ("action", "assigned", "base", "cables", "capabilities", "defaults", "follow", "handed", "hide",
+                 "image", "init", "layer_limit", "layers", "limits", "live", "log", "lower", "lower_mounts", "name",
+                 "overlay", "path", "postmount", "premount", "ram_size", "reaper", "share", "start", "stay",
+                 "stop_timeout", "system_calls", "tmpfs", "upper", "userns", "work")
 
     action: str                         # the command at work, for ACTION
-    assigned: dict[str, list[str]]      # what the file has
+    assigned: Assignments               # what the file has, and what it leaves to the site-wide defaults
     defaults: dict[str, str | None]
     handed: dict[str, str]              # values that are not to be found again
     path: str
@@ -141,17 +237,26 @@ class Config:
     work: str
     tmpfs: str                          # the size of an UPPER that does not persist, else ""
     lower: list[str]                    # the topmost first
+    lower_mounts: list[str]             # absolute paths, and YES
+    hide: list[str]                     # absolute paths, and SECRETS
     layers: list[str]                   # as in the file, the lowest first; handed down, the topmost first
     layer_limit: tuple[int, int]        # bytes, members
     cables: list[str]                   # the words
     start: list[str]
+    stay: str                           # YES or NO
     premount: list[str]                 # the words of a command line, as those of the next two
     postmount: list[str]
     init: list[str]
     log: str
     ram_size: str
     stop_timeout: str                   # seconds
+    capabilities: int                   # a bit for each
+    system_calls: str                   # as it stands there
+    userns: str                         # NO, AUTO or FIRST:COUNT
+    follow: str                         # one of FOLLOWS
+    overlay: list[str]                  # options of overlayfs
     share: list[tuple[str, str]]        # (path on the host, path in the subhost)
+    limits: dict[str, str]              # those of LIMITS that are set, as in the file
 
     def __init__(self, path: str, action: str, handed: dict[str, str] | None = None) -> None:
         """Read the file.  Raises Failure if it is no configuration file, or has a NAME that cannot be one."""
@@ -160,14 +265,34 @@ class Config:
         self.assigned = read(path, warn=action in WARNERS and not handed)
         self.defaults = DEFAULTS
         self.path = paths.real(path)
+        self.limits = {}
         self.name = self.value("NAME", ".") or paths.name(path).removesuffix(".conf")
         check_name(self.name)
         if "\n" in self.path:
             raise Failure(f"{path}: the path of a configuration file cannot contain a line feed")
 
+    def add_site_wide(self) -> None:
+        """Have site-wide defaults for what the file does not assign.  Raises Failure if they cannot be read."""
+        self.assigned.add(read_site_wide(warn=self.action in WARNERS and not self.handed))
+
     def resolve_log(self) -> None:
         """Find LOG, whose command runs where the caller is, as NAME's does."""
         self.log = self.value("LOG", ".") or f"{LOGS}/{self.name}.log"
+
+    def resolve_limits(self) -> None:
+        """Find the limits, which limits.py makes sense of.  Commands run where the file is, in no control group."""
+        here = paths.parent(self.path)
+        found = {variable: self.value(variable, here) for variable in LIMITS}
+        self.limits = {variable: text for variable, text in found.items() if text}
+
+    def resolve_base(self, cgroup: int = -1) -> None:
+        """Find BASE and FOLLOW, which is all that is needed to follow a subhost that runs."""
+        here = paths.parent(self.path)
+        base = paths.join(here, self.value("BASE", here, cgroup))
+        if files.kind(base) != files.DIRECTORY:
+            raise Failure(f"BASE={base} is not a directory")
+        self.base = paths.real(base)
+        self.follow = checked_follow(self.value("FOLLOW", self.base, cgroup))
 
     def resolve(self, cgroup: int = -1, handed: dict[str, str] | None = None) -> None:
         """Find all the others.  Commands run in BASE, in the control group of the descriptor cgroup.
@@ -178,11 +303,7 @@ class Config:
         from . import environment
         self.reaper = environment.variable("REAPER") or namespaces.REAPER_PATH
         self.handed = handed or self.handed
-        here = paths.parent(self.path)
-        base = paths.join(here, self.value("BASE", here, cgroup))
-        if files.kind(base) != files.DIRECTORY:
-            raise Failure(f"BASE={base} is not a directory")
-        self.base = paths.real(base)
+        self.resolve_base(cgroup)
 
         def value(variable: str) -> str:
             return self.value(variable, self.base, cgroup)
@@ -191,14 +312,21 @@ class Config:
         if self.image:
             self.defaults = {**DEFAULTS, **IN_IMAGE}
         self.resolve_root(value)
+        self.lower_mounts = mount_points(value("LOWER_MOUNTS"))
+        self.hide = hidden(value("HIDE"))
         self.layers = self.layers_of(cgroup)
         self.layer_limit = checked_limit(value("LAYER_LIMIT"))
         self.cables = paths.words(value("CABLES"))
         self.start = services(value("START"))
+        self.stay = checked_stay(value("STAY"))
         self.premount, self.postmount = paths.words(value("PREMOUNT")), paths.words(value("POSTMOUNT"))
         self.init = paths.words(value("INIT"))
         self.ram_size = checked_ram_size(value("RAM_SIZE"))
         self.stop_timeout = checked_seconds(value("STOP_TIMEOUT"))
+        self.userns = checked_userns(value("USERNS"))
+        self.overlay = overlay_options(value("OVERLAY"), self.hide)
+        self.capabilities = capabilities.parse(value("CAPABILITIES"), self.default_capabilities)
+        self.system_calls = " ".join(paths.words(value("SYSTEM_CALLS")))
         self.log = self.place(self.log)
         self.share = [share_of(text, self.base) for text in self.assigned.get("SHARE", ())]
 
@@ -220,6 +348,17 @@ class Config:
         if "LAYER" in self.handed:
             return [*filter(None, self.handed["LAYER"].split(":"))]
         return [self.place(self.effective("LAYER", text, self.base, cgroup)) for text in self.assigned.get("LAYER", ())]
+
+    @property
+    def default_capabilities(self) -> int:
+        """What CAPABILITIES=default stands for: in a user namespace they are for what belongs to that only."""
+        return capabilities.DEFAULT if self.userns == NO else capabilities.OWN
+
+    @property
+    def owner(self) -> int:
+        """Root of the subhost, as the host has it, once the ids of USERNS are chosen."""
+        first = self.userns.partition(":")[0]
+        return int(first) if first not in (AUTO, NO) else 0
 
     def place(self, path: str) -> str:
         """Return a path that may be relative to BASE."""
@@ -260,6 +399,34 @@ class Config:
             raise Failure(f"{variable}: {words[0]} printed a NUL byte")
         return first
 
+    def sources(self, variable: str) -> list[str]:
+        """Return where each value of a variable comes from."""
+        places = self.assigned.places.get(variable)
+        if not places:
+            return [f"the name of {self.path}" if variable == "NAME" else "built in"]
+        return [f"{path}: line {line}" for path, line in (places if variable in REPEATABLE else places[:1])]
+
+    def located(self, text: str) -> str:
+        """Return a message, preceded by its place if the first variable that it names has a site-wide default."""
+        words = (word.partition("=")[0].partition(":")[0] for word in text.split())
+        variable = next((word for word in words if word in DEFAULTS or word in REPEATABLE), "")
+        sources = [source for source in self.sources(variable) if source.startswith(SITE_WIDE)]
+        return ": ".join([*sources[:1], text])
+
+    def complete(self) -> None:
+        """Find all values, as a boot does step by step.  Raises Failure, which says where a wrong one comes from."""
+        try:
+            self.add_site_wide()
+            self.resolve_log()
+            self.resolve()
+        except Failure as failure:
+            self.locate(failure)
+            raise
+
+    def locate(self, failure: Failure) -> None:
+        """Have a Failure say where a value stands that is wrong, unless it is in the file of the subhost."""
+        failure.args = (self.located(str(failure)),)
+
     def refuse_work(self) -> None:
         """Raises Failure if WORK is to be elsewhere than an UPPER that is made anew."""
         if "WORK" in self.assigned:
@@ -271,11 +438,14 @@ class Config:
         image = {"IMAGE": " ".join(filter(None, self.image))} if self.image else {}
         return {
             "NAME": self.name, "BASE": self.base, **image, "LIVE": self.live, "UPPER": self.upper, "WORK": self.work,
-            "LOWER": ":".join(self.lower), "CABLES": " ".join(self.cables),
-            "START": " ".join(self.start) or "none", "PREMOUNT": " ".join(self.premount),
+            "LOWER": ":".join(self.lower), "LOWER_MOUNTS": " ".join(self.lower_mounts) or NO,
+            "HIDE": " ".join(self.hide) or NONE, "CABLES": " ".join(self.cables),
+            "START": " ".join(self.start) or "none", "STAY": self.stay, "PREMOUNT": " ".join(self.premount),
             "POSTMOUNT": " ".join(self.postmount), "INIT": " ".join(self.init), "LOG": self.log,
             "RAM_SIZE": self.ram_size, "LAYER_LIMIT": " ".join(map(str, self.layer_limit)),
-            "STOP_TIMEOUT": self.stop_timeout,
+            "STOP_TIMEOUT": self.stop_timeout, "CAPABILITIES": capabilities.text_of(self.capabilities),
+            "SYSTEM_CALLS": self.system_calls, "USERNS": self.userns, "FOLLOW": self.follow,
+            "OVERLAY": " ".join(self.overlay), **self.limits,
         }
 
 
@@ -296,8 +466,7 @@ def of_environment(action: str) -> Config:
     else:
         handed = {}
     config = Config(path, environment.variable("ACTION") or action, handed)
-    config.resolve_log()
-    config.resolve()
+    config.complete()
     return config
 
 
@@ -325,6 +494,34 @@ def image_of(text: str, base: str) -> tuple[str, str] | None:
     if not (file and is_number(last)):
         file, last = text, ""
     return paths.join(base, file), last
+
+
+def hidden(text: str) -> list[str]:
+    """Return the words of HIDE.  Raises Failure for what can be no path in the subhost."""
+    words = paths.words(text)
+    if words == [NONE]:
+        return []
+    for word in words:
+        if word[0] != "/" and word != SECRETS:
+            raise Failure(f"HIDE: {word} is neither an absolute path nor {SECRETS}")
+    found = [word if word == SECRETS else paths.normal(word) for word in words]
+    if "/" in found:
+        raise Failure("HIDE: the root directory cannot be hidden")
+    return found
+
+
+def mount_points(text: str) -> list[str]:
+    """Return the words of LOWER_MOUNTS.  Raises Failure for what can be no path in the subhost."""
+    words = paths.words(text)
+    if words == [NO]:
+        return []
+    for word in words:
+        if word[0] != "/" and word != YES:
+            raise Failure(f"LOWER_MOUNTS: {word} is neither an absolute path, nor {YES}, nor {NO}")
+    found = [word if word == YES else paths.normal(word) for word in words]
+    if "/" in found:
+        raise Failure("LOWER_MOUNTS: the root directory is LOWER itself")
+    return found
 
 
 def services(text: str) -> list[str]:
@@ -395,3 +592,51 @@ def checked_seconds(text: str) -> str:
     if not (text.isascii() and text.replace(".", "", 1).isdigit() and len(text) < 10):
         raise Failure(f"STOP_TIMEOUT={text} is not a number of seconds")
     return text
+
+
+def checked_follow(text: str) -> str:
+    if text not in (*FOLLOWS, NO):
+        raise Failure(f"FOLLOW={text} is none of {', '.join(FOLLOWS)} and {NO}")
+    return text
+
+
+def overlay_options(text: str, hide: list[str]) -> list[str]:
+    """Return the words of OVERLAY, with the default of what they leave out.  Raises Failure for what cannot be."""
+    words = paths.words(text)
+    for word in words:
+        if word not in OVERLAY_OPTIONS:
+            raise Failure(f"OVERLAY: {word} is none of {', '.join(OVERLAY_OPTIONS)}")
+    options = [word.partition("=")[0] for word in words]
+    twice = next((option for option in options if options.count(option) > 1), "")
+    if twice:
+        raise Failure(f"OVERLAY: {twice} is set twice")
+    if "redirect_dir" not in options:
+        words.insert(0, str(DEFAULTS["OVERLAY"]))
+    if "metacopy=on" in words and DEFAULTS["OVERLAY"] not in words:
+        raise Failure("OVERLAY: metacopy=on needs redirect_dir=on")
+    if "index=on" in words and hide:
+        raise Failure("OVERLAY: index=on refuses a layer that is another one at each boot, as that of HIDE is")
+    if "index" not in options and hide:
+        words.append("index=off")
+    return words
+
+
+def checked_stay(text: str) -> str:
+    if text not in (YES, NO):
+        raise Failure(f"STAY={text} is neither {YES} nor {NO}")
+    return text
+
+
+def checked_userns(text: str) -> str:
+    if text in (AUTO, NO):
+        return text
+    first, _, count = text.partition(":")
+    if not (is_number(first) and is_number(count)):
+        raise Failure(f"USERNS={text} is neither {AUTO}, nor {NO}, nor two numbers such as 524288:{IDS}")
+    if not int(first):
+        raise Failure(f"USERNS={text}: root of the subhost would be root of the host")
+    if int(count) < IDS:
+        raise Failure(f"USERNS={text}: a subhost needs {IDS} ids at least")
+    if int(first) + int(count) - 1 > HIGHEST_ID:
+        raise Failure(f"USERNS={text}: the highest id is {HIGHEST_ID}")
+    return f"{int(first)}:{int(count)}"

@@ -9,9 +9,9 @@ about it.  It covers the partition only: others of the image are mounted beside.
 """
 import posix
 import time
-from errno import EBUSY, EINVAL, EIO, ENODEV, EROFS
+from errno import EACCES, EBUSY, EINVAL, EIO, ENODEV, ENOENT, ENXIO, EPERM, EROFS
 
-from . import files, interruption, namespaces, paths, proc, processes, rootfs
+from . import files, interruption, mounts, namespaces, paths, proc, processes
 from .config import Config, size_of
 from .errors import Failure, reason
 from .files import Fd
@@ -139,7 +139,9 @@ class Image:
                 continue
             try:
                 device, inode, offset, size, read_only = loop_status(f"/dev/{name}")
-            except OSError:             # it has just gone
+            except OSError as error:    # it has just gone, or is kept from this container
+                if error.errno not in (ENOENT, ENODEV, ENXIO, EACCES, EPERM):
+                    raise
                 continue
             overlaps = (not size or self.offset < offset + size) and (not self.size or offset < self.offset + self.size)
             if overlaps and (device, inode) == identity:
@@ -161,7 +163,7 @@ class Image:
     def mount_device(self, path: str, read_only: bool) -> Fd:
         flags = {"ro": None} if read_only else {}
         try:
-            return Fd(rootfs.new_mount(self.kind, 0, source=path, **flags, **OPTIONS.get(self.kind, {})))
+            return Fd(mounts.new(self.kind, 0, source=path, **flags, **OPTIONS.get(self.kind, {})))
         except OSError as error:
             raise Failure(why_not(error, self.kind, read_only) or error.strerror) from None
 

@@ -2,9 +2,10 @@
 import _signal
 import posix
 
-from . import beneath, cgroup, environment, files, namespaces, paths, processes, running
+from . import beneath, cgroup, environment, fences, files, namespaces, paths, proc, processes, running
 from .errors import Failure, doing
 from .files import Fd, Fds
+from .passwd import is_id, rows
 from .relay import Relay
 from .state import has_ended
 
@@ -19,6 +20,7 @@ SHELLS = ["/bin/bash", "/usr/bin/bash", "/bin/sh", "/usr/bin/sh"]
 HANDED_ON = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT)
 NOT_EXECUTABLE, NOT_FOUND = 126, 127        # as a shell says it
 LONGEST_FILE = 1 << 20                      # bytes of passwd(5) or group(5) that are read
+ALL_IDS = (1 << 32) - 1                     # how many the host has, user_namespaces(7)
 
 
 class NotExecuted(Failure):
@@ -56,19 +58,26 @@ def enter(subhost: "Subhost", command: list[str], user: str | None = None) -> in
 def execute(subhost: "Subhost", command: list[str], user: str | None) -> int:
     """enter(), unless the subhost ends meanwhile: that shows as an OSError, or as a command that is not there."""
     with files.opened(f"/proc/{subhost.init}/root", files.PLACE) as root, Relay() as relay:
+        owner, number = proc.ids(subhost.init) or (0, ALL_IDS)
         account = account_of(root, user)
+        account.check(number)
         places, words = program(root, command)
+        fenced = fences.around(subhost.init, subhost.record.system_calls)
         with cgroup.group(subhost.record.cgroup or "") as group, Fds() as theirs:
             if cgroup.is_frozen(group):         # whoever is born in it waits, and we for that
                 raise Failure(f"the control group of {subhost.name} is frozen")
-            standard = relay.standard(root, theirs)
+            standard = relay.standard(root, theirs, owner and owner + account.number)
             namespaces.setns(subhost.init_fd, namespaces.NEWPID)
             _signal.pthread_sigmask(_signal.SIG_BLOCK, HANDED_ON)       # until there is somebody to hand them to
             try:
                 process, pidfd = namespaces.spawn(
                     places, words, {**environment.inside(), **account.environment()}, standard=standard,
-                    directory=account.home, cgroup=group, inside=subhost.init_fd, terminal=posix.isatty(0),
-                    user=account.credentials)
+                    directory=account.home, cgroup=group, inside=subhost.init_fd,
+                    users=proc.has_other_users(subhost.init), terminal=posix.isatty(0), user=account.credentials,
+                    capabilities=fenced.capabilities, filter=fenced.filter, is_over=is_interrupted)
+            except TimeoutError:
+                _signal.pthread_sigmask(_signal.SIG_UNBLOCK, HANDED_ON)     # for us, then
+                raise Failure("interrupted") from None
             except OSError as error:
                 raise not_executed(error, root, places, words[0]) from None
         try:
@@ -100,6 +109,11 @@ def not_executed(error: OSError, root: int, places: list[str], word: str) -> Not
     there = next((place for place in places if beneath.exists(root, place, beneath.INSIDE)), None)
     why = f"the interpreter or loader that {there} needs is not there" if there else reason
     return NotExecuted(word, why, NOT_FOUND)
+
+
+def is_interrupted() -> bool:
+    """Tell whether a signal is pending that would be handed on.  What the subhost stops is not executed by then."""
+    return not _signal.sigpending().isdisjoint(HANDED_ON)
 
 
 def hand_on_signals(process: int) -> None:
@@ -137,6 +151,18 @@ class Account:
         self.name, self.home, self.shell = name, home, shell
         self.credentials: tuple[int, int, list[int]] | None = None      # user, group, all groups
 
+    @property
+    def number(self) -> int:
+        return self.credentials[0] if self.credentials else 0
+
+    def check(self, number: int) -> None:
+        """Raises Failure if the user, or a group, is not among the ids of a user namespace, so many from 0 on."""
+        if self.credentials:
+            user, _, groups = self.credentials
+            for what, wanted in (("user", user), *(("group", group) for group in groups)):
+                if wanted >= number:
+                    raise Failure(f"cannot enter the subhost as {self.name}: USERNS has no {what} {wanted}")
+
     def environment(self) -> dict[str, str]:
         """Return the variables that login(1) sets."""
         return {"HOME": self.home, "USER": self.name, "LOGNAME": self.name, "SHELL": self.shell}
@@ -170,14 +196,10 @@ def entries(root: int, path: str, fields: int) -> "Iterator[list[str]]":
     """Yield the well-formed lines of a colon-separated file in the subhost, as lists of so many fields."""
     try:
         data = beneath.read(root, path, LONGEST_FILE, beneath.INSIDE) or b""
-    except OSError:
+    except OSError as error:
+        if error.errno not in files.NOWHERE:
+            raise
         return
-    for line in paths.decode(data).split("\n"):
-        entry = line.split(":")
-        if len(entry) == fields and entry[0] and is_id(entry[2]) and "\0" not in line:
+    for entry in rows(paths.decode(data)):
+        if len(entry) == fields and entry[0] and is_id(entry[2]) and not any("\0" in field for field in entry):
             yield entry
-
-
-def is_id(text: str) -> bool:
-    """Tell whether it is the number of a user or a group: the highest, (uid_t) -1, means nobody, credentials(7)."""
-    return text.isascii() and text.isdigit() and len(text) <= 10 and int(text) < 0xffffffff

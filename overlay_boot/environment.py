@@ -3,6 +3,8 @@ import posix
 
 from . import PATH, PROGRAMS, paths
 
+PACKAGES = "/usr/lib/python3/dist-packages"
+
 
 def variables() -> dict[str, str]:
     """Return all variables."""
@@ -18,6 +20,13 @@ def for_commands(values: dict[str, str]) -> dict[str, str]:
     """Return the environment of a command that a configuration names: ours, values, and our programs in PATH."""
     path = variable("PATH") or PATH
     return {**variables(), "PATH": f"{path}:{PATH}:{PROGRAMS}", **values}
+
+
+def find_packages() -> None:
+    """Have imports find Debian's Python packages: the launchers leave out site, which knows their place."""
+    import sys
+    if PACKAGES not in sys.path:
+        sys.path.append(PACKAGES)
 
 
 def inside() -> dict[str, str]:

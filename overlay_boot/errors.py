@@ -33,7 +33,7 @@ def reason(error: Exception) -> str:
     elif what:
         text = f"{what}: {text}"
     during = getattr(error, "during", None)
-    return f"cannot {during}: {text}" if during and not (verb and what) else text
+    return f"cannot {during}: {text}" if during and during != verb and not (verb and what) else text
 
 
 def doing(what: str) -> "Callable[[Callable[P, R]], Callable[P, R]]":

@@ -1,16 +1,21 @@
 """What kind of file there is, inode(7), and descriptors that close themselves."""
 import posix
-from errno import ENODEV
+from errno import ELOOP, EMFILE, ENAMETOOLONG, ENFILE, ENODEV, ENOENT, ENOMEM, ENOTDIR
 
 from . import paths
 
 KIND = 0o170000         # the bits of a mode that tell the kind
 REGULAR, DIRECTORY, SYMLINK = 0o100000, 0o040000, 0o120000
 CHARACTER_DEVICE, BLOCK_DEVICE, PIPE, SOCKET = 0o020000, 0o060000, 0o010000, 0o140000
+DEVICES = (CHARACTER_DEVICE, BLOCK_DEVICE)
 
 # What a Reserve has: to clear up takes half of it.
 RESERVED_DESCRIPTORS = 8
 RESERVED_MEMORY = 1 << 20       # bytes; nothing is stored in them
+
+# What a lookup fails with where nothing is.  Whatever else it fails with, something may be there.
+NOWHERE = (ENOENT, ENOTDIR, ELOOP, ENAMETOOLONG)
+SCARCE = (EMFILE, ENFILE, ENOMEM)       # what a command may lack, and what tells nothing of anything else
 
 NULL, NULL_DEVICE = "/dev/null", posix.makedev(1, 3)        # null(4)
 
@@ -30,6 +35,9 @@ class Fd(int):
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         posix.close(self)
 
 
@@ -96,10 +104,14 @@ def null() -> Fd:
 
 
 def kind(path: str) -> int:
-    """Return the kind of what path leads to, 0 if it leads nowhere."""
+    """Return the kind of what path leads to, 0 if it leads nowhere.  Raises OSError if that cannot be told."""
     try:
         return posix.stat(path).st_mode & KIND
-    except (OSError, ValueError):
+    except ValueError:                  # there is a NUL in it
+        return 0
+    except OSError as error:
+        if error.errno not in NOWHERE:
+            raise
         return 0
 
 
@@ -108,10 +120,10 @@ def kind_of(fd: int) -> int:
     return posix.fstat(fd).st_mode & KIND
 
 
-def make_directory(path: str, mode: int) -> None:
-    """mkdir(2), where another process may have made it."""
+def make_directory(path: str, mode: int, directory: int | None = None) -> None:
+    """mkdir(2), relative to the directory of a descriptor, where another process may have made it."""
     try:
-        posix.mkdir(path, mode)
+        posix.mkdir(path, mode, dir_fd=directory)
     except FileExistsError:
         pass
 

@@ -7,7 +7,7 @@ of a subhost booted with --shell is mounted on a file before its PID 1 is execut
 
 So there is nothing to be done in time when the processes end, in whichever way: a subhost with such
 a file and without a keeper hibernates.  The kernel takes such a mount only where it is not propagated,
-so the directory is a private mount of itself.
+so the directory is a private mount of itself.  A mount namespace keeps the user namespace that it belongs to.
 """
 import posix
 from errno import EINVAL
@@ -17,24 +17,27 @@ from .config import Config
 from .errors import Failure, doing
 from .files import Fd
 from .record import Record
-from .rootfs import Inside, View, unshare_mounts
+from .rootfs import Inside, View, lock_mounts, unshare_mounts
 from .state import State, directory_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    from .userns import UserNamespace
+
+    Made = TypeVar("Made", Fd, View)
 
 STOCK = 4096            # ids of namespaces that Linux 6.18 gives a processor at a time
 ATTEMPTS = 8
 # The values that are found anew when a subhost is woken; the others are those that it was made with.
-ANEW = ("INIT", "LOG", "START", "STOP_TIMEOUT")
+ANEW = ("INIT", "LOG", "START", "STAY", "STOP_TIMEOUT")
 
 
 @doing("keep the mounts")
 def unshare_kept_mounts(state: State) -> tuple[View, View]:
-    """rootfs.unshare_mounts(), with the new mount namespace kept.  This process stays in the host's.
-
-    No namespace can be kept in itself, or in one that was made later.  The kernel goes by their
-    ids, of which each processor has some in stock since Linux 6.18: one that was made just now may
-    have a lower id than one in which all of this happens, unless that is the first of the machine.
-    It is made again then, with an id that is higher than all before.
-    """
+    """rootfs.unshare_mounts(), with the new mount namespace kept.  This process stays in the host's."""
     directory = mounts_of(state.name)
     state.note("mounts", directory)
     posix.mkdir(directory, 0o700)
@@ -44,10 +47,31 @@ def unshare_kept_mounts(state: State) -> tuple[View, View]:
     file = file_in(directory)
     with files.opened(file, posix.O_CREAT | posix.O_EXCL | posix.O_WRONLY, 0o400):
         pass
-    views = kept(file) or kept_with_higher_id(file)
-    if not views:
-        raise Failure("cannot keep the mounts: to the kernel, every new mount namespace is older than this one")
-    return views
+
+    def make() -> tuple[View, View]:
+        host, own = unshare_mounts()
+        host.enter()
+        return own, host
+
+    own, host = keep(file, make)
+    return host, own
+
+
+@doing("keep the mounts")
+def lock_kept_mounts(state: State, host: View, own: View, root: int, users: "UserNamespace") -> tuple[View, Fd]:
+    """rootfs.lock_mounts() in own, with the copy kept in the place of that.  This process is in host then."""
+    def make() -> tuple[View, Fd]:
+        own.enter()
+        try:
+            return lock_mounts(root, users)
+        finally:
+            host.enter()
+
+    file = file_in(mounts_of(state.name))
+    host.enter()
+    with network.OnHost():
+        unmount(file)
+    return keep(file, make)
 
 
 def mounts_of(name: str) -> str:
@@ -60,27 +84,40 @@ def file_in(directory: str) -> str:
     return f"{directory}/mnt"
 
 
-def kept(path: str) -> tuple[View, View] | None:
-    """Return what unshare_mounts() does, with the new namespace mounted on the file path; None if it cannot be."""
-    host, own = unshare_mounts()
-    host.enter()
-    if is_kept(own.mounts, path):
-        return host, own
-    host.close()
-    own.close()
+def keep(path: str, make: "Callable[[], tuple[View, Made]]") -> "tuple[View, Made]":
+    """Return what make() does, a view of a new mount namespace and more, with that namespace mounted on the file path.
+
+    No namespace can be kept in itself, or in one that was made later.  The kernel goes by their
+    ids, of which each processor has some in stock since Linux 6.18: one that was made just now may
+    have a lower id than one in which all of this happens, unless that is the first of the machine.
+    It is made again then, with an id that is higher than all before.
+    """
+    made = kept(path, make) or kept_with_higher_id(path, make)
+    if not made:
+        raise Failure("cannot keep the mounts: to the kernel, every new mount namespace is older than this one")
+    return made
+
+
+def kept(path: str, make: "Callable[[], tuple[View, Made]]") -> "tuple[View, Made] | None":
+    """keep(), or None if it cannot be."""
+    view, other = make()
+    if is_kept(view.mounts, path):
+        return view, other
+    view.close()
+    other.close()
     return None
 
 
-def kept_with_higher_id(path: str) -> tuple[View, View] | None:
+def kept_with_higher_id(path: str, make: "Callable[[], tuple[View, Made]]") -> "tuple[View, Made] | None":
     """kept(), after using up what our processor has of ids in stock.  Again, as it may be another one by then."""
     with files.opened("/proc/self/ns/uts", posix.O_RDONLY) as host:
         try:
             for _ in range(ATTEMPTS):
                 for _ in range(STOCK):
                     namespaces.unshare(namespaces.NEWUTS)   # the cheapest: 1 us
-                views = kept(path)
-                if views:
-                    return views
+                made = kept(path, make)
+                if made:
+                    return made
         finally:
             namespaces.setns(host, namespaces.NEWUTS)
     return None

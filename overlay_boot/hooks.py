@@ -7,9 +7,13 @@ import posix
 from errno import ELOOP, ENOENT, ENOTDIR
 
 from . import LONGEST_REAPER, PROGRAMS, beneath, files, namespaces, network, paths, rootfs
-from .config import DEFAULTS, HANDED_DOWN, Config
+from .config import DEFAULTS, HANDED_DOWN, NO, Config
 from .errors import Failure, doing
-from .rootfs import Sources
+from .sources import Sources
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .userns import UserNamespace
 
 REAPER = namespaces.REAPER_PATH
 DUMMY_FIFO = "/run/dummy_service"
@@ -35,10 +39,10 @@ class Hooks:
         else:
             self.run("PREMOUNT", self.config.premount, [self.sources.upper])
 
-    def postmount(self, root: int, network_namespace: int) -> None:
+    def postmount(self, root: int, network_namespace: int, users: "UserNamespace | None" = None) -> None:
         """Run POSTMOUNT on the root of a descriptor."""
         if is_default(self.config, "POSTMOUNT"):
-            postmount(self.config, root, network_namespace)
+            postmount(self.config, root, network_namespace, users)
         else:
             self.run("POSTMOUNT", self.config.postmount, [self.sources.live, self.sources.upper])
 
@@ -47,9 +51,10 @@ class Hooks:
         config = self.config
         if is_default(config, "INIT"):
             check_reaper(config, root)
-            if not config.start and is_our_reaper(config, root):
+            is_ours = is_our_reaper(config, root)
+            if not config.start and is_ours:
                 return [REAPER, config.name, DUMMY_FIFO], []    # nothing for a shell to do
-            return ["/bin/sh", "-c", init(config)], config.start
+            return ["/bin/sh", "-c", init(config, is_ours=is_ours)], config.start
         said = self.run("INIT", config.init, [], output=True)
         text = paths.decode(said)
         if not text.strip():
@@ -131,14 +136,14 @@ def write_missing(upper: int, place: str, path: str, text: str) -> None:
         raise Failure(f"cannot write {path} into UPPER={place}: {error.strerror}") from None
 
 
-def postmount(config: Config, root: int, network_namespace: int) -> None:
+def postmount(config: Config, root: int, network_namespace: int, users: "UserNamespace | None" = None) -> None:
     """Mount /dev, /sys and /run in the root, and put the reaper there."""
-    rootfs.mount_devices(root)
+    rootfs.mount_devices(root, config.owner)
     with network.Entered(network_namespace):        # /sys shows that of its maker
         rootfs.mount_sys(root)
     if config.ram_size != "none":
-        rootfs.mount_run(root, config.ram_size)
-    rootfs.bind_adjtime(root)
+        rootfs.mount_run(root, config.ram_size, config.owner)
+    rootfs.bind_adjtime(root, users)
     install_reaper(root)
 
 
@@ -184,8 +189,19 @@ def check_reaper(config: Config, root: int) -> None:
 
 
 def is_our_reaper(config: Config, root: int) -> bool:
-    """Tell whether PID 1 will be the reaper that we come with, which serves as the dummy service as well."""
+    """Tell whether PID 1 will be the reaper that we come with, which stays up without a process where it is to."""
     return config.reaper == REAPER and beneath.read(root, REAPER, LONGEST_REAPER, beneath.INSIDE) == our_reaper()
+
+
+def is_our_reaper_on_live(config: Config) -> bool:
+    """is_our_reaper() of the root on LIVE.  Where there is none, a boot will put ours there."""
+    try:
+        with files.opened(config.live, files.PLACE) as root:
+            return is_our_reaper(config, root)
+    except OSError as error:
+        if error.errno not in files.NOWHERE:
+            raise
+        return config.reaper == REAPER
 
 
 def started(text: str) -> list[str]:
@@ -201,51 +217,28 @@ def quoted(word: str) -> str:
     return "'" + word.replace("'", "'\\''") + "'"
 
 
-def init(config: Config) -> str:
-    """Return the shell commands that PID 1 runs inside: start the services, then become the reaper."""
+def init(config: Config, *, is_ours: bool) -> str:
+    """Return the shell commands that PID 1 runs inside: start the services, then become the reaper.
+
+    is_ours tells whether that is ours.  Without services there is nothing whose end could be that of the subhost.
+    """
     lines = [f"{STARTS} {' '.join(config.start)}"]
+    reaper = f"exec {quoted(config.reaper)} {quoted(config.name)}"
     if config.start:
-        lines.append(START_FUNCTION)
-        lines += [f"start {quoted(word)}" for word in config.start]
-        lines.append(ALL_STARTED)
-    lines += [DUMMY_SERVICE, f"exec {quoted(config.reaper)} {quoted(config.name)}"]
+        from . import services
+        lines.append(services.START_FUNCTION)
+        lines += [f"start {quoted(word)} {quoted(services.name_of(word))}" for word in config.start]
+        lines.append(services.ALL_STARTED)
+    if config.stay == NO and config.start:
+        lines.append(reaper)
+    elif is_ours:
+        lines.append(f"{reaper} {DUMMY_FIFO}")
+    else:
+        lines += [DUMMY_SERVICE, reaper]
     return "\n".join(lines) + "\n"
 
 
-# On SERVICES the keeper is told of failures, and of the end: see protocol.pxd.  It is not there where the text of
-# overlay-init is run by another program than a boot's PID 1.
-SERVICES = namespaces.SERVICES_FD
-START_FUNCTION = f"""\
-cannot_start() {{
-    echo "cannot start $1: $2" >&2
-    {{ echo "cannot start $1: $2" >&{SERVICES}; }} 2>/dev/null
-}}
-start() {{
-    name=$1
-    case $1 in
-    /*) set -- "$1" start ;;
-    *)  if ! command -v service >/dev/null; then
-            cannot_start "$1" "the subhost has no command service"
-            return
-        fi
-        set -- service "$1" start ;;
-    esac
-    if command -v setsid >/dev/null; then set -- setsid "$@"; fi
-    "$@" </dev/null {SERVICES}>&- || cannot_start "$name" "exit status $?"
-}}"""
-ALL_STARTED = f"{{ echo >&{SERVICES}; }} 2>/dev/null\nexec {SERVICES}>&-"
-
-# The shell that runs this is process 1, and reads /proc without making another.
-# Its children are services; whoever has been let in by overlay-go is none.
-# Zombies of what failed to start do not count: the reaper will take them away.
+# For a reaper that ends with the last process.
 DUMMY_SERVICE = f"""\
-services=0
-for process in /proc/[0-9]*; do
-    if read -r stat <"$process/stat"; then
-        case ${{stat##*) }} in Z*) ;; ?" 1 "*) services=$((services + 1)) ;; esac
-    fi
-done 2>/dev/null
-if [ $services -eq 0 ]; then
-    [ -p {DUMMY_FIFO} ] || mkfifo -m 600 {DUMMY_FIFO}
-    (printf dummy_service >/proc/self/comm; read -r _ <{DUMMY_FIFO}) &
-fi"""
+[ -p {DUMMY_FIFO} ] || mkfifo -m 600 {DUMMY_FIFO}
+(printf dummy_service >/proc/self/comm; read -r _ <{DUMMY_FIFO}) &"""

@@ -2,7 +2,7 @@
 from . import beneath, hooks, paths, rootfs
 from .config import Config
 from .errors import Failure
-from .rootfs import Sources
+from .sources import Sources
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,8 +1,7 @@
 """What overlay-ls tells of every subhost."""
 import time
-from errno import EMFILE, ENFILE, ENOMEM
 
-from . import cgroup, files, paths, proc, subhosts
+from . import cgroup, files, paths, proc, services, subhosts
 from .columns import CYAN, GREEN, RED, YELLOW, columns
 from .config import read
 from .errors import Failure
@@ -21,20 +20,22 @@ if TYPE_CHECKING:
 
 # The keys of a row that are columns of the table, and their titles.
 COLUMNS = {"name": "name", "state": "state", "pid": "pid", "since": "since", "processes": "procs", "memory": "memory",
-           "cables": "cables", "config": "config"}
-COLOURS = {"running": GREEN, "booting": YELLOW, "stopping": YELLOW, "hibernating": CYAN, "dead": RED, "unreadable": RED}
+           "services": "svcs", "cables": "cables", "config": "config"}
+COLOURS = {"running": GREEN, "booting": YELLOW, "stopping": YELLOW, "hibernating": CYAN, "dead": RED, "unreadable": RED,
+           "outdated": YELLOW}
+OUTDATED = "outdated"       # what a table has in the place of running, where processes use old files
 MIB = 1 << 20
-SCARCE = (EMFILE, ENFILE, ENOMEM)       # what a command may lack, and what tells nothing of a subhost
 
 
-def rows() -> "list[Row]":
+def rows(*, in_detail: bool = False) -> "list[Row]":
     """Return a row for each that is running, being booted or stopped, and each of /etc/subhosts.conf that is not.
 
     A row is a dictionary: name, state, pid (on the host, of PID 1), since
     (seconds of the epoch), processes, memory (bytes), cables (see cables.describe),
-    shares (see shared), config; None where there is nothing to tell.
+    shares (see shared), services (see services.seen), limits (see add_limits), config, old (see still_old); None where
+    there is nothing to tell.  Services are seen in detail, or not.
     """
-    found = [*map(of_state, names()), *map(of_inherited, subhosts.inherited())]
+    found = [*(of_state(name, in_detail=in_detail) for name in names()), *map(of_inherited, subhosts.inherited())]
     there = [row for row in found if row]
     known = {row["config"] for row in there}
     others = [of_file(path) for path in listed() if real(path) not in known]
@@ -44,17 +45,21 @@ def rows() -> "list[Row]":
 
 def is_booted_from(noted: str | None, path: str) -> bool:
     """Tell whether a file is, or may be, that of a subhost of its name, whose record says noted; None without one."""
-    return noted is not None and (not files.kind(noted) or real(noted) == real(path))
+    try:
+        return noted is not None and (not files.kind(noted) or real(noted) == real(path))
+    except OSError:                     # nobody can tell
+        return True
 
 
 def row(name: str, state: str, config: str | None, *, pid: int | None = None, since: float | None = None,
         processes: int | None = None, memory: int | None = None, cables: "list[dict[str, Any]] | None" = None,
-        shares: "list[dict[str, Any]] | None" = None) -> "Row":
+        shares: "list[dict[str, Any]] | None" = None, services: "list[dict[str, Any]] | None" = None,
+        old: list[int] | None = None) -> "Row":
     return {"name": name, "state": state, "pid": pid, "since": since, "processes": processes, "memory": memory,
-            "cables": cables, "shares": shares, "config": config}
+            "services": services, "cables": cables, "shares": shares, "limits": None, "config": config, "old": old}
 
 
-def of_state(name: str) -> "Row | None":
+def of_state(name: str, *, in_detail: bool) -> "Row | None":
     """Raises OSError for want of descriptors or memory."""
     try:
         state = State(name)
@@ -65,23 +70,24 @@ def of_state(name: str) -> "Row | None":
     with state:
         try:
             try:
-                return of_running(state)
+                return of_running(state, in_detail=in_detail)
             except ProcessLookupError:
                 return of_processless(state)
         except (OSError, Failure) as error:
-            if isinstance(error, OSError) and error.errno in SCARCE:
+            if isinstance(error, OSError) and error.errno in files.SCARCE:
                 raise
             # It has just gone; or its record is damaged, or of another version.
             return row(name, "unreadable", None) if state.is_current() else None
 
 
-def of_running(state: State) -> "Row":
+def of_running(state: State, *, in_detail: bool) -> "Row":
     """Raises ProcessLookupError if it is not running."""
     with Running(state) as running:
         processes, memory = usage(running)
         return row(state.name, "stopping" if locked_by(state.fd, STOP) else "running", running.record.config,
                    pid=running.init, since=running.record.since, processes=processes, memory=memory,
-                   cables=plugged(running), shares=shared(running))
+                   cables=plugged(running), shares=shared(running),
+                   services=services.seen(running, in_detail=in_detail), old=still_old(running))
 
 
 def of_processless(state: State) -> "Row | None":
@@ -138,6 +144,34 @@ def usage(running: Running) -> tuple[int, int]:
             return len(members), sum(map(proc.memory, members))
 
 
+def still_old(running: Running) -> list[int]:
+    """Return those of the processes that overlay-follow has found to use old files which have not ended since."""
+    found = []
+    for word in running.record.old:
+        process, _, start = word.partition(":")
+        try:
+            if proc.stat(int(process)).start == int(start):
+                found.append(int(process))
+        except OSError:
+            pass
+    return found
+
+
+def add_limits(rows: "list[Row]") -> None:
+    """Add to the rows of those that run their limits, as limits.described() has them."""
+    from . import limits
+    for row in rows:
+        if row["pid"] is None:
+            continue
+        try:
+            with State(row["name"]) as state, cgroup.group(state.record().cgroup or "") as group:
+                row["limits"] = limits.described(group)
+        except (OSError, Failure) as error:
+            if isinstance(error, OSError) and error.errno in files.SCARCE:
+                raise
+            # It has just gone; or 1.6.4 has booted it.
+
+
 def plugged(subhost: "Mounted | shellversion.Inherited") -> "list[dict[str, Any]]":
     """Return the cables of a subhost.  Only where there are some is pyroute2 imported."""
     record = subhost.record
@@ -179,10 +213,14 @@ def said(row: "Row", key: str) -> str:
     value = row[key]
     if value is None:
         return "-"
+    if key == "state" and value == "running" and row["old"]:
+        return OUTDATED
     if key == "since":
         return moment(value)
     if key == "memory":
         return f"{value / MIB:.1f}M" if value < 1000 * MIB else f"{value / (MIB << 10):.1f}G"
+    if key == "services":
+        return services.summary(value) if value else "-"
     if key == "cables":
         return " ".join(map(cable, value)) or "-"
     return str(value)

@@ -94,9 +94,21 @@ def mark_boot(fd: int, config: str) -> None:
         pass
 
 
-def mark_end(record: "Record", how: str) -> None:
-    """Have the life of a subhost end in its log, if that is still there."""
+def mark_end(record: "Record", how: str, *, is_killed: bool = False) -> None:
+    """Have the life of a subhost end in its log, if that is still there; and tell of what had too little memory.
+
+    is_killed tells whether PID 1 was killed.
+    """
+    marks = b""
     try:
-        append(record.log, (record.upper,), mark(how))
+        if "MEMORY_MAX" in record.limits:
+            from . import limits
+            count, is_own = limits.killed(record)
+            limit = f"MEMORY_MAX={record.limits['MEMORY_MAX']}"
+            if count:
+                why = limit if is_own else "out of memory outside of the subhost"
+                marks = mark(f"{why}: {count} {'process was' if count == 1 else 'processes were'} killed")
+                how = f"killed by {limit}" if is_own and is_killed else how
+        append(record.log, (record.upper,), marks + mark(how))
     except OSError:
         pass

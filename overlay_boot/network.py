@@ -1,7 +1,7 @@
 """The named network namespace of a subhost: /run/netns/NAME, as ip-netns(8) has it."""
 import fcntl
 import posix
-from errno import EINVAL
+from errno import EACCES, EINVAL, EPERM
 
 from . import files, namespaces, paths
 from .errors import Failure, doing
@@ -50,7 +50,9 @@ class OnHost:
             if files.identity("/proc/1/ns/mnt") == files.identity("/proc/self/ns/mnt"):
                 return
             host = files.opened("/proc/1/ns/mnt", posix.O_RDONLY)
-        except OSError:                 # no /proc, or no rights
+        except OSError as error:        # no /proc, or no rights
+            if error.errno not in (*files.NOWHERE, EACCES, EPERM):
+                raise
             return
         from .rootfs import Inside
         own = files.identity(RUN)
@@ -87,14 +89,19 @@ class Entered:
 
 
 @doing("make the network namespace")
-def make(state: State) -> Fd:
-    """Make the network namespace, with lo up, and return a descriptor of it.
+def make(state: State, made: Fd | None = None) -> Fd:
+    """Make the network namespace, with lo up, and return a descriptor of it; with a user namespace, it is made already.
 
     Raises Failure if one of its name is there already.
     """
     if is_there(state.name):
         raise already_there(state.name)
-    network = unshared()
+    if made is None:
+        network = unshared()
+    else:
+        network = made
+        with Entered(network):
+            namespaces.bring_up("lo")
     with OnHost():
         publish(state, network)
     return network

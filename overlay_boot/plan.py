@@ -1,59 +1,136 @@
 """overlay-boot --check: the values of a configuration, and the plan of its boot."""
-from . import beneath, cgroup, files, hooks, interfaces, network, rootfs, state
+from . import beneath, cgroup, fences, files, hooks, interfaces, limits, network, rootfs, services, state, uppers
 from .boot import BEGINNING, MAKING, SERVICES_TIMEOUT, WAKING, Boot, check
-from .config import Config
-from .errors import complain
-from .rootfs import Sources
+from .config import NO, SECRETS, SITE_WIDE, Config
+from .errors import Failure, complain
+from .files import Fds
+from .sources import Sources
 from .state import State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+MOST_SECRETS = 8        # that are named without verbose
+
 
 def report(path: str, *, verbose: bool = False) -> None:
-    """Print every variable of a configuration file with its effective value; with verbose, the plan of a boot as well.
+    """Print every variable of a configuration file with its effective value.
 
+    With verbose, print where each value comes from, and the plan of a boot, as well.
     Raises Failure if a boot would find something wrong before it makes anything.
     """
-    rootfs.unshare_mounts()         # what a `!` command mounts goes with this process
+    host, own = rootfs.unshare_mounts()     # what a `!` command mounts goes with this process
     config = Config(path, "overlay-check")
+    try:
+        sources = resolved(config)
+        if config.lower_mounts and sources.is_overlay:
+            host.enter()
+            sources.mounts = rootfs.mounts_below(sources, config.lower_mounts)
+            own.enter()
+    except Failure as failure:
+        config.locate(failure)
+        raise
+    if sources.is_overlay and not sources.tmpfs and hooks.is_default(config, "PREMOUNT"):   # it mounts nothing there
+        rootfs.check_writable(sources)
+        rootfs.check_unlocked(sources)
+    for word, script, hint in missing_scripts(config, sources):
+        complain(config.located(f"START: {word} will not be started: no {script} was found in UPPER, LAYER or "
+                                f"LOWER{hint}"))
+    for line in interfaces.contradictions(config, sources):
+        complain(config.located(line))
+    for variable, lost in fences.lost_by_default(config.capabilities, config.system_calls, config.default_capabilities):
+        complain(config.located(f"{variable}: with the default, the subhost would lose {' '.join(lost)}"))
+    if sources.is_overlay:
+        tell_what_is_seen(config, sources, verbose=verbose)
+    settings = config.settings()
+    lines = [f"{variable}={value}" for variable, value in settings.items()]
+    lines += [f"LAYER={path}" for path in config.layers]
+    lines += [f"SHARE={outside}:{inside}" for outside, inside in config.share]
+    if verbose:
+        repeated = [variable for variable in ("LAYER", "SHARE") if variable in config.assigned]
+        lines += ["", *(f"{one}: {source}" for one in (*settings, *repeated) for source in config.sources(one))]
+        lines += ["", *(f"{title}: {what}" for title, what in plan(config, sources))]
+    files.write_all(1, "\n".join(lines) + "\n")
+
+
+def resolved(config: Config) -> Sources:
+    """Find the values of a configuration.  Return what the root file system is made of.
+
+    Raises Failure if a boot would.
+    """
+    config.add_site_wide()
     config.resolve_log()
+    config.resolve_limits()
+    check_limits(config)
     config.resolve()
     if config.image:
         from . import diskfile
         diskfile.mount_image(config)
     sources = Sources(config)
-    check(config, sources, interfaces_of(config.name))
-    if sources.is_overlay and not sources.tmpfs and hooks.is_default(config, "PREMOUNT"):   # it mounts nothing there
-        rootfs.check_writable(sources)
-    for word, script in missing_scripts(config, sources):
-        complain(f"START: {word} will not be started: no {script} was found in UPPER, LAYER or LOWER")
-    for line in interfaces.contradictions(config, sources):
-        complain(line)
-    lines = [f"{variable}={value}" for variable, value in config.settings().items()]
-    lines += [f"LAYER={path}" for path in config.layers]
-    lines += [f"SHARE={outside}:{inside}" for outside, inside in config.share]
-    if verbose:
-        lines += ["", *(f"{title}: {what}" for title, what in plan(config, sources))]
-    files.write_all(1, "\n".join(lines) + "\n")
+    users = None
+    if config.userns != NO:
+        from . import userns
+        users = userns.make_to_check(config)
+    elif fences.reach_no_further(config.capabilities):
+        for fd in fences.local_users():
+            fd.close()
+    check(config, sources, interfaces_of(config.name), users=users)
+    uppers.check(sources, config.name)
+    fences.wanted(config.capabilities, config.system_calls)
+    return sources
 
 
-def missing_scripts(config: Config, sources: Sources) -> "Iterator[tuple[str, str]]":
-    """Yield (word, path of its script) of each word of START whose script is not there, as far as that can be known."""
+def check_limits(config: Config) -> None:
+    """Raises Failure for a limit that this host cannot keep.  Of PIDS_MAX, adds the default to a configuration."""
+    controllers = cgroup.controllers()
+    limits.check_host(config.limits, controllers)
+    config.limits = {"PIDS_MAX": cgroup.PIDS_MAX if "pids" in controllers else limits.NONE, **config.limits}
+
+
+def missing_scripts(config: Config, sources: Sources) -> "Iterator[tuple[str, str, str]]":
+    """Yield (word, path of its script, what might help) of each word of START whose script is not there.
+
+    As far as that can be known.
+    """
     places = [*sources.layers, *sources.lower, *([] if sources.tmpfs else [sources.upper])]
     if config.share or not hooks.are_default(config) or any(files.kind(place) != files.DIRECTORY for place in places):
         return
     for word in config.start:
-        script = word if word.startswith("/") else f"/etc/init.d/{word}"
+        script = word if word.startswith("/") else f"{services.SCRIPTS}{word}"
         # A link that leads from one of them into another is not followed, but for those of the merged /usr.
         if not any(is_in(place, path) for place in places for path in (script, f"/usr{script}")):
-            yield word, script
+            unit = f"{services.UNITS}{word}.service"
+            yield word, script, f", {services.ONLY_UNIT}" if any(is_in(place, unit) for place in places) else ""
 
 
 def is_in(place: str, path: str) -> bool:
     with rootfs.directory(place, "LOWER") as root:
         return beneath.exists(root, path, beneath.INSIDE)
+
+
+def tell_what_is_seen(config: Config, sources: Sources, *, verbose: bool) -> None:
+    """Complain of what HIDE names in vain, and of secrets of LOWER that can be read; with verbose, of all of these."""
+    from . import exposure, hiding
+    places = [*sources.layers, *([] if sources.tmpfs else [sources.upper])]
+    directories = [place for place in places if files.kind(place) == files.DIRECTORY]       # a LAYER may be an archive
+    with rootfs.opened_lower(sources) as lower, rootfs.whole_lower(sources, lower) as below, \
+            Fds(rootfs.directory(path, "UPPER") for path in directories) as above:
+        for path in sources.hide:
+            if path != SECRETS and not hiding.place_to_hide(below, path):
+                complain(config.located(f"HIDE: {path} is not in LOWER"))
+        try:
+            found = exposure.readable(config, sources, below, above)
+        except Failure as failure:
+            if SECRETS in sources.hide:
+                raise
+            complain(failure)
+            return
+    if found:
+        most = len(found) if verbose else MOST_SECRETS
+        more = f", and {len(found) - most} more" if len(found) > most else ""
+        complain(f"the subhost can read secrets of LOWER={':'.join(config.lower)}: {', '.join(found[:most])}{more}; "
+                 f"HIDE can hide them")
 
 
 def interfaces_of(name: str) -> dict[str, int]:
@@ -96,7 +173,9 @@ def of_waking(config: Config) -> dict[str, str]:
         "Sweep": "remove the control group, if it is still there",
         "Mount namespace": f"open the one that is kept, and {network.path_of(config.name)}; make a private copy of the "
                            f"host's for hooks",
-        "Resolve": "find START, INIT, STOP_TIMEOUT and LOG anew; the other variables have the values that they had",
+        "Resolve": "find START, STAY, INIT, STOP_TIMEOUT and LOG anew; the other variables have the values that they "
+                   "had",
+        "User namespace": "open the one that is kept, and let it make control groups below that of the subhost",
         "PID 1": "start the keeper, which makes PID, IPC, UTS, time and cgroup namespaces and a process in them; that "
                  "enters the mounts and the network that are kept, and executes the commands of INIT",
     }
@@ -106,16 +185,20 @@ def of_the_host(config: Config) -> dict[str, str]:
     """Return what the steps do on the host: {title: description}."""
     image = f", mount IMAGE={config.image[0]} on {config.base}/mnt" if config.image else ""
     cables = " ".join(config.cables)
+    limited = ", ".join(f"{variable}={value}" for variable, value in config.limits.items())
+    users = f", make a user namespace (USERNS={config.userns})" if config.userns != NO else ""
     begin = f"; make the cables {cables}, and start ifup for those without a bridge" if cables else ""
     return {
-        "Read CONF": f"{config.path} gives NAME={config.name} and LOG={config.log}",
+        "Read CONF": f"read {config.path}, and {SITE_WIDE} if there is one: NAME={config.name} and LOG={config.log}",
         "Take the name": f"lock the byte COMMAND of {state.file_of(config.name)}",
         "Sweep": "remove what a killed predecessor of that NAME has left behind",
-        "Control group": f"make {cgroup.PARENT}/{config.name}, or {config.name} below the group of a delegated unit",
+        "Control group": f"make {cgroup.PARENT}/{config.name}, or {config.name} below the group of a delegated unit; "
+                         f"limit it by {limited}",
         "Mount namespace": "make a private copy of the host's",
-        "Resolve": f"find the values of all other variables{image}, and check the directories and the cables",
+        "Resolve": f"find the values of all other variables{image}{users}, and check the directories and the cables",
         "Log": f"open {config.log} for appending",
         "Network": f"make {network.path_of(config.name)}, with lo up{begin}",
+        "Service groups": f"make a control group below that of the subhost for each of {', '.join(config.start)}",
         "Cables": "wait for ifup, and bring up what it has left down",
         "PID 1": f"start the keeper, which makes PID, IPC, UTS, time and cgroup namespaces and a process in them; that "
                  f"makes {config.live} its root, detaches the host's, and executes the commands of INIT",
@@ -139,6 +222,7 @@ def of_the_root(config: Config, sources: Sources) -> dict[str, str]:
         "PREMOUNT": f"run {' '.join(config.premount)} {sources.upper}",
         "The root on LIVE": root_on_live(sources),
         "POSTMOUNT": f"run {' '.join(config.postmount)} {sources.live} {sources.upper}",
+        "User namespace": "copy the mounts into it, locked, and let it make control groups below that of the subhost",
         "SHARE": f"bind-mount {', '.join(shares)}",
         "INIT": init,
     }
@@ -147,7 +231,11 @@ def of_the_root(config: Config, sources: Sources) -> dict[str, str]:
 def root_on_live(sources: Sources) -> str:
     """Return in which of the three ways the root file system is mounted."""
     if sources.is_overlay:
-        return f"mount an overlay on {sources.live}: {sources.upper} above {', '.join(sources.lower)}"
+        number = len(sources.layers)
+        hiding = [f"a layer that hides {', '.join(sources.hide)}"] if sources.hide else []
+        beneath_it = ", ".join((*sources.lower[:number], *hiding, *sources.lower[number:]))
+        mounts = ", and another one for what is mounted on ".join(["", *(mount.inside for mount in sources.mounts)])
+        return f"mount an overlay on {sources.live}: {sources.upper} above {beneath_it}{mounts}"
     if sources.is_premounted:
         return f"{sources.live} serves as it is, with what is mounted below it"
     return f"bind-mount {sources.upper} on {sources.live}"

@@ -7,15 +7,20 @@ import _signal
 import posix
 
 from . import files, namespaces, paths
+from .errors import doing
+from .files import Fd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Container, Iterable, Iterator
     from typing import Literal
     Process = int | Literal["self"]
 
 PF_EXITING = 4              # linux/sched.h, in the flags of stat
+ENDED = (FileNotFoundError, ProcessLookupError)     # by which /proc tells that a process has ended, and no other error
 DELETED = " (deleted)"      # what the kernel appends to the path of a program that has been replaced
+MOST_DESCRIBED = 10
+NS_GET_USERNS = 0xb701      # ioctl_ns(2)
 LONGEST = 1 << 16           # bytes of a file in /proc that are read
 
 
@@ -49,11 +54,19 @@ def stat(process: "Process") -> Stat:
     return Stat(text)
 
 
+def started(process: int) -> float:
+    """Return when a process was started, in seconds of the epoch.  Raises OSError if it has ended."""
+    with files.opened("/proc/stat") as fd:
+        lines = files.read_all(fd).split(b"\n")
+    booted = next(int(line.split()[1]) for line in lines if line.startswith(b"btime "))
+    return round(booted + stat(process).start / posix.sysconf("SC_CLK_TCK"), 3)
+
+
 def parent(process: int) -> int:
     """Return the number of the parent, 0 if the process has ended."""
     try:
         return stat(process).parent
-    except OSError:
+    except ENDED:
         return 0
 
 
@@ -69,7 +82,7 @@ def is_killed(process: int) -> bool:
     """Tell whether a process is gone, or about to be: on a busy machine a SIGKILL takes its time."""
     try:
         found = stat(process)
-    except (FileNotFoundError, ProcessLookupError):
+    except ENDED:
         return True
     return bool(found.flags & PF_EXITING or found.pending & 1 << _signal.SIGKILL - 1)
 
@@ -114,6 +127,11 @@ def status(process: int, field: str) -> list[str]:
     return paths.decode(read(process, "status")).partition(f"\n{field}:")[2].partition("\n")[0].split()
 
 
+def bounding_set(process: int) -> int:
+    """Return the capabilities that a process, and what it executes, can have.  Raises OSError if it has ended."""
+    return int(status(process, "CapBnd")[0], 16)
+
+
 def blocks(process: int, signal: int) -> bool:
     """Tell whether a process has a signal blocked.  Raises OSError if it has ended."""
     mask = status(process, "SigBlk")
@@ -131,6 +149,47 @@ def namespace(process: "Process", kind: str) -> tuple[int, int]:
     return files.identity(f"/proc/{process}/ns/{kind}")
 
 
+@doing("find the user namespace of the subhost")
+def users_of(namespace: int) -> Fd:
+    """Return the user namespace that the namespace of a descriptor belongs to, ioctl_ns(2)."""
+    import fcntl
+    return Fd(fcntl.ioctl(namespace, NS_GET_USERNS))
+
+
+def own_ids(file: str) -> bytes:
+    """Return a map with the ids that there are: all, or those of a container that this is in.
+
+    file is uid_map or gid_map, user_namespaces(7).
+    """
+    lines = (line.split() for line in read("self", file).splitlines())
+    return b"".join(b"%s %s %s\n" % (first, first, count) for first, _, count in lines)
+
+
+def has_other_users(process: int) -> bool:
+    """Tell whether a process is in another user namespace than this one.  Raises OSError if it has ended."""
+    return namespace(process, "user") != namespace("self", "user")
+
+
+def owner(process: int) -> int:
+    """Return root of the user namespace that a process is in, as this one has it: 0 if that is the same one.
+
+    Raises OSError if it has ended.
+    """
+    found = ids(process)
+    return found[0] if found else 0
+
+
+def ids(process: int) -> tuple[int, int] | None:
+    """Return what follows 0 in the user namespace of a process: the first id, as this process has it, and their number.
+
+    None if the namespace has no ids, or those that this process' has.  Raises OSError if the process has ended.
+    """
+    if not has_other_users(process):        # what follows is how that has been made
+        return None
+    words = read(process, "uid_map").split()
+    return (int(words[1]), int(words[2])) if words and words[1] != b"0" else None
+
+
 def memory(process: int) -> int:
     """Return the bytes of memory of a process, its share of what is shared; 0 if the kernel does not say."""
     try:
@@ -146,8 +205,11 @@ def processes() -> list[int]:
 
 
 def described(processes: "Iterable[int]") -> str:
-    """Return the names and numbers of those of the processes that have not ended."""
-    return ", ".join(filter(None, map(title, processes)))
+    """Return the names and numbers of those of the processes that have not ended; of many, how many more there are."""
+    all_of_them = [*processes]
+    titles = [*filter(None, map(title, all_of_them[:MOST_DESCRIBED]))]
+    more = len(all_of_them) - MOST_DESCRIBED
+    return ", ".join([*titles, *([f"and {more} more"] if more > 0 else [])])
 
 
 def title(process: int) -> str:
@@ -185,19 +247,43 @@ def is_on(mount: int, link: str) -> bool:
         return False
 
 
+def mount_of(path: str) -> "Mount | None":
+    """Return the mount that a path is on, None if that is above our root, chroot(2)."""
+    with files.opened(path, posix.O_PATH) as fd:
+        return mounts().get(namespaces.mount_of(fd)[0])
+
+
 class Mount:
-    """A mount: the id of the one that it is on, where it is below the root of the process, its own options; the file
-    system's kind, device, source.
+    """A mount: the id of the one that it is on, which directory of its file system it shows, where it is below the root
+    of the process, its own options; the file system's kind, device, source.
     """
 
-    __slots__ = ("device", "kind", "options", "parent", "place", "source")
+    __slots__ = ("device", "kind", "options", "parent", "place", "shows", "source")
 
     def __init__(self, words: list[str]) -> None:
         self.parent = int(words[1])
         self.device = words[2]
+        self.shows = unescaped(words[3])
         self.place = unescaped(words[4])
         self.options = words[5].split(",")
         self.kind, self.source = words[words.index("-", 6) + 1:][:2]
+
+
+# Kinds of file systems on disks that can be a layer of an overlay mount.
+DISKS = ("bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "nilfs2", "reiserfs", "xfs", "zfs")
+
+
+def mounts_of(kinds: "Container[str]", places: "Container[str]" = ()) -> dict[int, Mount]:
+    """Return those of mounts() that are of one of these kinds, or in one of these places."""
+    with files.opened("/proc/self/mountinfo", posix.O_RDONLY) as fd:
+        lines = paths.decode(files.read_all(fd)).split("\n")[:-1]
+    found = {}
+    for line in lines:
+        left, _, right = line.partition(" - ")
+        if right.partition(" ")[0] in kinds or places and unescaped(left.split(" ", 5)[4]) in places:
+            words = line.split(" ")
+            found[int(words[0])] = Mount(words)
+    return found
 
 
 def unescaped(path: str) -> str:
@@ -216,3 +302,17 @@ def mounts_in(mountinfo: int) -> dict[int, Mount]:
         lines = paths.decode(files.read_all(fd)).split("\n")[:-1]      # a path may have other ends of lines
     split = (line.split(" ") for line in lines)
     return {int(words[0]): Mount(words) for words in split}
+
+
+def mounts_below(place: str) -> list[Mount]:
+    """Return the mounts that are to be seen below a directory, in their order."""
+    found = []
+    for number, mount in mounts().items():
+        if mount.place.startswith(f"{place}/"):
+            try:
+                with files.opened(mount.place, posix.O_PATH | posix.O_NOFOLLOW) as fd:
+                    if namespaces.mount_of(fd) == (number, True):       # no other one is upon it
+                        found.append(mount)
+            except (FileNotFoundError, NotADirectoryError):             # nor above it
+                pass
+    return found

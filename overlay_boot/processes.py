@@ -12,7 +12,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .fences import Fences
+
 LIMIT = 1 << 20     # bytes of a command's output
+MOMENT = 0.1        # seconds
+FOREVER = float("inf")
 INTO_PIPE = -1      # in the place of a descriptor: what comes there is read by us
 
 
@@ -29,17 +33,23 @@ class Child:
     __slots__ = ("pidfd", "process", "source")
 
     def __init__(self, places: list[str], words: list[str], env: dict[str, str], output: int, log: int, directory: str,
-                 *, cgroup: int = -1, inside: int = -1) -> None:
+                 *, cgroup: int = -1, inside: int = -1, users: bool = False,
+                 fences: "Fences | None" = None, is_over: "Callable[[], bool] | None" = None) -> None:
         """Execute the first of places that there is, as namespaces.spawn() has it, with output and log as 1 and 2.
 
-        Raises Failure if it cannot be executed.
+        Raises Failure if it cannot be executed, TimeoutError if it was not before is_over said that it is over.
         """
         self.source, sink = make_pipe()
         with Fd(sink), files.null() as null:
             standard = (null, *(sink if fd == INTO_PIPE else fd for fd in (output, log)))
             try:
                 self.process, self.pidfd = namespaces.spawn(places, words, env, standard=standard, directory=directory,
-                                                            cgroup=cgroup, inside=inside, bound=True)
+                                                            cgroup=cgroup, inside=inside, users=users, bound=True,
+                                                            capabilities=fences.capabilities if fences else 0,
+                                                            filter=fences.filter if fences else b"", is_over=is_over)
+            except TimeoutError:
+                posix.close(self.source)
+                raise
             except OSError as error:
                 posix.close(self.source)
                 raise Failure(f"cannot execute {words[0]}: {error.strerror}") from None
@@ -116,18 +126,31 @@ def lines_of(fd: int) -> list[str]:
     return [line for line in paths.decode(posix.pread(fd, LIMIT, 0)).split("\n") if line.strip()]
 
 
-def run_inside(inside: int, words: list[str], env: dict[str, str], cgroup: int, seconds: float) -> bytes:
-    """Run a command in the namespaces of the process of the pidfd inside.  Returns what it printed.
+def run_inside(inside: int, words: list[str], env: dict[str, str], cgroup: int, seconds: float,
+               fences: "Fences", is_over: "Callable[[], bool]", *, users: bool) -> bytes:
+    """Run a command in the namespaces of the process of the pidfd inside, and in its fences.  Returns what it printed.
+
+    users tells whether that is in another user namespace.
 
     Its standard output and error are a pipe: no file of the host's is within
     reach of the subhost.  The caller has called setns(inside, NEWPID).  Raises
-    Failure if it cannot be executed, or has not ended after so many seconds.
+    Failure if it cannot be executed, or has not ended after so many seconds, or
+    before is_over, which is asked every MOMENT, says that there is no use in it.
     """
-    with Child(candidates(words[0]), words, env, INTO_PIPE, INTO_PIPE, "/", cgroup=cgroup, inside=inside) as child:
-        try:
-            return gather(child.source, child.pidfd, seconds)
-        except TimeoutError:
-            raise Failure(f"{words[0]} has not ended after {seconds:g} s") from None
+    begin = time.monotonic()
+
+    def is_too_late() -> bool:
+        with interruption.Wait():
+            pass
+        return time.monotonic() >= begin + seconds or is_over()
+
+    try:
+        with Child(candidates(words[0]), words, env, INTO_PIPE, INTO_PIPE, "/", cgroup=cgroup, inside=inside,
+                   fences=fences, users=users, is_over=is_too_late) as child:
+            return gather(child.source, child.pidfd, is_over=is_too_late)
+    except TimeoutError:
+        passed = min(seconds, round(time.monotonic() - begin, 1))
+        raise Failure(f"{words[0]} has not ended after {passed:g} s") from None
 
 
 @doing("make a pipe")
@@ -136,24 +159,25 @@ def make_pipe() -> tuple[int, int]:
     return posix.pipe()
 
 
-def gather(source: int, pidfd: int, seconds: float | None = None,
+def gather(source: int, pidfd: int, seconds: float | None = None, is_over: "Callable[[], bool] | None" = None,
            heard: "Callable[[bytes], None] | None" = None) -> bytes:
     """Return what comes from source until the process of a pidfd has ended; heard is called with it as it grows.
 
     A daemon that the process leaves behind may hold the other end open.  Raises
-    TimeoutError if the process has not ended after so many seconds, Failure if
-    more than LIMIT bytes come.
+    TimeoutError if the process has not ended after so many seconds, or when
+    is_over, which is asked every MOMENT, says so; Failure if more than LIMIT bytes come.
     """
     posix.set_blocking(source, False)
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     poll.register(source, select.POLLIN)
-    end = None if seconds is None else time.monotonic() + seconds
+    end = time.monotonic() + seconds if seconds is not None else FOREVER
     said = b""
     while True:
+        longest = min(end - time.monotonic(), MOMENT if is_over else FOREVER)
         with interruption.Wait():
-            ready = dict(poll.poll(None if end is None else max(0, end - time.monotonic()) * 1000))
-        if not ready:
+            ready = dict(poll.poll(None if longest == FOREVER else max(0, longest) * 1000))
+        if pidfd not in ready and (time.monotonic() >= end or is_over and is_over()):
             raise TimeoutError
         more = available(source)
         said += more
@@ -163,7 +187,7 @@ def gather(source: int, pidfd: int, seconds: float | None = None,
             heard(said)
         if pidfd in ready:
             return said
-        if not ready[source] & select.POLLIN:       # hung up
+        if ready and not ready[source] & select.POLLIN:     # hung up
             poll.unregister(source)
 
 

@@ -88,6 +88,13 @@ def processes(text: str) -> tuple[str, ...]:
     return found
 
 
+def system_calls(text: str) -> str:
+    digits = text.rstrip("=").replace("+", "0").replace("/", "0")
+    if text not in ("default", "all") and not (len(text) % 4 == 0 and digits.isascii() and digits.isalnum()):
+        raise ValueError
+    return text
+
+
 def share(text: str) -> Share:
     file_system, device, inode, both = text.split(" ", 3)
     outside, _, inside = both.partition(":")
@@ -96,6 +103,15 @@ def share(text: str) -> Share:
 
 def share_text(one: Share) -> str:
     return f"{one.file_system} {one.device} {one.inode} {one.outside}:{one.inside}"
+
+
+def ids(text: str) -> tuple[int, int]:
+    first, _, count = text.partition(":")
+    return number(first), number(count)
+
+
+def ids_text(pair: tuple[int, int]) -> str:
+    return f"{pair[0]}:{pair[1]}"
 
 
 def inodes(text: str) -> tuple[int, int]:
@@ -135,13 +151,20 @@ SCHEMA = (
     # Facts, which go with the file.
     Field("format", "format"),
     Field("config", "config"),
+    Field("system-calls", "system_calls", system_calls, empty=""),
     Field("start", "start", words, " ".join, empty=()),
     Field("timeout", "timeout", seconds, empty=0.0),
     Field("log", "log", empty=""),
+    Field("limit:", "limits"),
+    Field("ids", "ids", ids, ids_text),
     Field("upper", "upper", empty=""),
+    Field("uses:", "uses"),
     Field("lower:", "lower"),
+    Field("lower-mount:", "lower_mounts"),
     Field("layer:", "layers"),
     Field("share:", "shares", share, share_text),
+    Field("old", "old", processes, " ".join, empty=()),
+    Field("restart", "restart", words, " ".join, empty=()),
     Field("since", "since", seconds, empty=0.0),
     Field(namespaces.INIT, "init", process),
     Field("value:", "values", empty=""),
@@ -166,13 +189,20 @@ class Record:
     mount_point: str | None         # the directory on which UPPER's tmpfs is mounted
     format: str | None
     config: str | None              # the path of the configuration file; None as long as nothing was made
+    system_calls: str               # "default", "all", or the filter, base64; "" with an earlier version
     start: tuple[str, ...]          # the services that have to be stopped
     timeout: float                  # STOP_TIMEOUT, in seconds
     log: str                        # LOG
+    limits: dict[str, str]          # {variable: value} of the limits that the configuration has
+    ids: tuple[int, int] | None     # the first id of its user namespace on the host, and their number
     upper: str                      # UPPER
+    uses: dict[str, str]            # {device:inode : real path} of UPPER and WORK of an overlay mount
     lower: dict[str, str]           # {number: directory} of what is beneath it, the topmost first
+    lower_mounts: dict[str, str]    # {number: path} where what is mounted below LOWER is seen
     layers: dict[str, str]          # {digest: archive}
     shares: dict[str, Share]        # {id of the mount: share}
+    old: tuple[str, ...]            # PROCESS:START of those that overlay-follow found to use old files
+    restart: tuple[str, ...]        # the services that it has stopped, and not yet started again
     since: float                    # seconds of the epoch
     init: int | None                # the process id of PID 1, GONE while a subhost that could hibernate is cleared
     values: dict[str, str]          # {variable: value} that a subhost which hibernates was made with

@@ -82,6 +82,7 @@ class Relay:
         self.ours = Fds()
         self.outer = self.inner = -1    # the two ends of the pseudo-terminal, if there is one
         self.screen = -1                # the caller's terminal, if there is one
+        self.lent: tuple[int, ...] = ()     # the kinds of the caller's files that are given to the process
         self.inward: list[Direction] = []
         self.outward: list[Direction] = []
 
@@ -93,11 +94,12 @@ class Relay:
             _signal.signal(_signal.SIGWINCH, _signal.SIG_DFL)
         self.ours.__exit__()            # without the outer end, the inner one hangs up
 
-    def standard(self, root: int, theirs: Fds) -> list[int]:
+    def standard(self, root: int, theirs: Fds, user: int = 0) -> list[int]:
         """Return the process's 0, 1 and 2, in the subhost of a root directory.
 
-        Those which are to be closed here, once the process has them, are added to theirs.  Raises Failure if the
-        subhost has no terminal to give.
+        Those which are to be closed here, once the process has them, are added to theirs.  In a user namespace, all
+        but sockets are, and belong to a user of the host's, to be opened again as /dev/stderr or /dev/pts/0.  Raises
+        Failure if the subhost has no terminal to give.
         """
         self.screen = next((fd for fd in (1, 2, 0) if posix.isatty(fd)), -1)
         if self.screen >= 0:
@@ -105,7 +107,11 @@ class Relay:
             self.resize()
             _signal.signal(_signal.SIGWINCH, self.resize)
             self.outward.append(Direction(self.outer, self.screen, inside=self.outer))
-        return [self.passed(fd, theirs) for fd in (0, 1, 2)]
+        self.lent = (files.SOCKET,) if user else (files.PIPE, files.SOCKET)
+        standard = [self.passed(fd, theirs) for fd in (0, 1, 2)]
+        for fd in theirs if user else ():
+            posix.chown(fd, user, -1)
+        return standard
 
     def passed(self, fd: int, theirs: Fds) -> int:
         """Return what the process gets for one of the caller's descriptors."""
@@ -113,7 +119,7 @@ class Relay:
             if fd == 0:
                 self.inward.append(Direction(fd, self.outer, inside=self.outer))
             return self.inner
-        if files.kind_of(fd) in (files.PIPE, files.SOCKET):
+        if files.kind_of(fd) in self.lent:
             return fd
         source, sink = posix.pipe()
         if fd == 0:

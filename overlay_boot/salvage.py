@@ -63,6 +63,9 @@ def add_what_is_there(state: State, found: Record, *, is_damaged: bool) -> bool:
             found.netns = inodes(state.name, of_network) or found.netns
         from .cables import leading_to
         found.cables |= leading_to(f"/proc/{init}/ns/net", state.name)
+    if not found.ids:
+        from .userns import lost_ids
+        found.ids = lost_ids(found, init)
     is_more = record.text(found) != before
     found.timeout = found.timeout or float(DEFAULTS["STOP_TIMEOUT"] or 0)
     return is_more
@@ -77,7 +80,7 @@ def network_of(init: int | None) -> int | None:
     """Return the inode of the network namespace of PID 1, None if that has ended."""
     try:
         return proc.namespace(init, "net")[1] if init else None
-    except OSError:
+    except proc.ENDED:
         return None
 
 
@@ -85,7 +88,7 @@ def control_group(name: str, init: int | None) -> str | None:
     """Return the control group of a subhost, in which PID 1 may have made others; None if there is none."""
     try:
         group = proc.control_group(init) if init else ""
-    except OSError:                     # it has just ended
+    except proc.ENDED:
         group = ""
     above, found, _ = f"/{group}/".partition(f"/{name}/")
     path = f"{above}/{name}".strip("/") if found else f"{cgroup.PARENT}/{name}"

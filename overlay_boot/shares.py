@@ -12,9 +12,10 @@ import posix
 from errno import EBUSY
 
 from . import beneath, files, namespaces, paths, proc, record
+from .capabilities import MKNOD
 from .errors import Failure
 from .files import Fd
-from .rootfs import Inside
+from .rootfs import Inside, made_by
 from .running import NotRunning, Running
 from .running import find as find_running
 from .state import MOMENT, State, has_ended
@@ -22,6 +23,8 @@ from .state import MOMENT, State, has_ended
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
+
+    from .userns import UserNamespace
 
     class Subhost(Protocol):
         """One that runs or hibernates."""
@@ -58,11 +61,12 @@ def find(name: str) -> Running:
         raise
 
 
-def mount_all(wanted: list[tuple[str, str]], noted: State, root: int) -> None:
+def mount_all(wanted: list[tuple[str, str]], noted: State, root: int, capabilities: int,
+              users: "UserNamespace | None" = None) -> None:
     """At a boot: mount every SHARE, in order, below the root directory of a descriptor."""
     for outside, inside in wanted:
         try:
-            note_and_mount(noted, root, outside, inside)
+            note_and_mount(noted, root, outside, inside, capabilities, users=users)
         except Failure as failure:
             raise Failure(f"SHARE={outside}: {failure}") from None
 
@@ -70,8 +74,15 @@ def mount_all(wanted: list[tuple[str, str]], noted: State, root: int) -> None:
 def share(running: Running, outside: str, inside: str, *, read_only: bool = False) -> None:
     """Mount a path of the host in a running subhost.  Raises Failure."""
     with root_of(running) as root:
+        owner = proc.owner(running.init)
+        users = None
+        if owner:
+            from . import userns
+            users = userns.of_process(running.init)
         try:
-            note_and_mount(running.state, root, outside, inside, read_only=read_only, running=running)
+            with made_by(owner):
+                note_and_mount(running.state, root, outside, inside, proc.bounding_set(running.init),
+                               read_only=read_only, running=running, users=users)
         except Failure as failure:
             refuse_ended(running)
             raise Failure(f"cannot share {outside}: {failure}") from None
@@ -83,20 +94,19 @@ def refuse_ended(running: Running) -> None:
         raise NotRunning(running.name)
 
 
-def note_and_mount(noted: State, root: int, outside: str, inside: str, *, read_only: bool = False,
-                   running: Running | None = None) -> None:
+def note_and_mount(noted: State, root: int, outside: str, inside: str, capabilities: int, *, read_only: bool = False,
+                   running: Running | None = None, users: "UserNamespace | None" = None) -> None:
     """Mount a path of the host below a root directory, which this process sees, or PID 1 of a running subhost.
 
-    The mount is noted in the state file before.  Raises Failure, with the reason and what leads inside.
+    The mount is noted in the state file before, and id-mapped by a user namespace.  Raises Failure, with the reason and
+    what leads inside.
     """
     try:
-        mounted = Fd(namespaces.open_tree(outside))
+        mounted = bind_mount(outside, users, capabilities, read_only=read_only)
     except OSError as error:
         raise Failure(error.strerror) from None
     try:
         with mounted, mount_point(root, inside, files.kind_of(mounted) == files.DIRECTORY) as target:
-            # Private: what either side mounts below it is not for the other one.
-            namespaces.mount_setattr(mounted, namespaces.RDONLY if read_only else 0, namespaces.PRIVATE)
             if running is not None:
                 refuse_twice(noted, target, inside)
             key = note(noted, mounted, outside, inside)
@@ -109,11 +119,31 @@ def note_and_mount(noted: State, root: int, outside: str, inside: str, *, read_o
         raise Failure(f"cannot mount it on {inside} in the subhost: {error.strerror}") from None
 
 
+def bind_mount(path: str, users: "UserNamespace | None", capabilities: int, *, read_only: bool) -> Fd:
+    """Return a descriptor of a bind mount of a path that nobody sees yet; with a user namespace, of one for that.
+
+    Who cannot make devices can use one that is shared, and none in a directory.
+    """
+    if users and files.kind(path) in files.DEVICES:
+        return users.device(path)
+    mounted = Fd(namespaces.open_tree(path))
+    try:
+        attributes = namespaces.RDONLY if read_only else 0
+        if files.kind_of(mounted) == files.DIRECTORY and not capabilities & MKNOD:
+            attributes |= namespaces.NODEV
+        # Private: what either side mounts below it is not for the other one.
+        namespaces.mount_setattr(mounted, attributes, namespaces.PRIVATE)
+        return users.taken_in(mounted, path) if users else mounted
+    except BaseException:
+        posix.close(mounted)
+        raise
+
+
 def note(noted: State, mounted: int, outside: str, inside: str) -> str:
     """Note a mount that nobody sees yet in the state file; return its id."""
     key = str(namespaces.mount_of(mounted)[0])
     status = posix.fstat(mounted)
-    one = record.Share(device_of(outside), status.st_dev, status.st_ino, outside, paths.normal(inside))
+    one = record.Share(device_of(outside, status), status.st_dev, status.st_ino, outside, paths.normal(inside))
     noted.note("shares", one, key)
     return key
 
@@ -127,11 +157,15 @@ def attach(mounted: int, target: int, running: Running | None) -> None:
         namespaces.move_mount(mounted, target)
 
 
-def device_of(path: str) -> str:
-    """Return the device of the file system, as mountinfo has it: that of an inode is another one in some."""
-    with files.opened(path, posix.O_PATH) as fd:
-        mount = proc.mounts().get(namespaces.mount_of(fd)[0])
-    return mount.device if mount else NO_DEVICE     # mounted above our root, chroot(2)
+def device_of(path: str, mounted: posix.stat_result) -> str:
+    """Return the device of the file system, as mountinfo has it: that of an inode is another one in some.
+
+    mounted is the status of a mount of path; a device may be a copy, on a tmpfs.
+    """
+    if mounted.st_mode & files.KIND in files.DEVICES:
+        return f"{posix.major(mounted.st_dev)}:{posix.minor(mounted.st_dev)}"
+    mount = proc.mount_of(path)
+    return mount.device if mount else NO_DEVICE
 
 
 def refuse_twice(noted: State, target: int, inside: str) -> None:

@@ -8,7 +8,7 @@ from .config import Config
 from .entry import enter
 from .running import find
 from .state import PATIENCE, has_ended
-from .stop import terminate
+from .stop import Watch, terminate
 
 
 def shell(config: Config) -> int:
@@ -26,7 +26,7 @@ def shell(config: Config) -> int:
     finally:
         interruption.ignore()
         reap_for_good()
-        terminate(subhost)
+        terminate(subhost, Watch(subhost))
         has_ended(subhost.keeper_fd, PATIENCE)
 
 

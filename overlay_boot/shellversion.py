@@ -25,8 +25,6 @@ from .network import NETNS, path_of
 from .record import Record
 from .state import PATIENCE, State, has_ended
 
-CLOCK = posix.sysconf("SC_CLK_TCK")
-
 
 def find(names: set[str]) -> "list[Inherited]":
     """Return those that are running and have the network namespaces of the names."""
@@ -66,7 +64,7 @@ class Inherited:
             self.record = Record()
             self.record.config = config_path(self.shell, self.words[2])
             self.record.cgroup = proc.control_group(self.init) or "."
-            self.record.since = started(self.init)
+            self.record.since = proc.started(self.init)
         except BaseException:
             self.close()
             raise
@@ -219,7 +217,7 @@ def end(name: str, processes: tuple[str, ...]) -> None:
                     group = group or proc.control_group(int(process))
                     _signal.pidfd_send_signal(pidfd, _signal.SIGKILL)
                     has_ended(pidfd, PATIENCE)
-            except OSError:                     # it has ended
+            except proc.ENDED:
                 pass
     if group == name:
         with cgroup.hierarchy() as root:
@@ -241,14 +239,6 @@ def is_roots(process: int) -> bool:
     """Tell whether a process is the host's root's by all four ids, and in the namespaces of our own that tell."""
     return (proc.status(process, "Uid") == ["0"] * 4
             and all(proc.namespace(process, kind) == proc.namespace("self", kind) for kind in ("pid", "user")))
-
-
-def started(process: int) -> float:
-    """Return when a process was started, in seconds of the epoch."""
-    with files.opened("/proc/stat") as fd:
-        lines = files.read_all(fd).split(b"\n")
-    booted = next(int(line.split()[1]) for line in lines if line.startswith(b"btime "))
-    return round(booted + proc.stat(process).start / CLOCK, 3)
 
 
 def config_path(process: int, word: str) -> str:

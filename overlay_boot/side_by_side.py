@@ -17,16 +17,17 @@ from .subhosts_conf import LIST, listed, real
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 PER_PROCESSOR = 2       # commands at a time: each waits now and then, for the disk, a hook or a service
 MOST = 64               # with the boots that have come so far that they only wait for services
 
 
-def boot_all() -> bool:
+def boot_all(*, wait: bool = False) -> bool:
     """Boot the subhosts of /etc/subhosts.conf that are not running.  Return whether all of them run in the end.
 
-    Raises Failure if interrupted.  The boots under way are then undone, and what they have booted before goes on.
+    With wait, their services are waited for, and return whether these have all been started, too.  Raises Failure if
+    interrupted.  The boots under way are then undone, and what they have booted before goes on.
     """
     succeeded = True
     up = configs_running()
@@ -42,8 +43,8 @@ def boot_all() -> bool:
     # When the unit that boots all of them ends, systemd kills what is in its control group.  Keepers that are born in
     # the root of the hierarchy are in no unit's.
     with cgroup.hierarchy() as root:
-        for child in side_by_side(wanted.values(), _signal.SIGTERM, root):
-            if child.status and real(child.word) in configs_running():
+        for child in side_by_side(wanted.values(), _signal.SIGTERM, root, ["--wait"] if wait else []):
+            if child.status == FAILED and real(child.word) in configs_running():
                 continue                # somebody else has booted it meanwhile
             child.pass_on()
             succeeded = succeeded and child.status == 0
@@ -132,12 +133,13 @@ def inherited() -> dict[str, float]:
     return since
 
 
-def side_by_side(words: "Iterable[str]", interrupt: int, group: int = -1) -> "Iterator[Child]":
+def side_by_side(words: "Iterable[str]", interrupt: int, group: int = -1, options: "Iterable[str]" = (),
+                 start: "Callable[[str, int], Child] | None" = None) -> "Iterator[Child]":
     """Run the command at hand for each of the words, configuration files or names, in this order, several at a time.
 
-    group is a descriptor of the control group to run them in, -1 for that of this process.  Yields each Child when it
-    has ended.  If interrupted, begins no more, sends the signal interrupt to those at work, and raises Failure when
-    they have ended.
+    group is a descriptor of the control group to run them in, -1 for that of this process; options stand before each
+    word; start makes another Child of them.  Yields each Child when it has ended.  If interrupted, begins no more,
+    sends the signal interrupt to those at work, and raises Failure when they have ended.
     """
     interruption.hold()
     waiting = list(words)
@@ -154,7 +156,7 @@ def side_by_side(words: "Iterable[str]", interrupt: int, group: int = -1) -> "It
 
     while waiting or at_work:
         while waiting and len(busy) < most and len(at_work) < MOST:
-            child = Child(waiting[0], group)
+            child = start(waiting[0], group) if start else Child(waiting[0], group, options)
             if not child.process and at_work:
                 break                   # when one of them has ended, there may be room for it
             waiting.pop(0)
@@ -193,9 +195,10 @@ def side_by_side(words: "Iterable[str]", interrupt: int, group: int = -1) -> "It
 class Child:
     """The command at hand, at work for one word.  process is 0 if it could not be executed."""
 
-    __slots__ = ("output", "pidfd", "process", "said", "source", "status", "word")
+    __slots__ = ("options", "output", "pidfd", "process", "said", "source", "status", "word")
 
-    def __init__(self, word: str, group: int) -> None:
+    def __init__(self, word: str, group: int, options: "Iterable[str]" = ()) -> None:
+        self.options = options
         self.word = word                # the path of a configuration file, or a name
         self.process = 0
         with Fds() as fds:
@@ -222,7 +225,7 @@ class Child:
     def spawn(self, group: int, sink: int) -> tuple[int, int]:
         program = paths.real(sys.argv[0])
         with files.null() as null:
-            return namespaces.spawn([program], [program, self.word], environment.variables(),
+            return namespaces.spawn([program], [program, *self.options, self.word], environment.variables(),
                                     standard=(null, sink, self.output), cgroup=group)
 
     def reap(self) -> None:

@@ -265,7 +265,7 @@ def init_of(keeper: int) -> int | None:
     """Return the process id of PID 1, the one child that a keeper has; None if there is no keeper, or it has none."""
     try:
         return proc.only_child(keeper) if keeper else None
-    except OSError:
+    except proc.ENDED:
         return None
 
 
@@ -296,8 +296,9 @@ def names() -> list[str]:
     for name in entries:
         try:
             found.append((changed(name), name))
-        except OSError:                 # it has just gone, or is something else
-            pass
+        except OSError as error:        # it has just gone, or is something else
+            if error.errno not in files.NOWHERE:
+                raise
     return [name for _, name in sorted(found)]
 
 
@@ -308,16 +309,19 @@ def changed(name: str) -> int:
     except NotADirectoryError:
         status = posix.lstat(directory_of(name))                # 2.0.0's, as in State
     if status.st_mode & files.KIND != files.REGULAR or name == NETNS_NOTE:
-        raise FileNotFoundError
+        raise FileNotFoundError(ENOENT, posix.strerror(ENOENT), name)
     return status.st_ctime_ns
 
 
-def noted(unreadable: dict[str, Failure] | None = None) -> "Iterator[tuple[str, Record]]":
+def noted(unreadable: dict[str, Failure] | None = None, *, but: str = "") -> "Iterator[tuple[str, Record]]":
     """Yield (name, what is on record) of all that have a state file, oldest first.
 
-    Raises Failure for one that cannot be read, or with unreadable adds {name: failure} to that.
+    Whoever has locked one of them leaves that out, by but: a lock goes with any descriptor that is closed.  Raises
+    Failure for one that cannot be read, or with unreadable adds {name: failure} to that.
     """
     for name in names():
+        if name == but:
+            continue
         try:
             with State(name) as state:
                 found = state.record()

@@ -18,6 +18,60 @@ if TYPE_CHECKING:
 # What a full init system, known by its program's name, takes for a request to shut down: systemd(1), init(8).
 SHUT_DOWN = {"systemd": _signal.SIGRTMIN + 3, "init": _signal.SIGPWR}
 HANG_UP_AFTER = 1       # seconds: what has a terminal may heed SIGTERM first
+LOOK = 0.1              # seconds, between two looks at what is to end
+# Seconds: for which a subhost runs against its limits until it is out of hand, and without which it is not.
+OUT_OF_HAND_AFTER, PEACE = 1, 0.5
+
+
+class Watch:
+    """Watches whether a subhost that is being stopped runs against its limits.
+
+    One that does so on end is out of hand: nothing in it can be started that would end it in order.
+    """
+
+    __slots__ = ("collisions", "last", "looked", "running", "since")
+
+    def __init__(self, running: "Subhost") -> None:
+        self.running = running
+        self.collisions: int | None = None          # up to now
+        self.looked = time.monotonic()
+        self.since: float | None = None             # when this began, and was seen last
+        self.last = 0.0
+
+    def is_out_of_hand(self) -> bool:
+        """Look at it, unless that was just done."""
+        now = time.monotonic()
+        if now >= self.looked + LOOK:
+            self.looked = now
+            if self.collides():
+                self.since, self.last = self.since or now, now
+            elif now > self.last + PEACE:
+                self.since = None
+        return self.since is not None and now >= self.since + OUT_OF_HAND_AFTER
+
+    def collides(self) -> bool:
+        """Tell whether it is at its limits, or was since the last look."""
+        from . import cgroup
+        try:
+            with cgroup.group(self.running.record.cgroup or "") as group:
+                before, self.collisions = self.collisions, cgroup.collisions(group)
+                return cgroup.is_full(group) or before is not None and self.collisions > before
+        except FileNotFoundError:                   # another command has just cleared that
+            return False
+
+    def be_patient(self) -> None:
+        """It is asked something that it may heed: it is not out of hand before PEACE is over."""
+        if self.since is not None:
+            self.since = max(self.since, time.monotonic() + PEACE - OUT_OF_HAND_AFTER)
+
+    def lift_limits(self) -> None:
+        """Let it have all processors, for what is killed to be gone soon."""
+        from . import cgroup
+        try:
+            with cgroup.group(self.running.record.cgroup or "") as group:
+                cgroup.write(group, "cpu.max", "max")
+        except OSError:                             # it has no limit
+            pass
 
 
 def stop(name: str, config: str) -> None:
@@ -42,8 +96,10 @@ def stop(name: str, config: str) -> None:
     if damage:
         complain(damage)
     try:
-        stop_services(running)
-        terminate(running)
+        thaw(running)
+        watch = Watch(running)
+        stop_services(running, watch)
+        terminate(running, watch)
     finally:
         interruption.ignore()               # what is begun here comes to its end
         reserve.release()
@@ -92,7 +148,7 @@ def is_whole(running: Running) -> bool:
     try:
         network = proc.namespace(running.init, "net")[1]
         group = f"/{proc.control_group(running.init)}/"
-    except OSError:                             # it has just ended
+    except proc.ENDED:
         return True
     return (not running.state.is_cut()
             and paths.name(record.cgroup or "") == running.name and group.startswith(f"/{record.cgroup}/")
@@ -188,7 +244,17 @@ def send(pidfd: int, number: int) -> None:
         pass
 
 
-def stop_services(running: "Subhost") -> None:
+def thaw(running: "Subhost") -> None:
+    """Have it take notice of what it is asked, if it is frozen."""
+    from . import cgroup
+    try:
+        with cgroup.group(running.record.cgroup or "") as group:
+            cgroup.thaw(group)
+    except FileNotFoundError:                       # it has just ended
+        pass
+
+
+def stop_services(running: "Subhost", watch: Watch) -> None:
     """Stop what START has started, in reverse order.  Each may take as long as STOP_TIMEOUT."""
     record = running.record
     if not record.start:
@@ -200,7 +266,10 @@ def stop_services(running: "Subhost") -> None:
             if takes_requests(running.init):
                 send(running.init_fd, _signal.SIGUSR1)      # to stay, though the last service has ended
             for word in reversed(record.start):
-                stop_service(running, word, group)
+                if watch.is_out_of_hand() or cgroup.is_full(group):
+                    complain(f"{running.name}: at its limits, so that its services cannot be stopped in order")
+                    break
+                stop_service(running, word, group, watch)
                 if has_ended(running.init_fd):              # with the last service
                     break
         except ProcessLookupError:          # it has just ended
@@ -209,13 +278,15 @@ def stop_services(running: "Subhost") -> None:
             namespaces.setns(own, namespaces.NEWPID)
 
 
-def stop_service(running: "Subhost", word: str, group: int) -> None:
+def stop_service(running: "Subhost", word: str, group: int, watch: Watch) -> None:
     """Stop one, and append what it prints to LOG."""
-    from . import environment, log, processes
+    from . import environment, fences, log, processes
     command = [word, "stop"] if word[0] == "/" else ["service", word, "stop"]
     record = running.record
     try:
-        said = processes.run_inside(running.init_fd, command, environment.inside(), group, record.timeout)
+        said = processes.run_inside(running.init_fd, command, environment.inside(), group, record.timeout,
+                                    fences.around(running.init, record.system_calls),
+                                    is_over=watch.is_out_of_hand, users=proc.has_other_users(running.init))
     except (Failure, OSError) as failure:
         if not has_ended(running.init_fd, 1):       # with the last service PID 1 ends
             complain(f"cannot stop {word}: {reason(failure)}")
@@ -245,37 +316,51 @@ def show(running: "Subhost", said: bytes) -> None:
             posix.write(console, said)
 
 
-def terminate(running: "Subhost") -> None:
-    """SIGTERM to what is left, then after STOP_TIMEOUT SIGKILL to everything."""
-    seconds = running.record.timeout
-    if not ends(running, seconds):
-        killed = proc.described(remaining(running) or [running.init])
-        complain(f"{running.name}: killed after {seconds:g} s: {killed}")
-        send(running.init_fd, _signal.SIGKILL)
-        has_ended(running.init_fd, PATIENCE)
+def terminate(running: "Subhost", watch: Watch) -> None:
+    """SIGTERM to what is left, then after STOP_TIMEOUT SIGKILL to everything; sooner if it is out of hand."""
+    begin, seconds = time.monotonic(), running.record.timeout
+    watch.be_patient()
+    if ends(running, begin + seconds, watch):
+        return
+    passed = min(seconds, round(time.monotonic() - begin, 1))
+    why = ", at its limits" if watch.is_out_of_hand() else ""
+    killed = proc.described(remaining(running) or [running.init])
+    complain(f"{running.name}: killed after {passed:g} s{why}: {killed}")
+    watch.lift_limits()
+    send(running.init_fd, _signal.SIGKILL)
+    has_ended(running.init_fd, PATIENCE)
 
 
-def ends(running: "Subhost", seconds: float) -> bool:
-    """Ask everything to end.  Return whether it does so in time, in seconds."""
-    end = time.monotonic() + seconds
+def ends(running: "Subhost", end: float, watch: Watch) -> bool:
+    """Ask everything to end.  Return whether it does so in time, and without being out of hand."""
+    def waits() -> bool:
+        """Wait a moment.  Return whether it has not ended."""
+        return not has_ended(running.init_fd, min(LOOK, end - time.monotonic()))
+
+    def is_over() -> bool:
+        return time.monotonic() >= end or watch.is_out_of_hand()
+
     shut_down = SHUT_DOWN.get(proc.program(running.init))
     if shut_down:
         send(running.init_fd, shut_down)
-        return has_ended(running.init_fd, seconds)
+        while waits():
+            if is_over():
+                return False
+        return True
     if not takes_requests(running.init):
         ask_each_to_end(running)
         # PID 1 may be the shell that is starting services, which takes no
         # notice, and becomes the reaper only after that.
         while not takes_requests(running.init):
-            if has_ended(running.init_fd, min(0.1, end - time.monotonic())):
+            if not waits():
                 return True
-            if time.monotonic() >= end:
+            if is_over():
                 return False
     send(running.init_fd, _signal.SIGTERM)          # it hands it on, to all at once
     hangs_up = time.monotonic() + HANG_UP_AFTER
     from . import clearing, log  # noqa: F401     # while they end: it takes half a millisecond
-    while not has_ended(running.init_fd, min(0.1, end - time.monotonic())):
-        if time.monotonic() >= end:
+    while waits():
+        if is_over():
             return False
         # Whoever was let in is no child of PID 1, and its overlay-go may be gone that tells of its end.
         send(running.init_fd, _signal.SIGCHLD)

@@ -5,7 +5,8 @@ and running.py serves in the place of this one.
 """
 import posix
 
-from . import network, running, state
+from . import files, network, running, state
+from .config import Config, check_name
 from .errors import Failure
 from .record import Damaged
 from .running import NotRunning, Running
@@ -47,6 +48,19 @@ def refuse_inherited(name: str) -> None:
     from . import shellversion
     for found in shellversion.find({name}):
         raise Failure(f"{name} is running already, from {found.record.config}")
+
+
+def identified(word: str, command: str) -> tuple[str, str]:
+    """Return (name, path of the configuration file or "") of a subhost, of which word is the one or the other.
+
+    command is what a `!` command is told as ACTION.  Raises Failure for what can be neither.
+    """
+    if word not in state.names():
+        if "/" in word or word.endswith(".conf") or files.kind(word) not in (0, files.DIRECTORY):
+            config = Config(word, command)
+            return config.name, config.path
+        check_name(word)
+    return word, config_of(word)
 
 
 def config_of(name: str) -> str:

@@ -10,15 +10,16 @@ if TYPE_CHECKING:
 
 
 def command(arguments: list[str]) -> int:
-    if is_plain(arguments):
+    wait = arguments[:1] == ["--wait"]      # as --all executes this command
+    if is_plain(arguments[wait:]):
         require_root()
-        boot(Config(arguments[0], "overlay-boot"))
+        boot(Config(arguments[-1], "overlay-boot"), wait=wait)
         return DONE
     options = parsed(arguments)
     require_root()
     if options.all:
         from ..side_by_side import boot_all
-        return DONE if boot_all() else FAILED
+        return DONE if boot_all(wait=options.wait) else FAILED
     if options.shell:
         from ..shell import shell
         return shell(Config(options.conf, "overlay-boot"))
@@ -26,7 +27,7 @@ def command(arguments: list[str]) -> int:
         from ..plan import report
         report(options.conf, verbose=options.verbose)
     else:
-        boot(Config(options.conf, "overlay-boot"), foreground=options.foreground)
+        boot(Config(options.conf, "overlay-boot"), foreground=options.foreground, wait=options.wait)
     return DONE
 
 
@@ -41,8 +42,10 @@ def parser() -> "argparse.ArgumentParser":
                       help="only read and validate the configuration, and print the effective values")
     kind.add_argument("--all", action="store_true",
                       help="boot every subhost in /etc/subhosts.conf that is not running, several at a time")
+    parser.add_argument("--wait", action="store_true",
+                        help="wait until all services of START have been started, and fail if one of them does")
     parser.add_argument("-v", "--verbose", action="store_true",
-                        help="with --check: also print the steps of the boot")
+                        help="with --check: also print where each value comes from, and the steps of the boot")
     parser.add_argument("conf", metavar="CONF", nargs="?", type=given,
                         help="the configuration file; see overlay-boot.conf(5)")
     return parser
@@ -54,6 +57,8 @@ def parsed(arguments: list[str]) -> "argparse.Namespace":
     options = made.parse_args(arguments)
     if options.verbose and not options.check:
         made.error("--verbose requires --check")
+    if options.wait and (options.foreground or options.shell or options.check):
+        made.error("--wait does not go with --foreground, --shell or --check")
     for option in ("foreground", "shell", "check"):
         if getattr(options, option) and not options.conf:
             made.error(f"--{option} requires CONF")

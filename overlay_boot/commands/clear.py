@@ -9,7 +9,7 @@ def command(arguments: list[str]) -> int:
         name, status = arguments[0], int(arguments[1])
     except (IndexError, ValueError):
         raise Failure("to be executed by the keeper, with NAME and STATUS") from None
-    clear_ended(name)
+    clear_ended(name, status)
     return status
 
 

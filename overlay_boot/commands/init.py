@@ -1,7 +1,7 @@
 """overlay-init(8): the default INIT hook."""
 from .. import files
 from ..config import of_environment
-from ..hooks import init
+from ..hooks import init, is_our_reaper_on_live
 from . import run
 
 TYPE_CHECKING = False
@@ -13,7 +13,8 @@ def command(arguments: list[str]) -> None:
     if arguments in (["-h"], ["--help"]):
         parser().print_help()
         return
-    files.write_all(1, init(of_environment("overlay-init")))
+    config = of_environment("overlay-init")
+    files.write_all(1, init(config, is_ours=is_our_reaper_on_live(config)))
 
 
 def parser() -> "argparse.ArgumentParser":

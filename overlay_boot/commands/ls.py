@@ -16,12 +16,13 @@ def command(arguments: list[str]) -> None:
     if environment.variable("NO_COLOR"):
         posix.putenv("TERM", "dumb")        # for sudo(8), which passes only this on
     require_root()
-    rows = listing.rows()
+    rows = listing.rows(in_detail=as_json)
     if listing.lacks_addresses(rows):
         why = "interfaces change all the time" if "pyroute2" in sys.modules else "python3-pyroute2 is not installed"
         complain(f"cannot tell the addresses of cables: {why}")
     if as_json:
         import json
+        listing.add_limits(rows)
         files.write_all(1, json.dumps(rows, indent=2) + "\n")
     else:
         files.write_all(1, listing.text(rows))

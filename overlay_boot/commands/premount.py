@@ -3,7 +3,7 @@ import posix
 
 from ..config import of_environment
 from ..hooks import premount
-from ..rootfs import Sources
+from ..sources import Sources
 from . import run
 
 TYPE_CHECKING = False

@@ -1,9 +1,7 @@
 """overlay-stop(8): stop a subhost, or all."""
-from .. import files
-from ..config import Config, check_name
 from ..errors import DONE, FAILED
-from ..state import names
 from ..stop import stop
+from ..subhosts import identified
 from . import given, is_plain, new_parser, parse_one_or_all, require_root, run
 
 TYPE_CHECKING = False
@@ -14,7 +12,7 @@ if TYPE_CHECKING:
 def command(arguments: list[str]) -> int:
     if is_plain(arguments):
         require_root()
-        stop(*identified(arguments[0]))
+        stop(*identified(arguments[0], "overlay-stop"))
         return DONE
     made = parser()
     options = parse_one_or_all(made, arguments, "CONF", "NAME")
@@ -24,19 +22,8 @@ def command(arguments: list[str]) -> int:
     if options.all:
         from ..side_by_side import stop_all
         return DONE if stop_all(except_units=options.except_units) else FAILED
-    stop(*identified(options.conf))
+    stop(*identified(options.conf, "overlay-stop"))
     return DONE
-
-
-def identified(word: str) -> tuple[str, str]:
-    """Return (name, path of the configuration file) of a subhost, of which word is the one or the other."""
-    if word not in names():
-        if "/" in word or word.endswith(".conf") or files.kind(word) not in (0, files.DIRECTORY):
-            config = Config(word, "overlay-stop")
-            return config.name, config.path
-        check_name(word)
-    from ..subhosts import config_of
-    return word, config_of(word)
 
 
 def parser() -> "argparse.ArgumentParser":

@@ -42,6 +42,24 @@ def provide(paths: list[str], limit: tuple[int, int], state: "State") -> list[st
     return [*dict.fromkeys(reversed(found))]
 
 
+def place_of(path: str) -> str:
+    """Return a directory that is on the file system of a layer: itself, or one that an archive is unpacked below."""
+    if is_directory(path):
+        return path
+    from .cache import LAYERS as place
+    while not is_directory(place):
+        place = place.rpartition("/")[0] or "/"
+    return place
+
+
+def unpacked(path: str) -> str:
+    """Return the directory of a layer, "" if it is an archive that is not in the cache."""
+    if is_directory(path):
+        return path
+    from . import inventory
+    return inventory.unpacked(path)
+
+
 def own(directories: list[str]) -> list[str]:
     """Return those directories of layers that tell of this subhost, in their order.  A baseline is for any subhost."""
     return [path for path in directories if not is_baseline(path)]

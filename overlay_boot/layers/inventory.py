@@ -91,6 +91,7 @@ def configured(conf: str) -> list[str]:
     """
     here = paths.parent(paths.real(conf))
     assigned = config.read(conf)
+    assigned.add(config.read_site_wide())
     values = assigned.get("LAYER", [])
     if not values:
         return []
@@ -112,6 +113,11 @@ def digests_at(path: str, known: list[tuple[str, str, str]]) -> list[str]:
         return [digest for found, digest, _ in known if found == one][:1]
     except OSError:
         return [digest for _, digest, archived in known if archived == path][:1]
+
+
+def unpacked(path: str) -> str:
+    """Return the directory of the cache in which the content of an archive is, "" if there is none."""
+    return next((f"{LAYERS}/{digest}" for digest in digests_at(path, seen()) if digest in digests()), "")
 
 
 # Check

@@ -1,8 +1,10 @@
-"""Configuration files, generated and mutated, and lists of them: --check, boot, stop."""
+"""Configuration files, generated and mutated, site-wide defaults, and lists of them: --check, boot, stop."""
 import os
 
-NAMES = ("NAME", "BASE", "IMAGE", "LIVE", "UPPER", "WORK", "LOWER", "LAYER", "LAYER_LIMIT", "CABLES", "START", "PREMOUNT",
-         "POSTMOUNT", "INIT", "LOG", "RAM_SIZE", "STOP_TIMEOUT", "SHARE", "NAMES", "export START", "START ", " START", "# START", "")
+NAMES = ("NAME", "BASE", "IMAGE", "LIVE", "UPPER", "WORK", "LOWER", "HIDE", "LAYER", "LAYER_LIMIT", "CABLES", "START",
+         "PREMOUNT", "POSTMOUNT", "INIT", "LOG", "RAM_SIZE", "STOP_TIMEOUT", "SHARE", "PIDS_MAX", "MEMORY_MAX", "CPU_MAX",
+         "CPUSET_CPUS", "IO_MAX", "NAMES", "export START", "START ", " START", "# START", "")
+SITE_WIDE = tuple(name for name in NAMES if name not in ("NAME", "BASE", "IMAGE", "LIVE", "UPPER", "WORK"))
 VALUES = (
     "", ".", "..", "./", "root", "work", "live", "shared", "mnt", "layer", "layer.tar.gz", "root/", "root/.", "none", "/none", "none/none",
     "root:root", "shared:/data", "shared:", ":/data", ":", "shared:data", "shared:/data/../..", "shared:/", "shared:/.reaper",
@@ -14,6 +16,7 @@ VALUES = (
     "\u00a0", "\u00a0x", "x\u00a0", "\u2003", "\u0085", "\u2028x", "\u00e9", "\u00e9\u00e9/\u00e9", "\udcff", "\udc80\udcfe", "\x01", "\x1b[31m", "\x7f", "a\tb",
     "a\vb", "'root'", '"root"', "$HOME", "$(id)", "root # all", "#", "x" * 12, "x" * 13, "x" * 255, "x" * 256, "x/" * 2100, "y" * 5000,
     "x" * 70000, "kx0n", "a%d", "a:b", "..a", "-a", "/dev/null", "/dev/full", "/dev/zero", "/proc/self/fd/0", "/proc/1/root", "/proc/self/exe",
+    "secrets", "secrets /etc /none", "/", "/etc/passwd /lib", "max", "150%", "1000 2000", "0-1", "0-", "1:0 rbps=1", "/dev/loop0 rbps=max",
     "fifo", "file", "loop", "mnt 1", "kx.img 1", "none.img", "/dev/loop999")
 LINES = ("", "\ufeff", "\r", "# comment", "START", "START: ssh", "export START=ssh", "=", "==", "\0", "NAME=\0", "\udcff\udcfe", "[section]",
          "if true; then", "START=none\r", "x" * 70000)
@@ -39,6 +42,11 @@ def play(round):
             line = chance.choice(LISTED).format(conf=one.conf, base=one.base)
             file.write(f"{line}\n")
             round.note(f"the list has {line[:300]!r}")
+    if not chance.randrange(3):
+        lines = [assignment(chance, SITE_WIDE if chance.random() < 0.95 else NAMES) for _ in range(chance.choice((1, 1, 2, 5)))]
+        round.note(f"the site-wide defaults are {lines!r}"[:3000])
+        with open(f"{round.ground.site_wide}/defaults.conf", "w", errors="surrogateescape") as file:
+            file.writelines(f"{line}\n" for line in lines)
     checked = round.run("overlay-boot", "--check", one.conf)
     for _ in range(chance.randrange(1, 4)):
         was_clear = not round.left()
@@ -59,10 +67,14 @@ def generated(chance):
         if chance.random() < 0.1:
             lines.append(chance.choice(LINES))
         else:
-            before, after = chance.choice(("", "", "", " ", "\t", "\u00a0")), chance.choice(("", "", "", " ", " x", "\u00a0"))
-            lines.append(f"{chance.choice(NAMES)}={before}{chance.choice(VALUES)}{after}")
+            lines.append(assignment(chance, NAMES))
     chance.shuffle(lines)
     return "\n".join(lines) + chance.choice(("\n", ""))
+
+
+def assignment(chance, names):
+    before, after = chance.choice(("", "", "", " ", "\t", "\u00a0")), chance.choice(("", "", "", " ", " x", "\u00a0"))
+    return f"{chance.choice(names)}={before}{chance.choice(VALUES)}{after}"
 
 
 def mutated(chance, lines):

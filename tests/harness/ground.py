@@ -25,6 +25,7 @@ LIMIT = 45              # seconds, for any command: a stop may kill, wait for a 
 FOREGROUND = 0.2        # seconds, for what happens there
 LONGEST = 1 << 20       # bytes, of what is said on standard error
 LIST = "/etc/subhosts.conf"
+SITE_WIDE = "/etc/overlay-boot"
 WRITABLE = ("/proc", "/sys", "/dev", "/run", "/var/log", "/var/cache")
 ERRNOS = {os.strerror(number) for number in range(1, 134)}
 # What a boot says of a configuration file, and goes on.
@@ -42,6 +43,10 @@ class Ground:
             pass
         if os.path.exists(LIST):
             mount("--bind", self.list, LIST)
+        self.site_wide = f"{directory}/site-wide"
+        os.mkdir(self.site_wide)
+        if os.path.exists(SITE_WIDE):
+            mount("--bind", self.site_wide, SITE_WIDE)
         self.pace = 0.05        # seconds that a command takes here, about
         self.protect()
         self.bystander = subprocess.Popen(["unshare", "--mount", "--propagation", "slave", "sleep", "infinity"])
@@ -54,7 +59,7 @@ class Ground:
             mounts = [line.split()[0:5:4] for line in file]
         for number, place in mounts:
             place = re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), place)
-            if place == LIST or any(place == one or place.startswith(f"{one}/") for one in (self.directory, *WRITABLE)):
+            if place in (LIST, SITE_WIDE) or any(place == one or place.startswith(f"{one}/") for one in (self.directory, *WRITABLE)):
                 continue
             if mounted_at(place) == number:         # else it is covered
                 subprocess.run(["mount", "-o", "remount,bind,ro", place], check=True)
@@ -68,6 +73,8 @@ class Ground:
             shutil.rmtree(path, ignore_errors=True)
         with open(self.list, "w"):
             pass
+        for name in os.listdir(self.site_wide):
+            os.unlink(f"{self.site_wide}/{name}")
         played, unplayable = Round(self, f"{kind} {seed} {number}"), ""
         try:
             importlib.import_module(kind).play(played)
@@ -225,7 +232,7 @@ class Subhost:
 PLAIN = (("START=none",), ("START=none", "LOWER=root"), ("START=none", "LOWER=root", "LIVE=root"))
 PARTS = (
     ("START=/service", "STOP_TIMEOUT=1"), ("CABLES== =",), ("SHARE=shared:/data/shared", "SHARE=shared/file:/data/file"),
-    ("UPPER=tmpfs:4M",), ("LAYER=layer",), ("LAYER=layer.tar.gz",), ("PREMOUNT=./premount", "POSTMOUNT=./postmount"),
+    ("UPPER=tmpfs:4M",), ("LAYER=layer",), ("LAYER=layer.tar.gz",), ("HIDE=secrets /srv",), ("PREMOUNT=./premount", "POSTMOUNT=./postmount"),
     ("INIT=./init",), ("LOG=log",), ("NAME=!{base}/printed {name}",), ("RAM_SIZE=1M",))
 
 

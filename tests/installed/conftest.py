@@ -11,6 +11,7 @@ import tempfile
 
 import machine as shared
 import pytest
+import roots
 from network import Host
 
 SUBREAPER = 36      # PR_SET_CHILD_SUBREAPER, prctl(2)
@@ -94,6 +95,19 @@ def run_directory(bootable):
     shutil.rmtree(directory)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def built_in_defaults(request):
+    """The defaults that the administrator of the machine has set for all subhosts are not in the way of the run."""
+    if os.geteuid() != 0 or not os.path.lexists(shared.SITE_WIDE):
+        yield
+        return
+    place, empty = os.path.dirname(shared.SITE_WIDE), tempfile.mkdtemp(prefix=f"{shared.PREFIX}.", dir="/var/tmp")
+    assert shared.run("mount", "--bind", empty, place).returncode == 0
+    yield
+    assert shared.run("umount", place).returncode == 0
+    os.rmdir(empty)
+
+
 @pytest.fixture(scope="module")
 def own_cache(run_directory):
     """The cache of the machine is left alone: for the module's time another one is there."""
@@ -140,6 +154,15 @@ def host(run_directory, machine):
 
 
 @pytest.fixture
+def site_wide(host, machine, run_directory):
+    """Writes the site-wide defaults of the test's own host: site_wide(line, ...).  Returns their path."""
+    place = os.path.dirname(shared.SITE_WIDE)
+    assert shared.run("mount", "--bind", tempfile.mkdtemp(dir=run_directory), place).returncode == 0
+    machine.look()
+    return lambda *lines: shared.write(shared.SITE_WIDE, "".join(f"{line}\n" for line in lines))
+
+
+@pytest.fixture
 def directory(run_directory, machine):
     """A directory of the test's own."""
     made = tempfile.mkdtemp(dir=run_directory)
@@ -170,6 +193,12 @@ def running(subhost):
 
 
 @pytest.fixture
+def unfenced(subhost):
+    """A subhost like that, in which root has all capabilities."""
+    return subhost(**shared.UNFENCED).booted()
+
+
+@pytest.fixture
 def terminal(machine):
     """Runs a command on a terminal of its own: terminal(command, ...)."""
     made = []
@@ -189,10 +218,46 @@ def small_root(run_directory):
     return shared.small_root(f"{run_directory}/small")
 
 
+@pytest.fixture(scope="session")
+def debian_root(run_directory):
+    """A fresh Debian system of the run's own, in a directory: debian_root(kind, packages, hook, ...)."""
+    def make(kind, packages, *hooks, seconds=280):
+        if not shutil.which("mmdebstrap") or not roots.suite() or not roots.sources():
+            cannot_run("no mmdebstrap(1), or no package sources of Debian's")
+        try:
+            archive = roots.archive(kind, packages, hooks, seconds)
+        except RuntimeError as error:
+            cannot_run(str(error))
+        root = f"{run_directory}/debian.{kind}"
+        os.mkdir(root)
+        done = shared.run("tar", "--numeric-owner", "--xattrs", "--xattrs-include=*", "-xpf", archive, "-C", root, seconds=seconds)
+        assert done.returncode == 0, done.stderr
+        return root
+
+    return make
+
+
 @pytest.fixture
 def own_root(small_root, directory):
     """A copy of it, for a test to do with as it likes."""
     return shutil.copytree(small_root, f"{directory}/own", symlinks=True)
+
+
+@pytest.fixture
+def apart():
+    """Puts what is in a directory on a file system of its own: apart(path)."""
+    mounted = []
+
+    def apart(path):
+        os.rename(path, f"{path}.moved")
+        os.mkdir(path)
+        assert shared.run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", path).returncode == 0
+        mounted.append(path)
+        shutil.copytree(f"{path}.moved", path, symlinks=True, dirs_exist_ok=True)
+        shutil.rmtree(f"{path}.moved")
+    yield apart
+    for path in reversed(mounted):
+        assert shared.run("umount", path).returncode == 0, path
 
 
 @pytest.fixture

@@ -212,6 +212,19 @@ def test_a_service_that_fails_is_told_of(subhost, listed):
     assert running() == names([one, other])
 
 
+def test_services_are_waited_for(subhost, listed):
+    """One that has failed is a failure, and its subhost runs."""
+    one, other = subhost(START="/opt/fails"), subhost(START="/bin/true")
+    one.write("opt/fails", "#!/bin/sh\necho sorry; exit 6\n", 0o755)
+    listed(one, other)
+    ended = all_of(BOOT, "--wait")
+    assert (ended.returncode, ended.stderr) == (
+        1, f"overlay-boot: {one.conf}: cannot start /opt/fails: exit status 6: sorry (what it printed is in LOG={one.log})\n")
+    assert running() == names([one, other])
+    ended = all_of(BOOT, "--wait")
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 # Side by side, in order
 
 def test_a_hundred(subhost, listed, machine):

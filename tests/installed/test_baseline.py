@@ -8,13 +8,10 @@ import re
 import shutil
 import signal
 import subprocess
-import time
 
 import pytest
-from conftest import cannot_run
 from machine import BASELINE, TREE, one_line, read, run, start, wait_for, write
 
-CACHE, WEEK = "/var/cache/overlay-boot-suites", 7 * 24 * 3600      # roots that take minutes to make
 INCLUDED = "apt,apt-utils,ca-certificates,cron,dbus,openssh-server,rsyslog,sudo,ifupdown"
 SECRET = "the-secret-of-the-host"
 
@@ -44,37 +41,10 @@ EDITED = ["etc/ssh/sshd_config", "etc/crontab", "etc/sudoers", "etc/rsyslog.conf
           "etc/init.d/cron", "etc/ca-certificates.conf", "etc/resolv.conf", "etc/default/locale", "etc/shells"]
 
 
-def sources():
-    """The machine's own package sources that are Debian's."""
-    said = run("apt-get", "indextargets", "--format", "$(ORIGIN) $(SITE) $(RELEASE)", "Created-By: Packages").stdout
-    words = sorted({tuple(line.split()) for line in said.splitlines() if line.startswith("Debian ")})
-    return "".join(f"deb {site} {release} main\n" for _, site, release in words if "backports" not in release)
-
-
 @pytest.fixture(scope="session")
-def debian(run_directory):
+def debian(debian_root):
     """A fresh system of some packages."""
-    suite = re.search("^VERSION_CODENAME=(.*)$", read("/etc/os-release"), re.MULTILINE)
-    if not shutil.which("mmdebstrap") or not suite or not sources():
-        cannot_run("no mmdebstrap(1), or no package sources of Debian's")
-    archive, root = f"{CACHE}/{suite[1]}.baseline.tar", f"{run_directory}/debian"
-    if not os.path.exists(archive) or time.time() - os.stat(archive).st_mtime > WEEK:
-        bootstrap(suite[1], archive)
-    os.mkdir(root)
-    done = run("tar", "--numeric-owner", "--xattrs", "-xpf", archive, "-C", root)
-    assert done.returncode == 0, done.stderr
-    return root
-
-
-def bootstrap(suite, archive):
-    options = [line for line in run("apt-config", "dump").stdout.splitlines() if re.match("Acquire::(http|Check-)", line)]
-    os.makedirs(CACHE, exist_ok=True)
-    done = run("mmdebstrap", "--quiet", "--mode=root", "--format=tar", "--variant=minbase", "--skip=cleanup/apt/lists",
-               f"--include={INCLUDED}", *(f"--aptopt={option}" for option in options), suite, f"{archive}.new", "-",
-               input=sources(), seconds=280)
-    if done.returncode:
-        cannot_run(f"mmdebstrap failed: {done.stderr}")
-    os.rename(f"{archive}.new", archive)
+    return debian_root("baseline", INCLUDED)
 
 
 @pytest.fixture(scope="session")

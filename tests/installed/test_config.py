@@ -6,7 +6,7 @@ import sys
 import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
-from machine import ALONE, BOOT, PROGRAMS, Subhost, mounts, one_line, read, run, write
+from machine import ALONE, BOOT, PROGRAMS, Subhost, controllers, mounts, one_line, read, run, warnings, write
 
 # Inputs in total, over all properties
 EXAMPLES = int(os.environ.get("OVERLAY_BOOT_EXAMPLES") or (100_000 if ALONE else 10_000))
@@ -17,6 +17,13 @@ ODD_VALUES = ["it's", '"quoted"', "back\\slash", "trailing\\", "$HOME", "$(touch
 
 def check(subhost, **how):
     return run(BOOT, "--check", subhost.conf, **how)
+
+DEFAULT_CAPABILITIES = ("CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP NET_BIND_SERVICE NET_ADMIN NET_RAW SYS_CHROOT "
+                        "AUDIT_WRITE SETFCAP")
+
+
+def default_of_pids_max():
+    return "16384" if "pids" in controllers() else "max"
 
 
 def checked(subhost, **how):
@@ -31,24 +38,29 @@ def checked(subhost, **how):
 def test_defaults(subhost):
     one = subhost(START=None)
     assert dict(checked(one)) == {
-        "NAME": one.name, "BASE": one.base, "LIVE": one.live, "UPPER": one.upper, "WORK": one.work, "LOWER": "/", "CABLES": "",
-        "START": "networking ssh", "PREMOUNT": "overlay-premount", "POSTMOUNT": "overlay-postmount", "INIT": "overlay-init",
+        "NAME": one.name, "BASE": one.base, "LIVE": one.live, "UPPER": one.upper, "WORK": one.work, "LOWER": "/", "LOWER_MOUNTS": "yes",
+        "HIDE": "none", "CABLES": "",
+        "START": "networking ssh", "STAY": "yes", "PREMOUNT": "overlay-premount", "POSTMOUNT": "overlay-postmount", "INIT": "overlay-init",
         "LOG": one.log, "RAM_SIZE": "50M", "LAYER_LIMIT": f"{10 << 30} 1000000",
-        "STOP_TIMEOUT": "10"}
+        "STOP_TIMEOUT": "10", "CAPABILITIES": DEFAULT_CAPABILITIES, "SYSTEM_CALLS": "default", "USERNS": "no", "FOLLOW": "view",
+        "OVERLAY": "redirect_dir=on", "PIDS_MAX": default_of_pids_max()}
 
 
 def test_every_effective_value_is_printed(subhost, directory):
     one = subhost(NAME=None, LIVE=None)
     for made in ("up", "wk", "mnt", "low"):
         os.mkdir(f"{one.base}/{made}")
-    one.configure(BASE=one.base, LIVE="mnt", UPPER="up", WORK="wk", LOWER="low:/usr", START="cron /opt/x/run", RAM_SIZE="10%",
+    one.configure(BASE=one.base, LIVE="mnt", UPPER="up", WORK="wk", LOWER="low:/usr", LOWER_MOUNTS="no", HIDE=" secrets\t/srv//x/. /y", START="cron /opt/x/run", STAY="no", RAM_SIZE="10%",
                   PREMOUNT="pre  mount", POSTMOUNT="/x/post", INIT="echo exec /sbin/init", LOG="/var/log/x.log", STOP_TIMEOUT="2.5",
                   SHARE=["/etc/hosts", "data:/srv/data"])
     assert checked(one) == [
         ("NAME", one.name), ("BASE", one.base), ("LIVE", f"{one.base}/mnt"), ("UPPER", f"{one.base}/up"), ("WORK", f"{one.base}/wk"),
-        ("LOWER", f"{one.base}/low:/usr"), ("CABLES", ""), ("START", "cron /opt/x/run"), ("PREMOUNT", "pre mount"),
+        ("LOWER", f"{one.base}/low:/usr"), ("LOWER_MOUNTS", "no"), ("HIDE", "secrets /srv/x /y"), ("CABLES", ""), ("START", "cron /opt/x/run"), ("STAY", "no"), ("PREMOUNT", "pre mount"),
         ("POSTMOUNT", "/x/post"), ("INIT", "echo exec /sbin/init"), ("LOG", "/var/log/x.log"), ("RAM_SIZE", "10%"),
-        ("LAYER_LIMIT", f"{10 << 30} 1000000"), ("STOP_TIMEOUT", "2.5"), ("SHARE", "/etc/hosts:/etc/hosts"), ("SHARE", f"{one.base}/data:/srv/data")]
+        ("LAYER_LIMIT", f"{10 << 30} 1000000"), ("STOP_TIMEOUT", "2.5"), ("CAPABILITIES", DEFAULT_CAPABILITIES),
+        ("SYSTEM_CALLS", "default"), ("USERNS", "no"), ("FOLLOW", "view"), ("OVERLAY", "redirect_dir=on index=off"),
+        ("PIDS_MAX", default_of_pids_max()),
+        ("SHARE", "/etc/hosts:/etc/hosts"), ("SHARE", f"{one.base}/data:/srv/data")]
 
 
 @pytest.mark.parametrize("value", ODD_VALUES, ids=ascii)
@@ -258,7 +270,7 @@ def test_misspelt_names_are_warned_of_and_all_goes_on(subhost):
     write(one.conf, "BASE=.\nLOWR=/usr\n# START=x\nSTART=none\nwork=/x\nFOO=1\n")
     done = check(one)
     assert done.returncode == 0
-    lines = done.stderr.splitlines()
+    lines = warnings(done)
     assert len(lines) == 2
     assert "line 2" in lines[0] and "LOWR" in lines[0] and "LOWER" in lines[0]
     assert "line 5" in lines[1] and "work" in lines[1] and "WORK" in lines[1]
@@ -279,7 +291,7 @@ def test_check_of_a_running_subhost(running):
 
 @pytest.mark.parametrize("settings, named", [
     ({"LIVE": "nowhere"}, "LIVE"), ({"BASE": "/nowhere"}, "BASE"), ({"WORK": "root"}, "WORK"), ({"RAM_SIZE": "much"}, "RAM_SIZE"),
-    ({"NAME": "a/b"}, "NAME"), ({"START": "./x"}, "START"), ({"STOP_TIMEOUT": "long"}, "STOP_TIMEOUT"), ({"LOWER": "/nowhere"}, "LOWER")])
+    ({"NAME": "a/b"}, "NAME"), ({"START": "./x"}, "START"), ({"STOP_TIMEOUT": "long"}, "STOP_TIMEOUT"), ({"STAY": "maybe"}, "STAY"), ({"LOWER": "/nowhere"}, "LOWER")])
 def test_check_refuses_what_a_boot_would(subhost, settings, named):
     assert named in one_line(check(subhost(**settings)))
 
@@ -441,8 +453,8 @@ def test_any_words_reach_a_command_as_they_are(place, words):
 def plan(one):
     """{title: what it does} of the steps, in their order."""
     done = run(BOOT, "--check", "--verbose", one.conf)
-    assert done.returncode == 0 and done.stderr == ""
-    return dict(line.split(": ", 1) for line in done.stdout.partition("\n\n")[2].splitlines())
+    assert done.returncode == 0 and warnings(done) == []
+    return dict(line.split(": ", 1) for line in done.stdout.rpartition("\n\n")[2].splitlines())
 
 
 def test_the_plan_of_a_boot(subhost, directory, machine):
@@ -481,7 +493,7 @@ def networking_of(one):
     """What --check says of the network that the subhost sets up by itself."""
     done = run(BOOT, "--check", one.conf)
     assert done.returncode == 0
-    said = done.stderr.splitlines()
+    said = warnings(done)
     beginning = "overlay-boot: START: networking will "
     assert all(line.startswith(beginning) for line in said), said
     return [line.removeprefix(beginning) for line in said]
@@ -522,7 +534,7 @@ def test_check_finds_interfaces_where_the_subhost_will(subhost, directory):
     assert networking_of(one) == []
     os.unlink(f"{one.upper}/{FILE}")
     one.configure(START="cron", CABLES="=", LAYER=layer)
-    assert run(BOOT, "--check", one.conf).stderr == ""
+    assert warnings(run(BOOT, "--check", one.conf)) == []
     one.configure(START="networking", CABLES="=", LAYER=layer, UPPER="tmpfs:1M")
     assert len(networking_of(one)) == 2
     one.configure(START="networking", CABLES="=", LAYER=layer, PREMOUNT="./own")

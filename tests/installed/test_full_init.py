@@ -35,10 +35,15 @@ def made(run_directory):
 @pytest.fixture
 def booted(subhost, made):
     """A subhost as the example has it, over such a root."""
-    def boot(example, more=None):
-        """With files of the example's own, and more of them: {path: text}, programs where that begins with #!."""
+    def boot(example, more=None, users="no"):
+        """With files of the example's own, and more of them: {path: text}, programs where that begins with #!.
+
+        With a user namespace the fences are the default ones there.
+        """
         one = subhost()
         text = read(f"{EXAMPLES}/{example}.conf")
+        if users != "no":
+            text = re.sub("^(CAPABILITIES|SYSTEM_CALLS)=.*\n", "", text, flags=re.MULTILINE) + f"USERNS= {users}\n"
         write(one.conf, re.sub("^LOWER=.*", f"LOWER={made(example)}", text, flags=re.MULTILINE))
         for path, content in files_of(text).items():
             one.write(path.removeprefix("root/"), content)
@@ -70,8 +75,17 @@ def test_systemd(booted, terminal):
     assert os.path.exists(f"{one.upper}/was-stopped")
 
 
-def test_sysvinit(booted):
-    one = booted("sysvinit", {"etc/init.d/rc": RC})
+def test_systemd_in_a_user_namespace(subhost, made):
+    """With the capabilities and system calls that are the default there."""
+    one = subhost(LOWER=made("systemd"), INIT="echo exec /sbin/init", STOP_TIMEOUT="100", USERNS="auto").booted()
+    wait_for(lambda: one.go("systemctl", "is-system-running").stdout.strip() in ("running", "degraded"), SLOW)
+    assert one.inside("systemctl", "is-active", "multi-user.target", "systemd-journald") == "active\nactive"
+    stops_by_itself(one)
+
+
+@pytest.mark.parametrize("users", ["no", "auto"])
+def test_sysvinit(booted, users):
+    one = booted("sysvinit", {"etc/init.d/rc": RC}, users)
     wait_for(lambda: "2" in one.go("runlevel").stdout.split(), SLOW)
     assert one.sh("cat /proc/1/comm") == "init"
     stops_by_itself(one)

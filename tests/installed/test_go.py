@@ -8,7 +8,7 @@ import subprocess
 import termios
 
 import pytest
-from machine import (GO, PATIENCE, control_group, descendants, is_alive, kill, namespaces, new_name, one_line, read, run, start,
+from machine import (GO, PATIENCE, PYTHON, UNFENCED, control_group, descendants, is_alive, kill, namespaces, new_name, one_line, read, run, start,
                      wait_for, write)
 from overlay_boot import cgroup
 
@@ -181,6 +181,25 @@ def test_a_frozen_subhost(running):
     finally:
         write(f"{group}/cgroup.freeze", "0")
     assert running.go("true").returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_interrupted_before_the_command_is_executed(running, number):
+    """Which who is root inside can hold up as long as he likes."""
+    traced = start("strace", "-f", "-o", "/dev/null", "-e", "trace=keyctl", "-e", "inject=keyctl:signal=SIGSTOP",
+                   *PYTHON, GO, running.name, "true", preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    def those_called(name):
+        return [pid for pid in descendants(traced.pid) if read(f"/proc/{pid}/comm") == f"{name}\n"]
+
+    try:
+        wait_for(lambda: those_called("execute"))
+        held_up, = those_called("execute")
+        kill(those_called("overlay-go")[0], number)
+        traced.wait(10)
+        assert traced.returncode and not is_alive(held_up)
+    finally:
+        traced.kill()
+        traced.wait()
 
 
 def test_the_run_level(running):
@@ -522,8 +541,9 @@ def test_a_user_on_a_terminal(users, terminal):
     assert shown.ended() == 0
 
 
-def test_a_subhost_without_a_terminal_to_give(running, terminal):
+def test_a_subhost_without_a_terminal_to_give(subhost, terminal):
     """Its /dev/pts is no devpts: it says so, in one line, and nothing that is there in its place is opened."""
+    running = subhost(**UNFENCED).booted()
     running.sh("umount /dev/pts && mkfifo /dev/pts/ptmx")
     shown = terminal(GO, running.name, "true")
     assert shown.ended() == 1

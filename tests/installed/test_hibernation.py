@@ -4,7 +4,7 @@ import signal
 import subprocess
 
 import pytest
-from machine import BOOT, DISKFILE, GO, NETNS, PREFIX, SHARE, STATES, STOP, control_groups, is_alive, kill, one_line, read, run, start, wait_for, write
+from machine import BOOT, DISKFILE, GO, NETNS, PREFIX, SHARE, STATES, STOP, UNFENCED, control_groups, is_alive, kill, one_line, read, run, start, wait_for, write
 from network import done, links
 
 from overlay_boot import cgroup
@@ -50,7 +50,7 @@ def test_no_process_is_left_and_all_else_is(hibernating, machine):
 
 def test_it_is_taken_up_as_it_is(subhost, shell, host):
     """Mounts, files in memory, shares, addresses, routes, firewall rules, cables."""
-    one = subhost(CABLES="=", SHARE=f"{host.network}:/data")
+    one = subhost(CABLES="=", SHARE=f"{host.network}:/data", **UNFENCED)
     write(f"{host.network}/file", "shared\n")
     shell(one, "set -e; mkdir /more; mount -t tmpfs tmpfs /more; echo kept >/more/file; echo kept >/run/file; "
                "ip addr add 192.0.2.9/24 dev eth0; ip link set eth0 up; ip route add 198.51.100.0/24 via 192.0.2.1; "
@@ -88,7 +88,7 @@ def test_what_the_configuration_says_now_is_for_what_is_started(subhost, shell, 
 
 @pytest.mark.parametrize("init", ["echo exec /bin/sleep 1000", "./init"])
 def test_an_init_of_its_own(subhost, shell, init):
-    one = subhost(INIT=init)
+    one = subhost(INIT=init, STOP_TIMEOUT="1")      # sleep(1) as PID 1 takes no notice
     one.script("init", 'ip netns exec "$NAME" true && echo "exec /bin/sleep 1000" && echo "$UPPER" >seen')
     shell(one).check_returncode()
     one.booted()
@@ -300,7 +300,7 @@ def test_its_mount_namespace_is_gone(subhost, shell, host):
 
 def test_control_groups_are_mounted_anew(subhost, shell):
     """As an init system does it that is PID 1, wherever nothing is mounted yet."""
-    one = subhost()
+    one = subhost(**UNFENCED)
     for _ in range(2):
         ended = shell(one, "mountpoint -q /sys/fs/cgroup || mount -t cgroup2 cgroup2 /sys/fs/cgroup; "
                            "mkdir /sys/fs/cgroup/own && cat /proc/self/cgroup /sys/fs/cgroup/cgroup.procs | grep -c .")
@@ -326,9 +326,10 @@ def test_what_is_kept_is_not_in_sight_of_the_host(hibernating):
     assert sorted(found) == sorted([place, f"{place}/mnt", f"{NETNS}/{hibernating.name}"])
 
 
-def test_on_whatever_processor(subhost, shell, machine):
+@pytest.mark.parametrize("users", ["no", "auto"])
+def test_on_whatever_processor(subhost, shell, machine, users):
     """In a mount namespace of our own, on one processor after the other: Linux 6.18 numbers namespaces by processor."""
-    one = subhost()
+    one = subhost(USERNS=users)
     for first in os.sched_getaffinity(0):
         for second in os.sched_getaffinity(0):
             done("taskset", "-c", str(first), "unshare", "--mount", "--propagation", "shared", "sh", "-ec",

@@ -10,37 +10,65 @@ import time
 
 import pytest
 from conftest import cannot_run
-from machine import BASELINE, BOOT, DISKFILE, GO, LS, MODULES, PROGRAMS, SHARE, STOP, TREE, one_line, run, start, wait_for
+from machine import (
+    BASELINE,
+    BOOT,
+    DIFF,
+    DISKFILE,
+    FOLLOW,
+    GO,
+    LS,
+    MODULES,
+    PROGRAMS,
+    SHARE,
+    STOP,
+    TREE,
+    faults,
+    one_line,
+    run,
+    start,
+    wait_for,
+)
 from machine import LAYERS as LAYERS_COMMAND
+from machine import LOG as LOG_COMMAND
 
 SOURCES = {os.path.relpath(path, f"{TREE}/overlay_boot").removesuffix(".py"): path
            for path in glob.glob(f"{TREE}/overlay_boot/**/*.py", recursive=True)}
-COMMANDS = {"overlay-baseline": BASELINE, "overlay-boot": BOOT, "overlay-diskfile": DISKFILE, "overlay-go": GO,
-            "overlay-layers": LAYERS_COMMAND, "overlay-ls": LS, "overlay-share": SHARE, "overlay-stop": STOP,
+COMMANDS = {"overlay-baseline": BASELINE, "overlay-boot": BOOT, "overlay-diff": DIFF, "overlay-diskfile": DISKFILE,
+            "overlay-follow": FOLLOW, "overlay-go": GO, "overlay-layers": LAYERS_COMMAND, "overlay-log": LOG_COMMAND, "overlay-ls": LS, "overlay-share": SHARE, "overlay-stop": STOP,
             **{hook: f"{PROGRAMS}/{hook}" for hook in ("overlay-init", "overlay-premount", "overlay-postmount")}}
 
 # What is costly to import: Help and error paths may, a boot may not.
 COSTLY = {"os", "re", "argparse", "subprocess", "logging", "typing", "dataclasses", "enum", "pathlib", "pyroute2"}
 
-NATIVE = {"namespaces", "links"}
+NATIVE = {"namespaces", "links", "users"}
 
 # Imports run downward only.
 LAYERS = [
-    ["__init__", *NATIVE, "paths"],
+    ["__init__", *NATIVE, "paths", "passwd"],
     ["files", "environment"],
-    ["errors", "interruption", "terminal", "columns", "progress", "proc", "beneath"],
-    ["record", "state"],
+    ["errors", "interruption", "terminal", "columns", "progress", "proc", "beneath", "mounts"],
+    ["overlayfs"],
+    ["dpkg"],
+    ["capabilities", "record", "state"],
+    ["system_calls/policy", "system_calls/ranges", "system_calls/compiler", "system_calls/__init__"],
     ["cgroup", "running"],
-    ["config", "processes", "rootfs", "network", "cables", "log", "hooks", "subhosts_conf", "shellversion", "subhosts",
+    ["config", "sources", "fences", "limits", "subhosts_conf", "host_secrets", "hiding", "lower_mounts", "processes", "userns", "rootfs", "uppers", "network", "cables", "log", "services", "hooks", "shellversion", "subhosts",
      "shares", "relay", "diskfile", "keeper",
      "layers/tar", "layers/decompressor", "layers/unpacking", "layers/archive", "layers/cache", "layers/inventory", "layers/__init__"],
-    ["hibernation"],
+    ["hibernation", "old_files", "trees"],
     ["salvage"],
     ["clearing", "listing", "entry", "stop", "boot", "side_by_side"],
-    ["interfaces", "plan"],
-    ["shell"],
+    ["interfaces", "exposure", "plan", "log_view"],
+    ["diff"],
+    ["shell", "maintenance"],
+    ["packages/version", "packages/accounts", "packages/answers", "packages/triggers", "packages/upper", "packages/site"],
+    ["packages/dependencies", "packages/merge", "packages/alternatives"],
+    ["packages/__init__"],
+    ["renewal"],
+    ["follow"],
     ["baseline/root", "baseline/layer", "baseline/workshop"],
-    ["baseline/dpkg", "baseline/accounts"],
+    ["baseline/packages", "baseline/accounts"],
     ["baseline/apt", "baseline/system"],
     ["baseline/hidden", "baseline/shipped", "baseline/records", "baseline/alternatives", "baseline/surroundings", "baseline/confinement"],
     ["baseline/identity", "baseline/maintainer_scripts"],
@@ -273,7 +301,7 @@ def test_help(command):
     assert run(COMMANDS[command], "-h").stdout == done.stdout
 
 
-@pytest.mark.parametrize("command", [BOOT, DISKFILE, GO, LAYERS_COMMAND, LS, SHARE, STOP])
+@pytest.mark.parametrize("command", [BOOT, DIFF, DISKFILE, FOLLOW, GO, LAYERS_COMMAND, LOG_COMMAND, LS, SHARE, STOP])
 def test_version(command):
     import overlay_boot
     done = run(command, "--version")
@@ -322,6 +350,14 @@ def test_every_variable_in_the_manual_is_one():
     assert sorted(re.findall(r"^\*([A-Z_]+)\*::", variables, re.MULTILINE)) == sorted([*config.DEFAULTS, *config.REPEATABLE])
 
 
+def test_every_secret_stands_in_the_manual():
+    from overlay_boot import host_secrets as known
+    text = read(f"{TREE}/man/overlay-boot.conf.5.adoc").partition("\n*HIDE*::\n")[2].partition("\n*CABLES*::\n")[0]
+    for path in (*known.PASSWORDS, *known.FORMER_PASSWORDS, *known.OF_MACHINE, *known.KEYS, *known.LOGINS, *known.HOMES, known.MAIL,
+                 *known.SPOOLS, known.SSH, known.LAYERS):
+        assert f"_{path}_" in text, path
+
+
 def test_every_key_of_the_state_file_stands_in_the_manual():
     """overlay-boot(7) and record.SCHEMA have the same keys."""
     from overlay_boot.record import SCHEMA
@@ -365,7 +401,8 @@ def test_pages_are_written_without_a_warning(tmp_path, page):
 
 # Examples
 
-EXAMPLES = [os.path.basename(path) for path in glob.glob(f"{TREE}/conf-examples/*.conf") if not path.endswith("/subhosts.conf")]
+EXAMPLES = [os.path.basename(path) for path in glob.glob(f"{TREE}/conf-examples/*.conf")
+            if not path.endswith(("/defaults.conf", "/subhosts.conf"))]
 
 
 @pytest.mark.parametrize("example", sorted(EXAMPLES))
@@ -382,7 +419,7 @@ def test_examples_are_right(directory, example):
     bridges = {cable.partition("=")[0] for cable in cables} - {""}
     made = "".join(f"ip link add {bridge} type bridge; " for bridge in bridges)
     done = run("unshare", "-mn", "sh", "-ec", f'mount -t sysfs sysfs /sys; {made} exec "$@"', "sh", BOOT, "--check", f"{place}/{example}")
-    said = [line for line in done.stderr.splitlines() if "will not be started" not in line]     # not installed here
+    said = [line for line in faults(done) if "will not be started" not in line]     # not installed here
     assert (done.returncode, said) == (0, []), done.stderr
     assert f"NAME={example.removesuffix('.conf')}\n" in done.stdout
 
@@ -403,7 +440,7 @@ def test_the_example_of_subhosts_conf_lists_nothing():
     assert all(not line.strip() or "#" in line for line in read(f"{TREE}/conf-examples/subhosts.conf").splitlines())
 
 
-@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"clear"}))
+@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"clear", "upgraded"}))
 def test_help_that_cannot_be_printed(command):
     with open("/dev/full", "wb") as full:
         done = run(COMMANDS[command], "--help", stdout=full)
@@ -517,6 +554,8 @@ def test_what_begins_the_commands_says_why_it_cannot():
     ([BOOT, "-v"], "--verbose requires --check"), ([BOOT, "--check", "-v"], "--check requires CONF"),
     ([BOOT, "--all", "/x"], "--all takes no CONF"), ([BOOT, "--all", "--check"], "--check: not allowed with argument --all"),
     ([STOP], "give CONF, NAME or --all"), ([STOP, "--all", "/x"], "--all takes no CONF or NAME"),
+    ([FOLLOW], "give CONF, NAME or --all"), ([FOLLOW, "--all", "/x"], "--all takes no CONF or NAME"),
+    ([FOLLOW, "--dry-run", "--restart", "x"], "--restart: not allowed with argument --dry-run"),
     ([GO, "-u", "root"], "--user requires NAME"), ([SHARE, "--undo", "/x"], "--undo requires NAME"),
     ([SHARE, "--read-only", "/x"], "--read-only requires NAME"),
     ([LAYERS_COMMAND, "--check", "--json"], "--json: not allowed with --check"),
@@ -527,7 +566,7 @@ def test_options_that_lack_something_or_do_not_go_together(words, why):
 
 
 @pytest.mark.parametrize(("words", "what"), [
-    ([BOOT, ""], "CONF"), ([BOOT, "--check", ""], "CONF"), ([STOP, ""], "CONF|NAME"), ([GO, ""], "NAME"), ([GO, "-u", "", "x"], "-u/--user"),
+    ([BOOT, ""], "CONF"), ([BOOT, "--check", ""], "CONF"), ([STOP, ""], "CONF|NAME"), ([FOLLOW, ""], "CONF|NAME"), ([GO, ""], "NAME"), ([GO, "-u", "", "x"], "-u/--user"),
     ([SHARE, "", "x"], "PATH"), ([SHARE, "/x", ""], "NAME"), ([BASELINE, ""], "DIR"), ([BASELINE, "--root", "", "/x"], "--root"),
     ([DISKFILE, ""], "MOUNT/PATH"), ([DISKFILE, "x", ""], "DISKFILE"), ([DISKFILE, "--create", "1M", ""], "--create"),
     ([LAYERS_COMMAND, "--remove", ""], "--remove")])
@@ -540,6 +579,11 @@ def test_an_empty_argument_means_nothing(words, what, tmp_path):
 def test_clear_is_for_the_keeper():
     for words in ([], ["x"], ["x", "y"]):
         assert one_line(run(f"{PROGRAMS}/clear", *words)).startswith("clear: ")
+
+
+def test_upgraded_is_for_dpkg():
+    for words in ([], ["x"], ["pre", "post"]):
+        assert run(f"{PROGRAMS}/upgraded", *words).stderr == "upgraded: to be executed by dpkg, with pre or post\n"
 
 
 @pytest.mark.parametrize(("hook", "line"), [("init", "cannot read /nowhere/x: No such file or directory"), (

@@ -3,13 +3,15 @@
 The commands are run under strace(1), which kills them, or a process that they start, or has a system call of theirs
 fail, at every call that changes something, one after the other.  After each, an overlay-stop, or an overlay-boot and an
 overlay-stop, must leave nothing: see injection.py, and sandbox.py for where that is.  By default every site occurs, each
-kind of call with each of its arguments, once before it has taken effect and once after that.  All calls, with both ways
-of recovery, take some minutes more:
+kind of call with each of its arguments: what fails, in the first scenario that has it; a signal, in that one and in a
+quarter of the other boots, in each another quarter.  All calls, in all scenarios, with both ways of recovery, take hours:
 
     OVERLAY_BOOT_KILL=all tests/run -k killed
 """
 import os
 import shutil
+import signal
+import zlib
 
 import injection
 import pytest
@@ -19,6 +21,10 @@ from sandbox import Sandboxes
 EVERYTHING = os.environ.get("OVERLAY_BOOT_KILL") == "all"
 RECOVERIES = ["stop", "boot"]
 ROUNDS = 6      # a call may not be the n-th of its kind every time
+QUARTERS = 4
+pytestmark = pytest.mark.deadline(7200 if EVERYTHING else 300)
+SIGNALS = ["SIGKILL", "SIGTERM"]
+ERRORS = ["ENOSPC", "ENOMEM", "EPERM", "EBUSY", "ENOLCK", "EIO"]
 BOOTS = [name for name in injection.SCENARIOS if name.startswith("boot")]
 
 
@@ -29,6 +35,8 @@ def sandboxes():
         cannot_run(f"needs {', '.join(missing) or 'root'}")
     made = Sandboxes(injection.__file__, os.cpu_count() or 1)
     made.done = set()       # (injection, site), of all scenarios so far
+    made.signalled = set()  # (signal, where), of the same
+    made.aims = {}          # of each scenario: in the first round, for all tests
     yield made
     made.end()
 
@@ -36,10 +44,12 @@ def sandboxes():
 def inject(sandboxes, scenario, injections):
     """Inject in a scenario: what was wrong, and where an injection was to be but never happened."""
     told, hits, due = [], set(), None
-    for _ in range(ROUNDS):
-        aims = sandboxes("aims", scenario, injections)[0]
+    for attempt in range(ROUNDS):
+        if attempt or scenario not in sandboxes.aims:
+            sandboxes.aims[scenario] = found(sandboxes, scenario)
+        aims = [aim for aim in sandboxes.aims[scenario] if aim["injection"] in injections]
         assert aims
-        works = [(scenario, aim, recovery) for number, aim in enumerate(chosen(aims, sandboxes.done))
+        works = [(scenario, aim, recovery) for number, aim in enumerate(chosen(scenario, aims, sandboxes))
                  if due is None or aim["where"] in due
                  for recovery in (RECOVERIES if EVERYTHING else [RECOVERIES[number % 2]])]
         for (_, aim, recovery), (site, wrong) in zip(works, sandboxes.map("inject", works), strict=True):
@@ -51,8 +61,16 @@ def inject(sandboxes, scenario, injections):
         if told or not due:
             break
     if not told:
-        sandboxes.done.update((injection, site) for injection, site in hits if injection != "SIGKILL")
+        sandboxes.done.update(hits)
+        sandboxes.signalled.update((aim["injection"], aim["where"]) for aim in aims)
     return told + [f"{scenario}: nothing was injected {where}" for where in sorted(due)]
+
+
+def found(sandboxes, scenario):
+    """All aims of a scenario, of the command itself and of its child processes."""
+    works = [(scenario, children, [*SIGNALS, *ERRORS], EVERYTHING)
+             for children in (False, True) if not children or not injection.SCENARIOS[scenario].execs]
+    return [aim for aims, _ in sandboxes.map("aims", works) for aim in aims]
 
 
 def is_due(aim, hits):
@@ -61,12 +79,23 @@ def is_due(aim, hits):
             and (aim["injection"], aim["site"]) not in hits)
 
 
-def chosen(aims, done):
-    """Every call once; or every site once, and what is less than a SIGKILL not in each scenario again."""
+def chosen(scenario, aims, sandboxes):
+    """Every call once; or every site once, and what fails not in each scenario again.
+
+    Where an earlier scenario has got a signal, another boot gets it in a quarter of the places; one that varies others, in none.
+    """
     if EVERYTHING:
         return {(aim["injection"], aim["call"], aim["count"], aim["children"]): aim for aim in aims}.values()
-    sites = {(aim["injection"], aim["where"]): aim for aim in reversed(aims)
-             if (aim["injection"], aim["site"]) not in done}
+    quarter = list(injection.SCENARIOS).index(scenario) % QUARTERS
+    how = injection.SCENARIOS[scenario]
+
+    def is_wanted(aim):
+        if aim["injection"] in ERRORS:
+            return (aim["injection"], aim["site"]) not in sandboxes.done
+        return ((aim["injection"], aim["where"]) not in sandboxes.signalled
+                or not how.varies and (not how.boots or zlib.crc32(aim["where"].encode()) % QUARTERS == quarter))
+
+    sites = {(aim["injection"], aim["where"]): aim for aim in reversed(aims) if is_wanted(aim)}
     return {(aim["injection"], aim["call"], aim["count"], aim["children"]): aim for aim in sites.values()}.values()
 
 
@@ -86,7 +115,20 @@ def test_a_boot_that_is_interrupted(sandboxes, scenario):
 
 @pytest.mark.parametrize("scenario", injection.SCENARIOS)
 def test_a_system_call_that_fails(sandboxes, scenario):
-    check(inject(sandboxes, scenario, ["ENOSPC", "ENOMEM", "EPERM", "EBUSY", "ENOLCK", "EIO"]))
+    check(inject(sandboxes, scenario, ERRORS))
+
+
+@pytest.mark.parametrize("scenario", ["boot", "boot-shell", "boot-mapped", "boot-hiding", "share-mapped"])
+@pytest.mark.parametrize(("number", "whom"), [(signal.SIGKILL, "child"), (signal.SIGTERM, "group"), (signal.SIGINT, "group")])
+def test_a_signal_to_a_helper(sandboxes, scenario, number, whom):
+    """A helper makes what only a process in a user namespace can make, in the memory of the command.  That is told, and undone."""
+    helpers, wrong = sandboxes("helpers", scenario)
+    assert helpers
+    check(wrong)
+    works = [(scenario, (int(helper), call), number, whom, RECOVERIES[call % 2]) for helper, calls in helpers.items()
+             for call in (range(1, calls + 1) if whom == "child" or EVERYTHING else {1, calls})]
+    check([f"at {helper}, then {recovery}: {wrong}" for (_, helper, _, _, recovery), (wrong,) in zip(
+        works, sandboxes.map("signal_helper", works), strict=True) if wrong])
 
 
 @pytest.mark.parametrize("recovery", RECOVERIES)

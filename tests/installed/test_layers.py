@@ -14,7 +14,7 @@ import tarfile
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from machine import BOOT, CACHE, LAYERS, MODULES, Terminal, descendants, one_line, read, run, start, wait_for, write
+from machine import BOOT, CACHE, LAYERS, MODULES, UNFENCED, Terminal, descendants, one_line, read, run, start, wait_for, write
 
 LABEL = b'{"v":"1","t":"layer"}'
 CAPABILITY = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)       # cap_net_raw=ep, capabilities(7)
@@ -115,7 +115,7 @@ def test_more_layers_than_the_kernel_takes(subhost, fails, small_root):
 
 def test_a_capability_over_the_hosts_root(subhost):
     """Where the cache is on the file system of LOWER, the overlay is one over another overlay."""
-    one = subhost(LAYER="layer.tar.gz")
+    one = subhost(LAYER="layer.tar.gz", **UNFENCED)
     with open("/usr/bin/cat", "rb") as file:
         program = file.read()
     info = member("root/reads", program, mode=0o755, pax_headers={"SCHILY.xattr.security.capability": os.fsdecode(
@@ -856,6 +856,18 @@ def test_overlay_layers_removes_what_is_not_used(subhost, small_root, listed):
     assert one.inside("cat", "/etc/layer") == "0"
     third.booted()
     assert third.inside("cat", "/etc/layer") == "2"
+
+
+def test_a_layer_of_the_site_wide_defaults_is_used_by_each_that_names_no_other(site_wide, subhost, small_root, listed):
+    one = subhost(LOWER=small_root)
+    site_wide("LAYER=layer.tar.gz")
+    text_layer(one.base, "layer")
+    one.booted().stopped()
+    listed(one.conf)
+    assert [row["used_by"] for row in rows().values()] == [[one.conf]]
+    assert run(LAYERS, "--remove-unused").returncode == 0 and len(layers()) == 1
+    one.configure(LOWER=small_root, LAYER="")
+    assert run(LAYERS, "--remove-unused").returncode == 0 and layers() == []
 
 
 def test_nothing_is_removed_if_it_cannot_be_known(subhost, small_root, listed):

@@ -8,8 +8,8 @@ import time
 import pytest
 from machine import BOOT, GO, LS, descendants, read, run, start, wait_for, write
 
-TITLES = ["NAME", "STATE", "PID", "SINCE", "PROCS", "MEMORY", "CABLES", "CONFIG"]
-KEYS = ["name", "state", "pid", "since", "processes", "memory", "cables", "shares", "config"]
+TITLES = ["NAME", "STATE", "PID", "SINCE", "PROCS", "MEMORY", "SVCS", "CABLES", "CONFIG"]
+KEYS = ["name", "state", "pid", "since", "processes", "memory", "services", "cables", "shares", "limits", "config", "old"]
 
 
 @pytest.fixture
@@ -54,7 +54,8 @@ def test_the_table(running, subhost):
     assert lines[0].split() == TITLES
     found = {line.split()[0]: line for line in lines[1:]}
     row = running.row()
-    name, state, pid, since, processes, memory, cables, config = found[running.name].split()
+    name, state, pid, since, processes, memory, services, cables, config = found[running.name].split()
+    assert services == "-"
     assert (name, state, pid, processes, cables, config) == (running.name, "running", str(row["pid"]), "1", "-", running.conf)
     assert since in [time.strftime(form, time.localtime(row["since"])) for form in ("%H:%M", "%b%d", "%Y")]     # midnight may come
     assert memory.endswith("M")
@@ -70,7 +71,7 @@ def printed(terminal, *command, size=(24, 80), **env):
     return os.fsdecode(shown.said).splitlines()
 
 
-@pytest.mark.parametrize("columns, room", [(64, 64), (72, 72), (0, 80), (1000, 1000)])
+@pytest.mark.parametrize("columns, room", [(72, 72), (78, 78), (0, 80), (1000, 1000)])
 def test_the_table_fits_the_terminal(terminal, running, columns, room):
     """But for those of which the names alone are longer; what is cut says so."""
     lines = printed(terminal, LS, size=(24, columns), NO_COLOR="1")
@@ -97,7 +98,7 @@ def test_control_characters_do_not_reach_the_terminal(subhost, listing, director
     os.mkdir(f"{directory}/a\x1b[2Jb")
     one = subhost(place=f"{directory}/a\x1b[2Jb", NAME="n\x1b]0;title\x07\x9b1m")
     line = next(line for line in listing(one.conf).splitlines() if one.name in line)
-    assert line.split() == ["n\\x1b]0;title\\x07\\x9b1m", "stopped", *"-----", one.conf.replace("\x1b", "\\x1b")]
+    assert line.split() == ["n\\x1b]0;title\\x07\\x9b1m", "stopped", *"------", one.conf.replace("\x1b", "\\x1b")]
     assert one.conf in [row["config"] for row in json.loads(listing(one.conf, "--json"))]
 
 
@@ -172,7 +173,7 @@ def test_those_that_are_listed_and_do_not_run(subhost, listing):
 """
     found = rows(listing(text, "--json"))
     assert found[one.name] == {"name": one.name, "state": "stopped", "pid": None, "since": None, "processes": None, "memory": None,
-                               "cables": None, "shares": None, "config": one.conf}
+                               "services": None, "cables": None, "shares": None, "limits": None, "config": one.conf, "old": None}
     assert found["other-name"]["state"] == "stopped" and found["other-name"]["config"] == named.conf
     assert found[running.name]["state"] == "running"
     assert [row["state"] for row in json.loads(listing(text, "--json")) if row["config"].startswith(f"/nowhere/{other.name}")] == ["unreadable"]

@@ -110,6 +110,8 @@ def test_a_renamed_subhost_is_the_same(mta, names, type_in):
     assert run(GO).stdout == f"{new}\n" and os.listdir("/opt") == [new]
     assert run(GO, new, "uname", "-n").stdout == f"{new}\n"
     after = tree(f"/opt/{new}/root")
+    marks = [found["."][-1].pop("trusted.overlay-boot.subhost") for found in (before, after)]
+    assert marks == [name.encode() for name in names.values()]
     assert before.pop("etc/hostname") != after.pop("etc/hostname") and after == before
     assert read("/etc/subhosts.conf") == f"/opt/one/one.conf\n/opt/{new}/{new}.conf\n"
     assert "boot from" in read(f"{LOGS}/{new}.log") and listed(LOGS) == [f"{new}.log"]

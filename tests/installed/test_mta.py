@@ -102,10 +102,10 @@ def key(directory):
     return f"{directory}/key"
 
 
-@pytest.fixture
-def mta(subhost, host):
-    """The subhost of the README, as far as it is set up before its first boot."""
-    one = subhost(BASE=None, CABLES=f"={MAC}", START="rsyslog networking ssh opensmtpd")
+@pytest.fixture(params=["no", "auto"])
+def mta(subhost, host, request):
+    """The subhost of the README, as far as it is set up before its first boot; without a user namespace, and in one."""
+    one = subhost(BASE=None, CABLES=f"={MAC}", START="rsyslog networking ssh opensmtpd", USERNS=request.param)
     with open(host.interfaces, "w") as file:
         file.write(f"auto lo\niface lo inet loopback\n\nsource interfaces.d/{one.name}.conf\n")
     host.stanzas(f"{one.name}.conf", f"iface {one.name}0 inet static\n    address {HOST}/24\n")

@@ -5,7 +5,7 @@ import re
 
 import pytest
 from conftest import cannot_run
-from machine import CACHE, PROGRAMS, one_line, run
+from machine import BOOT, CACHE, PROGRAMS, faults, one_line, read, run
 
 SCRIPTS = glob.glob("/var/lib/dpkg/info/overlay-boot.p*")
 COMPLETION = "/usr/share/bash-completion/bash_completion"
@@ -33,6 +33,7 @@ def bash(terminal, directory):
     ("overlay-boot --ch", "overlay-boot --check "),
     ("overlay-boot --check o", "overlay-boot --check one.conf "),
     ("overlay-boot o", "overlay-boot one.conf "),
+    ("overlay-diff --files o", "overlay-diff --files one.conf "),
     ("overlay-stop o", "overlay-stop one.conf "),
     ("overlay-ls --j", "overlay-ls --json "),
     ("overlay-go -u daem", "overlay-go -u daemon "),
@@ -98,6 +99,55 @@ def test_the_package_stays_while_a_subhost_runs(running, what):
     done = run("/var/lib/dpkg/info/overlay-boot.prerm", *what)
     assert running.name in one_line(done).split()
     assert done.returncode == 1 and running.is_running()
+
+
+CONFIGURE = """
+    for place in /etc /var/lib/systemd; do
+        if [ -d $place ]; then
+            mkdir -p $1$place/upper $1$place/work
+            mount -t overlay -o lowerdir=$place,upperdir=$1$place/upper,workdir=$1$place/work overlay $place
+        fi
+    done
+    umask 0
+    mkdir -p /etc/overlay-boot
+    rm -f /etc/overlay-boot/*
+    eval "$2"
+    for version in $3; do /var/lib/dpkg/info/overlay-boot.postinst configure "${version#none}" >&2; done
+    cd /etc/overlay-boot
+    stat -c "%n %F %a" * 2>/dev/null || exit 0
+    grep -v "^#" defaults.conf || :
+"""
+WRITTEN = "defaults.conf regular file 644\nCAPABILITIES= all\nSYSTEM_CALLS= all\nLOWER_MOUNTS= no\n"
+
+
+@pytest.mark.usefixtures("scripts")
+@pytest.mark.parametrize("before, old, after", [
+    ("", "none", ""),
+    ("", "2.1.0-1", ""),
+    ("", "2.1.0-1~bpo13+1", ""),
+    ("", "2.10-1", ""),
+    ("", "1.6.4-1", WRITTEN),
+    ("", "2.0.0-1", WRITTEN),
+    ("", "1.6.4-1 1.6.4-1 2.1.0-1 2.0.0-1 2.1.0-1", WRITTEN),
+    ("echo RAM_SIZE=1M >/etc/overlay-boot/defaults.conf", "1.6.4-1", "defaults.conf regular file 666\nRAM_SIZE=1M\n"),
+    (">/etc/overlay-boot/defaults.conf", "1.6.4-1", "defaults.conf regular empty file 666\n"),
+    ("ln -s nowhere /etc/overlay-boot/defaults.conf", "1.6.4-1", "defaults.conf symbolic link 777\n"),
+    ("echo half >/etc/overlay-boot/defaults.conf.dpkg-new", "1.6.4-1", WRITTEN),
+])
+def test_subhosts_go_on_with_what_they_had_before_an_upgrade(directory, before, old, after):
+    """In an /etc of its own: the defaults that are written, and not written, for a version that was configured last."""
+    done = run("unshare", "--mount", "sh", "-ec", CONFIGURE, "sh", directory, before, old)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == after, done.stderr
+
+
+@pytest.mark.usefixtures("scripts")
+def test_what_is_written_is_read_without_a_word(subhost, directory, site_wide):
+    text = read("/var/lib/dpkg/info/overlay-boot.postinst").partition("EOF'\n")[2].partition("\tEOF\n")[0]
+    site_wide(*text.replace("\t", "").splitlines())
+    done = run(BOOT, "--check", subhost().conf)
+    assert (done.returncode, faults(done)) == (0, [])
+    assert {"CAPABILITIES=all", "SYSTEM_CALLS=all"} <= {*done.stdout.splitlines()}
 
 
 # Version 1

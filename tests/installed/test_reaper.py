@@ -68,16 +68,89 @@ def test_a_burst_of_ends(running):
 
 # Its end
 
-def test_it_ends_with_the_last_service(subhost, machine):
-    one = subhost(START="/opt/service")
-    one.write("opt/service", "#!/bin/sh\nsleep 1000000 & echo $! >/run/pid\n", 0o755)
+DAEMON = """#!/bin/sh
+case $1 in
+start) sleep 1000000 >/dev/null 2>&1 & echo $! >/run/daemon ;;
+stop) kill "$(cat /run/daemon)" ;;
+restart) "$0" stop && "$0" start && echo again ;;
+esac
+"""
+
+
+def with_daemon(subhost, **settings):
+    """A booted subhost whose only service is a daemon, and has been started."""
+    one = subhost(START="/opt/daemon", **settings)
+    one.write("opt/daemon", DAEMON, 0o755)
     one.booted()
-    keeper = one.keeper
     wait_for(lambda: read(f"/proc/{one.init}/comm") == ".reaper\n")
-    one.go("sh", "-c", "kill $(cat /run/pid)")
+    return one
+
+
+def test_it_stays_when_its_only_service_ends_and_is_restarted(subhost):
+    one = with_daemon(subhost)
+    init = one.init
+    assert one.sh("/opt/daemon restart") == "again"
+    one.sh("/opt/daemon stop")
+    wait_for(lambda: not descendants(init))
+    # two commands inside, and the reaping of what they leave: it goes on
+    assert one.sh("(sleep 0 &) ; /opt/daemon start; echo up") == "up"
+    wait_for(lambda: list(descendants(init).values()) == ["sleep"])
+    one.sh("kill -9 $(cat /run/daemon)")
+    wait_for(lambda: not descendants(init))
+    assert one.init == init and one.inside("hostname") == one.name
+    one.stopped()
+
+
+def test_it_stays_where_a_service_leaves_what_ends_at_once(subhost):
+    one = subhost(START="/opt/service")
+    one.write("opt/service", "#!/bin/sh\nsleep 0.01 &\n", 0o755)
+    for _ in range(5):
+        one.booted()
+        wait_for(lambda: read(f"/proc/{one.init}/comm") == ".reaper\n" and not descendants(one.init))
+        assert one.inside("hostname") == one.name
+        one.stopped()
+
+
+def test_it_ends_with_the_last_service(subhost, machine):
+    one = with_daemon(subhost, STAY="no")
+    keeper = one.keeper
+    one.go("/opt/daemon", "stop")
     wait_for(one.is_gone)
     wait_for(lambda: not is_alive(keeper))      # which has removed the last thing of it just now
     machine.is_as_before()
+
+
+def test_it_ends_at_once_where_no_service_has_left_a_process(subhost):
+    """Which the boot may see, and then fails, or not."""
+    one = subhost(START="/bin/true no-such-service", STAY="no")
+    done = one.boot()
+    assert "cannot start no-such-service" in done.stderr
+    wait_for(one.is_gone)
+
+
+def test_without_services_there_is_nothing_to_end_with(subhost):
+    one = subhost(START="none", STAY="no").booted()
+    assert read(f"/proc/{one.init}/cmdline").split("\0")[2] == "/run/dummy_service"
+    one.stopped()
+
+
+def test_it_stays_by_a_hook_that_calls_the_default_one(subhost):
+    one = with_daemon(subhost, INIT="overlay-init")
+    one.sh("/opt/daemon stop")
+    wait_for(lambda: not descendants(one.init))
+    assert one.inside("hostname") == one.name
+    one.stopped()
+
+
+def test_another_reaper_stays_by_the_dummy_service(subhost, small_root):
+    """It may be one that ends with the last process, as that of 1.6.4 does."""
+    one = subhost(LOWER=small_root, START="/bin/true")
+    one.write("opt/reaper", "#!/bin/sh\ntrap exit TERM\nwhile :; do sleep 0.05; done\n", 0o755)
+    for init in (None, "overlay-init"):
+        one.configure(START="/bin/true", LOWER=small_root, **({"INIT": init} if init else {}))
+        one.booted(env={"REAPER": "/opt/reaper"})
+        wait_for(lambda: "dummy_service" in descendants(one.init).values())
+        one.stopped()
 
 
 def test_the_dummy_service_keeps_it_up_and_ends_it(running, machine):
@@ -89,12 +162,12 @@ def test_the_dummy_service_keeps_it_up_and_ends_it(running, machine):
 
 
 def test_the_dummy_service_of_a_subhost_with_services(subhost):
-    """Where START has started nothing that stays."""
-    one = subhost(START="/bin/true no-such-service").booted("no-such-service")
-    wait_for(lambda: read(f"/proc/{one.init}/comm") == ".reaper\n")
-    assert sorted(descendants(one.init).values()) == ["dummy_service"]
-    assert "no-such-service" in one.said()
-    one.go("sh", "-c", "echo >/run/dummy_service")
+    """It ends the subhost once there is no other process."""
+    one = with_daemon(subhost)
+    assert one.sh("stat -c '%F %a' /run/dummy_service") == "fifo 600"
+    one.sh("echo >/run/dummy_service")
+    assert one.inside("hostname") == one.name
+    one.go("/opt/daemon", "stop")
     wait_for(one.is_gone)
 
 
@@ -121,13 +194,13 @@ REBOOT = "import ctypes; ctypes.CDLL(None, use_errno=True).reboot({})"
 
 
 @pytest.mark.parametrize("how, name", [(0x01234567, "restart"), (0x4321FEDC, "power off"), (0xCDEF0123, "halt")])
-def test_reboot(running, machine, how, name):
+def test_reboot(unfenced, machine, how, name):
     """reboot(2) inside ends the subhost, and nothing of it is left on the host."""
     uptime = read("/proc/uptime")
-    running.go("/usr/bin/python3", "-c", REBOOT.format(how))
-    wait_for(running.is_gone)
+    unfenced.go("/usr/bin/python3", "-c", REBOOT.format(how))
+    wait_for(unfenced.is_gone)
     assert float(read("/proc/uptime").split()[0]) >= float(uptime.split()[0])
-    assert running.stop().returncode == 1
+    assert unfenced.stop().returncode == 1
 
 
 def test_it_is_killed(running):
@@ -244,7 +317,7 @@ def test_two_processes_a_subhost(running):
     """The keeper and PID 1, no interpreter in either."""
     keeper = running.keeper
     assert descendants(keeper) == {running.init: ".reaper"}
-    assert os.readlink(f"/proc/{keeper}/exe") == f"{PROGRAMS}/keeper"
+    assert os.path.samefile(f"/proc/{keeper}/exe", f"{PROGRAMS}/keeper")
     for pid in (keeper, running.init):
         assert "python" not in read(f"/proc/{pid}/maps") and "libc" not in read(f"/proc/{pid}/maps")
 

@@ -3,9 +3,10 @@ import os
 import re
 import shutil
 import signal
+import stat
 
 import pytest
-from machine import GO, SHARE, mounts, one_line, read, run, start, wait_for, write
+from machine import GO, SHARE, UNFENCED, mounts, one_line, read, run, start, wait_for, write
 from test_hostile import contents, up
 
 
@@ -99,15 +100,15 @@ def test_nothing_of_it_is_seen_on_the_host(running, data, machine):
     machine.is_as_before()
 
 
-def test_what_either_side_mounts_below_it_is_not_the_others(running, data):
+def test_what_either_side_mounts_below_it_is_not_the_others(unfenced, data):
     """Also where the host's mounts are shared ones, as systemd has it."""
     os.mkdir(f"{data}/mine")
     os.mkdir(f"{data}/theirs")
     done = run("unshare", "-m", "--propagation", "shared", "sh", "-ec", f"""
-        {SHARE} {data}:/srv/data {running.name}
+        {SHARE} {data}:/srv/data {unfenced.name}
         mount -t tmpfs tmpfs {data}/mine
-        {GO} {running.name} mount -t tmpfs tmpfs /srv/data/theirs
-        grep {data} /proc/self/mountinfo; {GO} {running.name} cat /proc/self/mountinfo""")
+        {GO} {unfenced.name} mount -t tmpfs tmpfs /srv/data/theirs
+        grep {data} /proc/self/mountinfo; {GO} {unfenced.name} cat /proc/self/mountinfo""")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("/mine ") == 1 and done.stdout.count("/theirs ") == 1
     assert f" {data}/mine " in done.stdout and " /srv/data/theirs " in done.stdout
@@ -126,7 +127,7 @@ def test_two_subhosts_share_one_directory(subhost, data):
 # Listing
 
 def test_it_is_listed(subhost, data, directory):
-    one = subhost(SHARE=f"{data}:/srv/conf").booted()
+    one = subhost(SHARE=f"{data}:/srv/conf", **UNFENCED).booted()
     share("--read-only", f"{directory}/single:/srv//./file", one.name)
     share(data, one.name)
     assert shared(one) == [(data, "/srv/conf", False), (f"{directory}/single", "/srv/file", True), (data, data, False)]
@@ -173,30 +174,30 @@ def test_undo_of_what_is_in_use(running, data):
     share("--undo", f"{data}:/srv/data", running.name)
 
 
-def test_undo_leaves_what_the_subhost_has_mounted_upon_it(running, data):
-    share(f"{data}:/srv/data", running.name)
-    running.sh("mount -t tmpfs mine /srv/data")
-    assert "the subhost has mounted something else upon it" in refused("--undo", f"{data}:/srv/data", running.name)
-    assert running.sh("grep -c ' /srv/data ' /proc/self/mountinfo") == "2"
-    running.sh("umount /srv/data")
-    share("--undo", f"{data}:/srv/data", running.name)
+def test_undo_leaves_what_the_subhost_has_mounted_upon_it(unfenced, data):
+    share(f"{data}:/srv/data", unfenced.name)
+    unfenced.sh("mount -t tmpfs mine /srv/data")
+    assert "the subhost has mounted something else upon it" in refused("--undo", f"{data}:/srv/data", unfenced.name)
+    assert unfenced.sh("grep -c ' /srv/data ' /proc/self/mountinfo") == "2"
+    unfenced.sh("umount /srv/data")
+    share("--undo", f"{data}:/srv/data", unfenced.name)
 
 
-def test_undo_of_what_the_subhost_has_moved(running, data):
-    share(f"{data}:/srv/data", running.name)
-    running.sh("mkdir '/srv/o t\\134her'; mount --move /srv/data '/srv/o t\\134her'")
-    share("--undo", f"{data}:/srv/data", running.name)
-    assert not [line for line in mounts(running.init) if " /srv/" in line]
+def test_undo_of_what_the_subhost_has_moved(unfenced, data):
+    share(f"{data}:/srv/data", unfenced.name)
+    unfenced.sh("mkdir '/srv/o t\\134her'; mount --move /srv/data '/srv/o t\\134her'")
+    share("--undo", f"{data}:/srv/data", unfenced.name)
+    assert not [line for line in mounts(unfenced.init) if " /srv/" in line]
 
 
-def test_undo_of_what_the_subhost_has_unmounted(running, data):
+def test_undo_of_what_the_subhost_has_unmounted(unfenced, data):
     """It may have given the id of the mount to another one."""
-    share(f"{data}:/srv/data", running.name)
-    running.sh("umount /srv/data; for n in 1 2 3 4 5 6 7 8; do mkdir /srv/$n; mount -t tmpfs mine /srv/$n; done")
-    before = mounts(running.init)
-    assert shared(running) == []
-    refused("--undo", f"{data}:/srv/data", running.name)
-    assert mounts(running.init) == before
+    share(f"{data}:/srv/data", unfenced.name)
+    unfenced.sh("umount /srv/data; for n in 1 2 3 4 5 6 7 8; do mkdir /srv/$n; mount -t tmpfs mine /srv/$n; done")
+    before = mounts(unfenced.init)
+    assert shared(unfenced) == []
+    refused("--undo", f"{data}:/srv/data", unfenced.name)
+    assert mounts(unfenced.init) == before
 
 
 def test_undo_of_what_was_renamed_on_the_host(running, data, directory):
@@ -207,12 +208,12 @@ def test_undo_of_what_was_renamed_on_the_host(running, data, directory):
     assert shared(running) == []
 
 
-def test_undo_of_what_is_not_shared(running, data):
-    running.sh("mkdir /srv/data; mount --bind / /srv/data")
-    before = mounts(running.init)
-    assert refused("--undo", f"{data}:/srv/data", running.name) == \
-        f"overlay-share: {data} is not shared with {running.name} as /srv/data"
-    assert mounts(running.init) == before
+def test_undo_of_what_is_not_shared(unfenced, data):
+    unfenced.sh("mkdir /srv/data; mount --bind / /srv/data")
+    before = mounts(unfenced.init)
+    assert refused("--undo", f"{data}:/srv/data", unfenced.name) == \
+        f"overlay-share: {data} is not shared with {unfenced.name} as /srv/data"
+    assert mounts(unfenced.init) == before
 
 
 # What is refused
@@ -340,14 +341,14 @@ def test_a_user_outside_of_the_subhost_is_named(running, data):
     share("--undo", f"{data}:/srv/data", running.name)
 
 
-def test_what_is_mounted_on_a_share_is_named(running, data):
+def test_what_is_mounted_on_a_share_is_named(unfenced, data):
     os.mkdir(f"{data}/below")
-    share(f"{data}:/srv/data", running.name)
-    running.inside("mount", "-t", "tmpfs", "tmpfs", "/srv/data/below")
-    assert refused("--undo", f"{data}:/srv/data", running.name) == (
+    share(f"{data}:/srv/data", unfenced.name)
+    unfenced.inside("mount", "-t", "tmpfs", "tmpfs", "/srv/data/below")
+    assert refused("--undo", f"{data}:/srv/data", unfenced.name) == (
         f"overlay-share: cannot undo the share of {data}: /srv/data/below in the subhost is mounted on it")
-    running.inside("umount", "/srv/data/below")
-    share("--undo", f"{data}:/srv/data", running.name)
+    unfenced.inside("umount", "/srv/data/below")
+    share("--undo", f"{data}:/srv/data", unfenced.name)
 
 
 def test_a_share_without_a_path_outside(running):
@@ -370,3 +371,13 @@ def test_a_share_while_the_subhost_is_stopped(subhost, data, machine):
             assert said in ("", f"overlay-share: {one.name} is not running\n") and bool(said) == bool(process.returncode)
         wait_for(one.is_gone)
     machine.is_as_before()
+
+
+@pytest.mark.parametrize("settings, said", [({}, "no"), ({"CAPABILITIES": "+MKNOD"}, "yes")])
+def test_devices_in_a_directory(subhost, directory, settings, said):
+    """Who cannot make a device cannot use one that is in a directory, unless it is shared itself."""
+    os.mkdir(f"{directory}/devices")
+    os.mknod(f"{directory}/devices/null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    one = subhost(SHARE=[f"{directory}/devices:/srv/at-boot", f"{directory}/devices/null:/srv/null"], **settings).booted()
+    share(f"{directory}/devices:/srv/later", one.name)
+    assert one.sh("for at in at-boot/null later/null null; do (: </srv/$at) 2>/dev/null && echo yes || echo no; done").split() == [said, said, "yes"]

@@ -271,6 +271,15 @@ def test_an_error_in_the_configuration_stops_nothing(inherited, machine):
     one.stopped()
 
 
+def test_it_knows_no_site_wide_defaults(site_wide, inherited):
+    """Not even damaged ones."""
+    one = inherited(START="/opt/one", files={"opt/one": SERVICE, "opt/other": SERVICE})
+    write(one.conf, read(one.conf).replace("START=/opt/one", "STOP_TIMEOUT=9"))
+    site_wide("START=/opt/other", "UPPER=x", "CABLES=x\r")
+    one.stopped()
+    assert order(one) == ["one start"]
+
+
 def test_an_init_of_its_own(inherited, directory, machine):
     """There is no reaper then, of any name."""
     init = write(f"{directory}/init", "#!/bin/sh\necho exec sleep 1000000\n", 0o755)
@@ -423,8 +432,8 @@ def test_root_of_a_user_namespace_is_no_root(user_namespaces, impostor, small_ro
     is_not_taken_for_one(impostor)
 
 
-def test_root_in_a_subhost_is_not_the_hosts(impostor, running, small_root):
-    impostor.pretend(small_root, GO, running.name, "unshare", "--mount")
+def test_root_in_a_subhost_is_not_the_hosts(impostor, unfenced, small_root):
+    impostor.pretend(small_root, GO, unfenced.name, "unshare", "--mount")
     is_not_taken_for_one(impostor)
 
 

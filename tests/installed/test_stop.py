@@ -1,12 +1,16 @@
 """Stop: services in reverse order, a request to all, and what is left is killed."""
 import os
+import re
 import shutil
 import signal
 import time
 
 import pytest
 from conftest import cannot_run
-from machine import BOOT, GO, NETNS, STOP, descendants, is_alive, kill, one_line, read, run, start, wait_for, write
+from machine import (BOOT, GO, NETNS, PYTHON, STOP, control_group, descendants, is_alive, kill, one_line, read, run, start, wait_for,
+                     write)
+
+from overlay_boot import cgroup
 
 SERVICE = """#!/bin/sh
 echo "${0##*/} $1" >>/order
@@ -39,6 +43,28 @@ def test_services_are_stopped_in_reverse_order(subhost, machine):
     one.stopped()
     machine.is_as_before()
     assert order(one)[3:] == ["third stop", "second stop", "first stop"]
+
+
+def test_a_frozen_subhost(subhost, machine):
+    one = subhost(START="/opt/first")
+    one.write("opt/first", SERVICE, 0o755)
+    started(one.booted())
+    write(f"/proc/self/fd/{cgroup.hierarchy()}{control_group(one.init)}/cgroup.freeze", "1")
+    one.stopped()
+    machine.is_as_before()
+    assert order(one) == ["first start", "first stop"]
+
+
+def test_a_service_that_cannot_even_be_told_to_stop(subhost, machine):
+    """Who is root inside can hold up what enters: STOP_TIMEOUT counts from the beginning."""
+    one = subhost(START="/opt/first", STOP_TIMEOUT="1")
+    one.write("opt/first", SERVICE, 0o755)
+    started(one.booted())
+    begin = time.monotonic()
+    done = run("strace", "-f", "-o", "/dev/null", "-e", "trace=keyctl", "-e", "inject=keyctl:signal=SIGSTOP", *PYTHON, STOP, one.conf)
+    assert time.monotonic() < begin + 30
+    assert done.returncode == 0 and "overlay-stop: cannot stop /opt/first: /opt/first has not ended after 1 s\n" in done.stderr
+    machine.is_as_before()
 
 
 def test_a_subhost_by_its_name(subhost, machine, directory):
@@ -111,9 +137,13 @@ def test_a_service_that_cannot_be_started(subhost):
     one.write("opt/fails", "#!/bin/sh\nexit 7\n", 0o755)
     one.write("opt/good", SERVICE, 0o755)
     done = one.boot()
-    assert done.returncode == 0 and done.stderr.splitlines() == [
-        f"overlay-boot: cannot start {word}: exit status {status} (what it printed is in LOG={one.log})"
-        for word, status in (("/opt/missing", 127), ("/opt/fails", 7), ("no-such-service", 1))]
+    lines = done.stderr.splitlines()
+    assert done.returncode == 0 and len(lines) == 3
+    for line, (word, why) in zip(lines, (("/opt/missing", "exit status 127: setsid: failed to execute /opt/missing: .*"),
+                                         ("/opt/fails", "exit status 7"),
+                                         ("no-such-service", "the subhost has no /etc/init.d/no-such-service")), strict=True):
+        where = re.escape(f"(what it printed is in LOG={one.log})")
+        assert re.fullmatch(f"overlay-boot: cannot start {word}: {why} {where}", line), line
     started(one)
     said = one.said()
     assert "/opt/missing" in said and "cannot start /opt/fails: exit status 7\n" in said and "no-such-service" in said
@@ -437,7 +467,8 @@ def test_nothing_of_the_report_reaches_a_service(subhost):
     pipes = {word for word in read(f"{one.upper}/fds").split() if word.startswith("pipe:")}
     assert pipes == {os.readlink(f"/proc/{one.init}/fd/2")}
     assert os.readlink(f"/proc/{one.init}/fd/3") == "anon_inode:[signalfd]"       # the reaper's own
-    assert sorted(os.listdir(f"/proc/{one.init}/fd")) == ["0", "1", "2", "3"]
+    assert os.readlink(f"/proc/{one.init}/fd/4") == "/run/dummy_service"
+    assert sorted(os.listdir(f"/proc/{one.init}/fd")) == ["0", "1", "2", "3", "4"]
 
 
 def test_services_of_a_hook_that_leaves_something(subhost):

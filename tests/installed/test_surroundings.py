@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 from conftest import cannot_run
-from machine import BASELINE, BOOT, DISKFILE, GO, LAYERS, LS, PROGRAMS, SHARE, STATES, STOP, one_line, run
+from machine import BASELINE, BOOT, DISKFILE, GO, LAYERS, LS, PROGRAMS, SHARE, STATES, STOP, UNFENCED, one_line, run, warnings
 
 
 def in_mounts(script, *words, **how):
@@ -17,7 +17,7 @@ def in_mounts(script, *words, **how):
 @pytest.fixture
 def nested(subhost):
     """A running subhost with a tmpfs on /run/t, where another one can be: inner.conf."""
-    one = subhost().booted()
+    one = subhost(**UNFENCED).booted()
     one.sh("mkdir -p /run/t; mount -t tmpfs tmpfs /run/t; cd /run/t; mkdir root work live; printf 'START=none\n' >inner.conf; "
            "mkdir -p /opt/x/root /opt/x/work /opt/x/live; printf 'START=none\n' >/opt/x/x.conf")
     return one
@@ -63,6 +63,67 @@ def test_a_baseline_in_a_subhost(nested):
     line = one_line(nested.go(BASELINE, "--offline", "/opt/x/baseline"))
     assert line.startswith("overlay-baseline: cannot hide /") and "overlay mount" in line
     assert nested.inside("ls", "-A", "/opt/x").split() == ["live", "root", "work", "x.conf"]
+
+
+# In a container whose root is none of the host's, as a subhost with USERNS is one
+
+@pytest.fixture
+def contained(subhost, small_root):
+    """What a boot that fails in such a one says, with these options, though UPPER is on a tmpfs: contained(option, VARIABLE=value, ...)."""
+    outer = subhost(USERNS="auto", SHARE=f"{small_root}:/srv/root").booted()
+    outer.sh("mkdir -p /run/t; mount -t tmpfs tmpfs /run/t; cd /run/t; mkdir root work live")
+
+    def attempt(*options, **settings):
+        outer.sh("cat >/run/t/inner.conf", input="START=none\n" + "".join(f"{name}={value}\n" for name, value in settings.items()))
+        line = one_line(outer.go(BOOT, *options, "/run/t/inner.conf"))
+        assert outer.go("test", "-e", STATES).returncode == 1
+        return line
+    attempt.outer = outer
+    return attempt
+
+
+BOTH = pytest.mark.parametrize("options", [[], ["--check"]])
+
+
+@BOTH
+def test_mounts_that_are_locked(contained, options):
+    why = "LOWER=/ has mounts below it that are locked, as in a container: it must be another directory"
+    assert contained(*options).endswith(why)
+
+
+def test_no_device_files(contained):
+    assert contained(LOWER="/srv/root", OVERLAY="redirect_dir=nofollow") == "overlay-boot: cannot make /dev/console: this is a container that may not make device files"
+
+
+@BOTH
+def test_ids_that_are_not_the_containers(contained, options):
+    line = contained(*options, USERNS="100000:65536")
+    assert line == "overlay-boot: USERNS=100000:65536: this is a container without the ids 100000 to 165535"
+
+
+@BOTH
+@pytest.mark.parametrize("users", ["no", "auto"])
+def test_no_user_namespaces(contained, options, users):
+    """As on a host with that setting."""
+    contained.outer.sh("echo 0 >/proc/sys/user/max_user_namespaces")
+    line = contained(*options, USERNS=users)
+    assert line == ("overlay-boot: cannot make a user namespace: user.max_user_namespaces is 0; raise it by sysctl(8), or see "
+                    '"How far capabilities reach" in overlay-boot(7)')
+
+
+# A root that is not that of the mount namespace, chroot(2)
+
+@pytest.mark.parametrize("users", ["no", "auto"])
+def test_a_subhost_in_a_chroot(subhost, directory, machine, users):
+    one = subhost(START="none", USERNS=users)
+    os.mkdir(f"{directory}/jail")
+    done = in_mounts('mount --rbind / "$1"; cd "$1/tmp"; shift; exec chroot "$PWD/.." /bin/sh -euc "$@"', f"{directory}/jail",
+                     f"""{BOOT} "$1"; {GO} "$2" sh -c 'echo $(readlink /proc/1/ns/user) $(stat -c %u /)'; readlink /proc/self/ns/user; {STOP} "$2" """,
+                     "sh", one.conf, one.name)
+    assert (done.returncode, warnings(done)) == (0, [])
+    users_inside, owner, users_here = done.stdout.split()
+    assert owner == "0" and users_inside != users_here
+    machine.is_as_before()
 
 
 # A read-only UPPER
@@ -150,7 +211,7 @@ def test_commands_that_do_not_need_dev_null(running, directory, no_null):
     for command in ([LS], [GO, running.name, "true"], [SHARE, directory, running.name], [SHARE, "--undo", directory, running.name],
                     [BOOT, "--check", running.conf], [LAYERS], [STOP, running.conf]):
         done = no_null(*command)
-        assert (done.returncode, done.stderr) == (0, "")
+        assert (done.returncode, warnings(done)) == (0, [])
 
 
 def test_commands_that_need_dev_null(subhost, directory, no_null):
@@ -188,7 +249,7 @@ def test_absolute_paths_in_a_removed_directory(subhost, directory, nowhere):
     for command in ([BOOT, "--check", one.conf], [BOOT, one.conf], [LS], [GO, one.name, "true"], [SHARE, directory, one.name],
                     [SHARE, "--undo", directory, one.name], [STOP, one.conf], [LAYERS], [DISKFILE, "--create", "8M", image]):
         done = nowhere(*command)
-        assert (done.returncode, done.stderr) == (0, ""), command
+        assert (done.returncode, warnings(done)) == (0, []), command
 
 
 # No process to be had

@@ -1,32 +1,17 @@
 """VLANs on cables: made as asked for, with tagged frames on the cable, and gone with the subhost.
 
 What of them needs no kernel that has 802.1Q is in test_cables.py.  Where this kernel has not got it, the tests of this
-file are run in a machine of which OVERLAY_BOOT_VM names the runner: a command that takes --timeout SECONDS --share DIR -- COMMAND and runs
-COMMAND in a fresh Debian, with DIR on /share.  Without that they are not run.  OVERLAY_BOOT_VM_PACKAGES: see test_init.py.
+file are run in a fresh machine: tests/support/fresh.py.
 """
 import contextlib
-import glob
-import os
-import shlex
-import shutil
 import signal
 import socket
 import struct
 
 import pytest
-from machine import BOOT, LS, PATIENCE, STOP, TREE, is_alive, kill, new_name, one_line, read, run, start, wait_for
+from fresh import SLOW, Fresh
+from machine import BOOT, LS, STOP, is_alive, kill, new_name, one_line, read, run, start, wait_for
 from network import Host, Monitor, addresses, can_make_vlans, done, is_up, links, pings
-
-VM = os.environ.get("OVERLAY_BOOT_VM")
-PACKAGES = os.environ.get("OVERLAY_BOOT_VM_PACKAGES") or f"{TREE}/build/deb"
-IN_VM = """
-apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install \\
-    /share/*.deb python3-pytest ifupdown iproute2 iputils-ping nftables procps >/tmp/apt.log 2>&1 || { cat /tmp/apt.log; exit 1; }
-cp -r /share/tests /share/conf-examples /share/pyproject.toml /root
-PYTHONPATH=/usr/lib/overlay-boot exec python3 -P -m pytest -p no:cacheprovider -v --tb=short -k vlan \\
-    /root/tests/installed/test_vlan.py /root/tests/installed/test_cables.py
-"""
-SLOW = 1500     # seconds, for a machine on emulation
 
 MAC = "06:20:03:4e:a6:f2"
 ALL_PROTOCOLS = 3                           # packet(7)
@@ -40,19 +25,8 @@ def test_in_a_machine_that_has_vlans(directory):
     with Host(directory):
         if can_make_vlans():
             pytest.skip("not needed: this kernel has 802.1Q, the tests below are run here")
-    packages = glob.glob(f"{PACKAGES}/overlay-boot_*.deb")
-    if not VM or not packages:
-        missing = f"there is no package in {PACKAGES}" if VM else "OVERLAY_BOOT_VM is not set"
-        pytest.skip(f"not run: this kernel has no 802.1Q, and {missing}")
-    share = f"{directory}/share"
-    shutil.copytree(f"{TREE}/tests", f"{share}/tests", ignore=shutil.ignore_patterns("__pycache__", "unit"))
-    shutil.copytree(f"{TREE}/conf-examples", f"{share}/conf-examples")
-    shutil.copy(f"{TREE}/pyproject.toml", share)
-    shutil.copy(packages[0], share)
-    ended = run(*shlex.split(VM), "--timeout", str(SLOW), "--share", share, "--", IN_VM, seconds=SLOW + PATIENCE, cwd=TREE)
-    print(ended.stdout, ended.stderr)
-    assert ended.returncode == 0, ended.stdout[-5000:] + ended.stderr[-2000:]
-    assert " passed" in ended.stdout and "failed" not in ended.stdout
+    machine = Fresh("systemd", "this kernel has no 802.1Q")
+    machine.test(directory, "ifupdown iproute2 iputils-ping nftables procps", "-k vlan test_vlan.py test_cables.py")
 
 
 @pytest.fixture
@@ -217,6 +191,17 @@ def test_two_subhosts_in_a_vlan_of_a_bridge(host, subhost, bridge):
     pings(others[1], "198.51.100.2")
     assert carrier.tags() == {None}
     assert others[1].go("ping", "-c", "1", "-W", "1", "192.0.2.2").returncode != 0
+
+
+@pytest.mark.parametrize("own, other, expected", [("br0", 1400, (1500, 1400)), ("br0", 9000, (1500, 1500)), ("", 9000, (9000, 9000))])
+def test_a_vlan_has_the_mtu_of_its_bridge(host, subhost, bridge, own, other, expected):
+    """As far as the cable has it, which without a bridge of its own has that of the VLAN's."""
+    bridge("br0")
+    bridge("br302")
+    done("ip", "link", "set", "br302", "mtu", str(other))
+    one = subhost(CABLES=f"{own}= br302=.302").booted()
+    outside = links()
+    assert (outside[f"{one.name}0"]["mtu"], outside[f"{one.name}0.302"]["mtu"]) == expected
 
 
 # ifupdown, and the end

@@ -70,9 +70,9 @@ with_root() {
 	shift 3
 	"${kind}_root" "$suite"
 	mkdir -p build/root "build/suites/$suite"
-	tree >build/tree.tar
+	tree >"build/tree.$kind.tar"
 	unshare --mount --pid --fork --kill-child --ipc --uts --propagation private \
-		sh -euc "$ENTER $how" sh "$CACHE/$suite.$kind.tar" "build/suites/$suite" "$@"
+		sh -euc "$ENTER $how" sh "$CACHE/$suite.$kind.tar" "build/tree.$kind.tar" "build/suites/$suite" "$@"
 }
 
 # shellcheck disable=SC2016
@@ -80,10 +80,10 @@ ENTER='
 	mount -t tmpfs -o mode=755 root build/root
 	tar -xpf "$1" -C build/root --xattrs-include="*"
 	mkdir build/root/tree build/root/out
-	tar -xf build/tree.tar -C build/root/tree --no-same-owner
-	mount --bind "$2" build/root/out
-	text=$3
-	shift 3
+	tar -xf "$2" -C build/root/tree --no-same-owner
+	mount --bind "$3" build/root/out
+	text=$4
+	shift 4
 	cd build/root
 	cp /etc/resolv.conf etc
 	hostname "suite"

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 
+from limited import HANDED_DOWN
 from machine import PYTHON
 from sandbox import GROUPS, alive, difference, kill, mount, patiently, serve, snapshot, wait_until
 
@@ -26,13 +27,18 @@ KEEPER = f"{PROGRAMS}/keeper"
 # What changes nothing but the process itself, or nothing at all.  All others are taken to change the sandbox.
 PURE = set("""
 access arch_prctl brk chdir clock_gettime clock_nanosleep close close_range dup dup2 dup3 epoll_create1 epoll_ctl epoll_wait exit
-fgetxattr getxattr
+capget capset fgetxattr flistxattr getxattr lgetxattr listxattr llistxattr seccomp
 exit_group faccessat faccessat2 fadvise64 fchdir fstat fstatfs futex getcwd getdents64 getegid geteuid getgid getpgrp
 getpid getppid getrandom getresgid getresuid getsid gettid getuid lseek lstat madvise mmap mprotect mremap munmap
 newfstatat pidfd_open pipe pipe2 poll ppoll pread64 prlimit64 read readlink readlinkat rseq rt_sigaction rt_sigprocmask
 rt_sigreturn rt_sigtimedwait select sched_getaffinity set_robust_list set_tid_address sigaltstack socket stat statfs
 statx sysinfo umask uname wait4 waitid
 """.split())
+
+# In which a process waits, and others may change something meanwhile.
+WAITING_CALLS = set("clock_nanosleep epoll_wait futex poll ppoll rt_sigtimedwait select wait4 waitid".split())
+# What ends with the process: who is killed after it leaves what one leaves who is killed before.
+OWN = set("chroot fsconfig fsmount fsopen memfd_create prctl setfsgid setfsuid setns setsid signalfd4 unshare".split())
 
 # How a call may well fail.
 ERRORS = {
@@ -43,14 +49,25 @@ ERRORS = {
     "mount_setattr": "ENOMEM EPERM", "move_mount": "ENOMEM EPERM EBUSY", "open_tree": "ENOMEM EPERM",
     "pivot_root": "EBUSY EPERM", "umount2": "EBUSY EPERM",
     "ioctl": "ENOMEM EPERM EIO", "sendto": "ENOMEM EPERM", "write": "ENOSPC ENOMEM EBUSY",
+    "capset": "EPERM", "seccomp": "ENOMEM EPERM",
     "sethostname": "EPERM", "signalfd4": "ENOMEM", "socket": "ENOMEM",
     "kill": "EPERM", "pidfd_send_signal": "EPERM", "pidfd_open": "ENOMEM", "pipe2": "ENOMEM",
     "link": "ENOSPC EPERM", "linkat": "ENOSPC EPERM", "symlink": "ENOSPC EPERM", "symlinkat": "ENOSPC EPERM",
     "mkdir": "ENOSPC EPERM", "mkdirat": "ENOSPC EPERM", "mknod": "ENOSPC EPERM", "mknodat": "ENOSPC EPERM",
+    "getdents64": "ENOMEM", "lstat": "ENOMEM", "newfstatat": "ENOMEM", "readlink": "ENOMEM", "readlinkat": "ENOMEM", "stat": "ENOMEM",
+    "setxattr": "ENOSPC EPERM", "utimensat": "EPERM",
     "open": "ENOMEM ENOSPC", "openat": "ENOMEM ENOSPC", "openat2": "ENOMEM", "rename": "ENOSPC", "renameat2": "ENOSPC",
     "rmdir": "EBUSY", "unlink": "EBUSY", "unlinkat": "EBUSY",
     "setns": "ENOMEM EPERM", "unshare": "ENOSPC ENOMEM EPERM",
 }
+
+LOOKUPS = ("open", "openat", "openat2", "getdents64", "lstat", "newfstatat", "readlink", "readlinkat", "stat")
+PYTHONS = r'["<](/usr/(?!libexec/overlay-boot/reaper)|/lib|/etc/ld|/dev/null)'      # what Python looks up for itself
+# In the working directory the layer that hides is made, and looked at what it hides: one file is as good as another.
+ALIKE = ("chmod", "chown", "fchmodat", "fchownat", "lchown", "lstat", "mkdir", "mkdirat", "mknod", "mknodat", "newfstatat",
+         "setxattr", "utimensat")
+HERE = r'\A(AT_FDCWD<[^>]*>, )?"[^/"][^"]*"'
+
 
 class Call:
     """A system call of a trace: the count-th one of that name by its process."""
@@ -73,8 +90,12 @@ class Call:
         text = re.sub(r"( <unfinished| <detached|\) += ).*", "", self.rest)
         text = re.sub(r"(</memfd:.*?>.*?),.*", r"\1", text)       # process ids may be in it, as bytes
         text = re.sub(r"0x[0-9a-f]+|[0-9]+", "#", text)
-        kept = {"ioctl": r"[^,]*, [^,)]*", "pipe2": "", "clone": r"[^}]*", "clone3": r"[^}]*"}.get(self.name, ".*")
+        path = r'[^"]*"[^"]*"'
+        kept = {"ioctl": r"[^,]*, [^,)]*", "pipe2": "", "clone": r"[^}]*", "clone3": r"[^}]*", "getdents64": "[^,]*", "lstat": path, "prctl": "[^,)]*",
+                "newfstatat": path, "readlink": path, "readlinkat": path, "stat": path}.get(self.name, ".*")
         text = re.match(kept, text)[0]
+        if self.name in ALIKE:
+            text = re.sub(HERE, "HERE", text)
         return f"{self.name}({text})"
 
     def is_pure(self):
@@ -84,14 +105,28 @@ class Call:
             return not re.search(r"F_SETLKW?\b|F_OFD_SETLK", self.rest)
         if self.name == "ioctl":
             return bool(re.search(r"TCGETS|FIO|TIOCGWINSZ|SIOCGIF", self.rest))
+        if self.name == "prctl":
+            return self.rest.startswith("PR_GET_")
         return self.name in PURE
+
+    def is_own(self):
+        """Whether what it changes ends with the process."""
+        if self.name == "openat":
+            return "O_TMPFILE" in self.rest
+        if self.name in ("fchmod", "fchown", "fsync", "write"):
+            return bool(re.match(r"\d+<[^>]*>\(deleted\)", self.rest))
+        return self.name in OWN
+
+    def waits(self):
+        if self.name == "read":
+            return bool(re.match(r"\d+<(pipe|socket|anon_inode|/dev/)", self.rest))
+        return self.name in WAITING_CALLS
 
     def can_fail(self, error):
         if error not in ERRORS.get(self.name, "").split():
             return False
-        if self.name in ("open", "openat", "openat2"):      # Python's own are of no interest
-            return (error == "ENOMEM" or not self.is_pure()) and not re.search(
-                r'"(/usr/(?!libexec/overlay-boot/reaper)|/lib|/etc/ld|/dev/null)', self.rest)
+        if self.name in LOOKUPS:        # Python's own are of no interest, nor is what is open already
+            return (error == "ENOMEM" or not self.is_pure()) and not re.search(f"{PYTHONS}|AT_EMPTY_PATH", self.rest)
         if self.name == "fcntl":
             return not self.is_pure()
         if self.name == "ioctl":
@@ -99,7 +134,8 @@ class Call:
             return (error == "EIO") == bool(terminal) and not re.search("TCGETS|FIO", self.rest)
         if self.name == "write":
             to = re.match(r"\d+<([^>]*)>", self.rest)[1]
-            kind = "EBUSY" if to.startswith(GROUPS) else "ENOMEM" if to.startswith("pipe") else "ENOSPC"
+            is_control_file = to.startswith(GROUPS) or os.path.basename(to) in HANDED_DOWN
+            kind = "EBUSY" if is_control_file else "ENOMEM" if to.startswith("pipe") else "ENOSPC"
             return error == kind and not to.endswith("/said") and not to.startswith("/dev/") and "cgroup.kill" not in to
         if self.name == "unlinkat" and "AT_REMOVEDIR" in self.rest:
             return GROUPS not in self.rest      # there it says that the directory is not empty
@@ -124,8 +160,8 @@ def calls(log, directory):
     return found
 
 
-def aims(found, begin, injections):
-    """What can be injected, from where begin is opened in the trace on: {what and where: aim}.
+def aims(found, begin, injections, every):
+    """What can be injected, from where begin is opened in the trace on: [aim, ...].
 
     strace counts calls by process, and injects wherever a process comes to the
     count: only the first one to come there can be meant.
@@ -135,29 +171,42 @@ def aims(found, begin, injections):
     first = {}
     for call in calls:
         first.setdefault((call.name, call.count), call)
+
+    def can_be_meant(call):
+        return first[call.name, call.count] is call
+
     chosen = {}
     for injection in injections:
-        for call, where in injected(calls[begun:], injection):
-            if first[call.name, call.count] is call:
-                chosen.setdefault((injection, where, call.name, call.count), {
-                    "call": call.name, "count": call.count, "injection": injection, "where": where,
-                    "site": call.site(), "process": call.process, "executed": call.executed})
+        for call, where in injected(calls[begun:], injection, can_be_meant, every):
+            chosen.setdefault((injection, where, call.name, call.count), {
+                "call": call.name, "count": call.count, "injection": injection, "where": where,
+                "site": call.site(), "process": call.process, "executed": call.executed})
     return list(chosen.values())
 
 
-def injected(calls, injection):
-    """(call, where that is) for all that an injection is of interest for."""
+def injected(calls, injection, can_be_meant, every):
+    """(call, where that is) for all that an injection is of interest for.
+
+    A signal comes before what changes something, and after it.  From one change to the next all is the same, unless the
+    process waits in between: but for every call, once is enough.
+    """
     if not injection.startswith("SIG"):
-        return [(call, f"in {call.site()}") for call in calls if call.can_fail(injection)]
+        return [(call, f"in {call.site()}") for call in calls if can_be_meant(call) and call.can_fail(injection)]
     found = []
     changed = {}        # the last call of each process, if it changed anything
+    after = {}          # where each process came from its last change
     for call in calls:
-        if changed.get(call.process):
-            found.append((call, f"after {changed[call.process]}"))
-        changed[call.process] = "" if call.is_pure() else call.site()
-        if changed[call.process]:
+        process = call.process
+        if changed.get(process):
+            after[process] = (call, f"after {changed[process]}")
+        changes = not call.is_pure() and (every or injection != "SIGKILL" or not call.is_own())
+        changed[process] = call.site() if changes else ""
+        if process in after and (every or call.waits() or changes and not can_be_meant(call)):
+            found.append(after.pop(process))
+        if changes:
             found.append((call, f"before {call.site()}"))
-    return found
+            after.pop(process, None)
+    return [(call, where) for call, where in [*found, *after.values()] if can_be_meant(call)]
 
 
 def hit(found, aim):
@@ -192,6 +241,10 @@ SHARE= shared:/data/shared
 SHARE= shared/file:/data/file
 """
 LAYERED = MINIMAL + "UPPER= tmpfs:4M\nLAYER= layer.tar.gz\n"
+HIDING = MINIMAL + "LOWER= lower\nHIDE= secrets /srv/hidden /srv/later\n"
+LIMITED = MINIMAL + "MEMORY_MAX= 256M\nPIDS_MAX= 300\n"
+MAPPED = LAYERED + "USERNS= auto\nSHARE= shared:/data\n"
+MAPPED_WHOLE = WHOLE + "USERNS= auto\nHIDE= /etc/shadow\n"
 ENDING = MINIMAL + "INIT= echo exec /bin/true\n"        # a subhost that ends at once
 DYING = MINIMAL + "PREMOUNT= ./die\n"                   # its boot is killed half-way
 WAITING = MINIMAL + "PREMOUNT= ./wait\n"                # its boot stays half-way
@@ -216,7 +269,7 @@ class Scenario:
     """A command to be hit, and what is there before it runs."""
 
     def __init__(self, command, conf, *, before=None, hibernates=False, neighbour=False, keeper=False, execs=False,
-                 terminal=False):
+                 terminal=False, varies=False):
         self.command = command.split()
         self.conf = conf                # what the command finds
         self.before = before            # a configuration that was booted before
@@ -225,6 +278,7 @@ class Scenario:
         self.keeper = keeper            # whether the keeper is hit, not the command
         self.execs = execs              # whether to go on beyond execve(2)
         self.terminal = terminal
+        self.varies = varies            # whether it does what those before it do, and something else in between
         self.boots = self.command[0] == "overlay-boot"
         self.shell = "--shell" in self.command
         self.enters = self.command[0] in ("overlay-go", "overlay-share")
@@ -264,8 +318,19 @@ SCENARIOS = {
     "stop-hibernating": Scenario(STOP_COMMAND, WHOLE, before=WHOLE, hibernates=True, neighbour=True),
     "share": Scenario("overlay-share shared:/data kx", MINIMAL, before=MINIMAL, neighbour=True),
     "share-undo": Scenario("overlay-share --undo shared:/data kx", SHARING, before=SHARING, neighbour=True),
+    "follow": Scenario("overlay-follow kx", MINIMAL, before=MINIMAL, neighbour=True),
     "go": Scenario("overlay-go kx true", MINIMAL, before=MINIMAL, neighbour=True),
     "go-terminal": Scenario("overlay-go kx true", MINIMAL, before=MINIMAL, neighbour=True, terminal=True),
+    # What HIDE, USERNS and limits add.
+    "boot-hiding": Scenario(BOOT_COMMAND, HIDING, varies=True),
+    "boot-limited": Scenario(BOOT_COMMAND, LIMITED, neighbour=True, varies=True),
+    "stop-limited": Scenario(STOP_COMMAND, LIMITED, before=LIMITED, neighbour=True, varies=True),
+    "boot-mapped": Scenario(BOOT_COMMAND, MAPPED, varies=True),
+    "boot-mapped-whole": Scenario(BOOT_COMMAND, MAPPED_WHOLE, neighbour=True, varies=True),
+    "keeper-mapped": Scenario(BOOT_COMMAND, MAPPED, keeper=True, varies=True),
+    "stop-mapped-whole": Scenario(STOP_COMMAND, MAPPED_WHOLE, before=MAPPED_WHOLE, neighbour=True, varies=True),
+    "share-mapped": Scenario("overlay-share shared:/other kx", MAPPED, before=MAPPED, varies=True),
+    "go-mapped": Scenario("overlay-go kx /.reaper go", MAPPED, before=MAPPED, varies=True),
 }
 
 
@@ -313,23 +378,19 @@ class Inside:
 
     # Called by tests
 
-    def aims(self, name, injections):
-        """What can be injected in a scenario, found by runs of it without any injection."""
-        found = []
-        for children in (False,) if SCENARIOS[name].execs else (False, True):
-            self._arrange(SCENARIOS[name])
-            ended = self._traced(children)
-            if ended.status and not ended.is_not_running():
-                raise RuntimeError(f"{name}, without any injection: {ended}")
-            seen = calls(self.log, self.directory)
-            wrong = self._recovered("stop", False)
-            if wrong:
-                raise RuntimeError(f"{name}, without any injection: {ended}: {wrong}")
-            parent = seen[0][0].process
-            for aim in aims(seen, self.scenario.begin, injections):
-                if not children or aim["process"] != parent:
-                    found.append({**aim, "children": children})
-        return found, []
+    def aims(self, name, children, injections, every):
+        """What can be injected in a scenario, or in its child processes, found by a run of it without any injection."""
+        self._arrange(SCENARIOS[name])
+        ended = self._traced(children)
+        if ended.status and not ended.is_not_running():
+            raise RuntimeError(f"{name}, without any injection: {ended}")
+        seen = calls(self.log, self.directory)
+        wrong = self._recovered("stop", False)
+        if wrong:
+            raise RuntimeError(f"{name}, without any injection: {ended}: {wrong}")
+        parent = seen[0][0].process
+        return [{**aim, "children": children} for aim in aims(seen, self.scenario.begin, injections, every)
+                if not children or aim["process"] != parent], []
 
     def inject(self, name, aim, recovery):
         """Inject, and recover: (where it happened or None, what is wrong)."""
@@ -360,6 +421,37 @@ class Inside:
                 return [[f"it has not cleared up by itself: {difference(self.at_rest, snapshot(self.directory))}"]]
             recovery = "stop"
         return [self._recovered(recovery, False)]
+
+    def helpers(self, name):
+        """The processes that the scenario's command begins, and that execute nothing: {the n-th child: number of its calls}."""
+        self._arrange(SCENARIOS[name])
+        ended, children = self._followed(0, 0, 0, "child")
+        if ended.status:
+            raise RuntimeError(f"{name}, without any signal: {ended}")
+        return {number: calls for number, (calls, executed, _) in enumerate(children, 1) if not executed}, self._recovered("stop", True)
+
+    def signal_helper(self, name, helper, number, whom, recovery):
+        """Signal one, at a call of it, or its process group: [what is wrong]."""
+        self._arrange(SCENARIOS[name])
+        ended, children = self._followed(*helper, number, whom)
+        if not any(hit for *_, hit in children):
+            return [[f"there was no such call: {children}"]]
+        why = "was killed" if whom == "child" else f"interrupted by signal {number}"
+        is_right = (ended.status == 0 and whom == "child" or ended.is_failure() and why in ended.said
+                    or whom == "group" and not self.scenario.boots and ended.status in (-number, 128 + number))
+        wrong = [] if is_right else [str(ended)]
+        if ended.status and self.scenario.boots:
+            left = self._left()
+            wrong += [f"the failed boot left: {left}"] if left else []
+        return [wrong + self._recovered(recovery, ended.status == 0 or self.scenario.enters)]
+
+    def _followed(self, child, call, number, whom):
+        """Run the scenario's command by children.py: (how it has ended, [[calls, executed, hit], ...])."""
+        words = (self.log, str(child), str(call), str(number), whom)
+        ended = self._run(sys.executable, "-I", f"{self.directory}/program/children.py", *words,
+                          *self._interpreted(*self.scenario.command))
+        with open(self.log) as file:
+            return ended, [[int(word) for word in line.split()] for line in file]
 
     def kill_everything(self, conf, delay, recovery):
         """Kill everything at once, so many seconds after a boot was begun: [what is wrong]."""
@@ -430,10 +522,14 @@ class Inside:
             self._write(name, f"#!/bin/sh\n{text}\n")
             os.chmod(f"{self.base}/{name}", 0o755)
         self._write("shared/file", "shared\n")
+        for name, text in HANDED_DOWN.items():
+            self._write(name, text)
         if "kx.img" in scenario.conf:
             self._image(f"{self.base}/kx.img")
-        if scenario.conf == LAYERED:
+        if "LAYER=" in scenario.conf:
             self._write_layer()
+        if "LOWER= lower" in scenario.conf:
+            self._write_lower()
         if scenario.before:
             self._write(f"{NAME}.conf", scenario.before)
             self._boot_before(scenario.before, SHELL_COMMAND if scenario.hibernates else BOOT_COMMAND)
@@ -454,12 +550,20 @@ class Inside:
         subprocess.run(["tar", "-czf", "layer.tar.gz", "--sort=name", "--transform=s/^layer/root/", "oxide.json", "layer/etc/first",
                         "layer/etc/second", "layer/etc/last"], cwd=self.base, check=True)
 
+    def _write_lower(self):
+        """A root with something of each kind that is hidden."""
+        for path in ("etc", "root", "home/user", "srv/hidden", "var/spool/cron/crontabs", "var/spool/mail"):
+            os.makedirs(f"{self.base}/lower/{path}")
+        os.chown(f"{self.base}/lower/var/spool/mail", 8, 8)
+        os.symlink("spool/mail", f"{self.base}/lower/var/mail")
+        self._write("lower/etc/shadow", "root:secret:::::::\n")
+
     def _boot_before(self, conf, command):
         if conf == WAITING:
             self.booting = self._begun(*BOOT_COMMAND.split())
             wait_until(lambda: os.path.exists(f"{self.base}/waits"), "the boot has not come to its hook")
             return
-        ended = self._run(*command.split())
+        ended = self._run(*self._interpreted(*command.split()))
         if ended.status != (-signal.SIGKILL if conf == DYING else 0):
             raise RuntimeError(f"cannot boot: {ended}")
 
@@ -512,11 +616,11 @@ class Inside:
         inject = []
         if aim:
             what = "signal" if aim["injection"].startswith("SIG") else "error"
-            inject = ["-e", f"inject={aim['call']}:{what}={aim['injection']}:when={aim['count']}"]
+            inject = ["-e", f"trace=execve,{aim['call']}", "-e", f"inject={aim['call']}:{what}={aim['injection']}:when={aim['count']}"]
         options = [*follow, "-y", "-s", "200", "-o", self.log, *inject]
         if not self.scenario.keeper:
-            command, *words = self.scenario.command
-            return self._run("strace", *options, *PYTHON, shutil.which(command), *words, terminal=self.scenario.terminal)
+            command = self._interpreted(*self.scenario.command)
+            return self._run("strace", *options, *command, terminal=self.scenario.terminal)
         with open(self.options, "w") as file:
             print(*options, file=file)
         ended = self._run(*self.scenario.command)
@@ -524,6 +628,13 @@ class Inside:
         wait_until(lambda: not [kill(process) for process, stat in alive()
                                 if stat.startswith("(strace)")], "strace goes on")
         return ended
+
+    def _interpreted(self, command, *words):
+        """A command as what strace can leave: with controllers, if the scenario needs some, and this host has none."""
+        with open(f"{GROUPS}/cgroup.controllers") as file:
+            lacks = {*HANDED_DOWN["cgroup.controllers"].split()} - {*file.read().split()}
+        limited = (f"{self.directory}/program/limited.py", self.base) if lacks and self.scenario.conf == LIMITED else ()
+        return (*PYTHON, *limited, shutil.which(command), *words)
 
     def _run(self, *words, terminal=False):
         """Run a command to its end.  What it says on standard error is taken by a file: others may hold it open."""
@@ -553,16 +664,24 @@ class Inside:
             return [] if injection.startswith("SIG") else [f"died by signal {-ended.status}"]
         if ended.status == 0:
             early = self.scenario.keeper and aim["children"] and not aim["executed"] and injection == "SIGKILL"
-            return ["the boot said that PID 1 has been executed"] if early else []
+            early &= aim["call"] != "exit_group"        # of who has made PID 1, and has told so
+            return ["the boot said that PID 1 has been executed"] if early else self._kept_secret(ended, aim)
         if injection.startswith("SIG") and (self.scenario.enters or self.scenario.execs or self.scenario.shell) and not ended.said:
             return []           # passed on from what was killed in the subhost
-        wrong = [] if ended.is_failure() else ["not one line that says what failed, and why"]
+        wrong = self._kept_secret(ended, aim) if ended.is_failure() else ["not one line that says what failed, and why"]
         if self.scenario.boots and not self.scenario.before and not self.scenario.execs and injection != "ENOLCK":
             left = self._left()
             wrong += [f"the failed boot left: {left}"] if left and not (self.scenario.shell and self._hibernates()) else []
         if self.scenario.boots and self.scenario.hibernates and not self._hibernates():
             wrong.append("the failed boot has ended the hibernation")
         return wrong
+
+    def _kept_secret(self, ended, aim):
+        """What a stop has left, without a word of that; but for an empty directory, which the next command removes."""
+        if self.scenario.command[0] != "overlay-stop" or ended.status and not ended.is_not_running() or aim["call"] == "rmdir":
+            return []
+        left = self._left()
+        return [f"the stop does not say that it has left: {left}"] if left else []
 
     def _hibernates(self):
         listed = json.loads(subprocess.check_output(["overlay-ls", "--json"]))
@@ -600,15 +719,18 @@ class Inside:
         A keeper that was about to clear up after PID 1 may still be there to
         see that there is nothing to clear up any more.
         """
-        def only_clears():
-            return all(line.endswith(" (clear)") for line in snapshot(self.directory) ^ self.at_rest)
+        found = set()
 
-        if only_clears():
-            patiently(lambda: snapshot(self.directory) == self.at_rest)
-        return difference(self.at_rest, snapshot(self.directory))
+        def is_settled():
+            nonlocal found
+            found = snapshot(self.directory)
+            return found == self.at_rest or not all(line.endswith(" (clear)") for line in found ^ self.at_rest)
+
+        patiently(is_settled)
+        return difference(self.at_rest, found)
 
     def _booted_again(self):
-        ended = self._run(*BOOT_COMMAND.split())
+        ended = self._run(*self._interpreted(*BOOT_COMMAND.split()))
         if self.booting and ended.status == 1 and "is being booted already" in ended.said:
             return []
         if ended.status and not ended.is_running_already():

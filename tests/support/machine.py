@@ -21,14 +21,17 @@ import termios
 import time
 
 BOOT, GO, LS, STOP = (f"/usr/sbin/overlay-{command}" for command in ("boot", "go", "ls", "stop"))
-BASELINE, DISKFILE, LAYERS, SHARE = (f"/usr/sbin/overlay-{command}" for command in ("baseline", "diskfile", "layers", "share"))
+BASELINE, DIFF, DISKFILE, FOLLOW, LAYERS, LOG, SHARE = (
+    f"/usr/sbin/overlay-{command}" for command in ("baseline", "diff", "diskfile", "follow", "layers", "log", "share"))
 TREE = os.path.abspath(f"{os.path.dirname(__file__)}/../..")
 PROGRAMS = "/usr/libexec/overlay-boot"
 PYTHON = ("/usr/bin/python3", "-IS")        # as begin executes a command: for strace(1) that leaves what is executed
 MODULES = "/usr/lib/overlay-boot"
-MARK = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d overlay-boot: (boot from /.*|stopped|ended)\n")      # in LOG
+UNFENCED = {"CAPABILITIES": "all", "SYSTEM_CALLS": "all"}
+MARK = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d overlay-boot: (boot from /.*|stopped|ended|killed by .*)\n")      # in LOG
 STATES, NETNS, LOGS = "/run/overlay-boot", "/run/netns", "/var/log/overlay-boot"
 CACHE = "/var/cache/overlay-boot"
+SITE_WIDE = "/etc/overlay-boot/defaults.conf"
 
 MUST_RUN = os.environ.get("OVERLAY_BOOT_TESTS_MUST_RUN") == "1"
 ALONE = os.environ.get("CI") == "true"      # nobody else's subhosts come and go here meanwhile
@@ -190,6 +193,11 @@ def root_of_control_groups():
     return root
 
 
+def controllers():
+    """The controllers that control groups of version 2 can have here."""
+    return set(read(f"{root_of_control_groups()}/cgroup.controllers").split())
+
+
 def control_groups():
     root = root_of_control_groups()
     return [os.path.relpath(directory, root) for directory, _, _ in os.walk(root)]
@@ -209,6 +217,8 @@ def ours():
 
 class Subhost:
     """A directory with a configuration, root, work and live; START is none unless told otherwise."""
+
+    run = staticmethod(run)
 
     def __init__(self, directory, name=None, **settings):
         self.name = name or new_name()
@@ -242,7 +252,7 @@ class Subhost:
         return f"cat {write(f'{self.base}/init.text', text)}"
 
     def boot(self, *options, **how):
-        return run(BOOT, *options, self.conf, **how)
+        return self.run(BOOT, *options, self.conf, **how)
 
     def booted(self, *failing, **how):
         """Boot it, which succeeds, with a line for each of the services that fail."""
@@ -255,7 +265,7 @@ class Subhost:
         return self
 
     def stop(self, **how):
-        return run(STOP, self.conf, **how)
+        return self.run(STOP, self.conf, **how)
 
     def stopped(self, **how):
         """Stop it, which succeeds without a word."""
@@ -264,7 +274,7 @@ class Subhost:
         assert done.stderr == "" and done.stdout == ""
 
     def go(self, *words, user=None, **how):
-        return run(GO, *(["-u", user] if user else []), self.name, *words, **how)
+        return self.run(GO, *(["-u", user] if user else []), self.name, *words, **how)
 
     def inside(self, *words, **how):
         """What a command that succeeds prints inside."""
@@ -277,7 +287,7 @@ class Subhost:
 
     def row(self):
         """What overlay-ls tells of it, or None."""
-        rows = json.loads(run(LS, "--json").stdout)
+        rows = json.loads(self.run(LS, "--json").stdout)
         return next((row for row in rows if row["name"] == self.name), None)
 
     def is_running(self):
@@ -309,7 +319,7 @@ class Subhost:
         return not os.path.exists(f"{STATES}/{self.name}")
 
     def remove(self):
-        run(STOP, self.conf)
+        self.run(STOP, self.conf)
         if os.path.exists(self.log):
             os.unlink(self.log)
 
@@ -329,7 +339,7 @@ def small_root(directory):
     for link in ("bin", "sbin", "lib"):
         os.symlink(f"usr/{link}", f"{directory}/{link}")
     needed = set()
-    for program in ("sh", "cat", "ls", "echo", "sleep", "mkdir", "rm", "mount", "readlink", "stat", "touch", "env",
+    for program in ("sh", "cat", "cp", "mv", "ls", "echo", "sleep", "mkdir", "rm", "mount", "readlink", "stat", "touch", "env",
                     "nsenter", "hostname", "true", "mkfifo", "ps", "id", "wc"):
         found = shutil.which(program, path="/usr/bin:/usr/sbin:/bin:/sbin")
         shutil.copy(found, f"{directory}/usr/bin/{program}")
@@ -342,6 +352,16 @@ def small_root(directory):
         shutil.copy(os.path.realpath(library), target)
     write(f"{directory}/etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
     return directory
+
+
+def warnings(done):
+    """The lines that a check gives on standard error, less the one of secrets, as the machine itself has."""
+    return [line for line in done.stderr.splitlines() if " can read secrets of LOWER=" not in line]
+
+
+def faults(done):
+    """These, less those of what the default fences would take."""
+    return [line for line in warnings(done) if "with the default, the subhost would lose" not in line]
 
 
 def one_line(done):

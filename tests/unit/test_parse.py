@@ -47,6 +47,18 @@ def test_an_empty_value_does_not_hide_a_later_one():
     assert only(b"NAME=\nNAME=a\n") == ["a"]
 
 
+def test_it_is_known_where_a_value_stands():
+    found = parse(b"NAME=\n# two\nNAME=x\nSHARE=/b\nSHARE= /a\nLOG=\n", "x.conf")
+    assert found.places == {"NAME": [("x.conf", 3)], "SHARE": [("x.conf", 4), ("x.conf", 5)]}
+
+
+def test_another_file_adds_what_one_does_not_assign():
+    own = parse(b"NAME=x\nLOG=\nSTART=\nSTART=y\n", "x.conf")
+    own.add(parse(b"NAME=z\nLOG=z\nSTART=z\nSHARE=/z\nSHARE=/y\nBASE=\n", "z.conf"))
+    assert own == {"NAME": ["x"], "START": ["y"], "SHARE": ["/z", "/y"]}
+    assert own.places == {"NAME": [("x.conf", 1)], "START": [("x.conf", 4)], "SHARE": [("z.conf", 4), ("z.conf", 5)]}
+
+
 def test_the_assignments_of_a_variable_are_kept_in_order():
     assert parse(b"SHARE=/b\nNAME=x\nSHARE=/a\nSHARE=/c:/d\n", "x.conf") == {"NAME": ["x"], "SHARE": ["/b", "/a", "/c:/d"]}
 

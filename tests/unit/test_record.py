@@ -9,10 +9,11 @@ from overlay_boot.record import Damaged, OtherVersion, Record, Share
 WRITTEN = [
     ("format", record.FORMAT, ""), ("config", "/opt/a b/c.conf", ""), ("cgroup", "overlay-boot/x", ""), ("cables", 70000, "x0"),
     ("vlans", 70001, "x0.302"), ("netns", (8, 4026532387), ""), ("mounts", "/run/overlay-boot/x/mounts", ""),
-    ("mount_point", "/run/overlay-boot/x/upper", ""), ("start", ("cron", "/opt/run it"[:8]), ""), ("timeout", 2.5, ""), ("log", "/l\udcff", ""),
-    ("upper", "/u", ""), ("lower", "/", "0"), ("layers", "/a.tar.zst", "ab" * 32), ("shares", Share("8:1", 2049, 12, "/srv/a", "/b c"), "836"),
-    ("since", 1795787640.538, ""), ("init", 547, ""), ("values", "", "CABLES"), ("values", "a=b: c", "NAME"), ("host_name", "x", ""),
-    ("shell", ("1:2", "3:4"), "")]
+    ("mount_point", "/run/overlay-boot/x/upper", ""), ("system_calls", "AAECAw==", ""), ("start", ("cron", "/opt/run it"[:8]), ""), ("timeout", 2.5, ""), ("log", "/l\udcff", ""),
+    ("upper", "/u", ""), ("uses", "/srv/u", "2049:12"), ("lower", "/", "0"), ("lower_mounts", "/home", "0"), ("layers", "/a.tar.zst", "ab" * 32), ("shares", Share("8:1", 2049, 12, "/srv/a", "/b c"), "836"),
+    ("since", 1795787640.538, ""), ("init", 547, ""), ("ids", (1879048192, 65536), ""), ("values", "", "CABLES"), ("values", "a=b: c", "NAME"), ("host_name", "x", ""),
+    ("limits", "64M", "MEMORY_MAX"), ("shell", ("1:2", "3:4"), ""),
+    ("old", ("5:6", "7:8"), ""), ("restart", ("cron", "/opt/it"), "")]
 
 
 @pytest.mark.parametrize("attribute, value, name", WRITTEN)
@@ -44,9 +45,9 @@ def test_nothing_on_record():
     assert (found.config, found.init, found.cables, found.start, found.timeout) == (None, None, {}, (), 0.0)
 
 
-@pytest.mark.parametrize("line", ["netns 1", "netns a b", "init x", "color red", "cable: x", "cable:x0", "format x", "share:1 a:b", "since x", "config",
+@pytest.mark.parametrize("line", ["netns 1", "netns a b", "ids 1", "ids 1:x", "init x", "color red", "cable: x", "cable:x0", "format x", "share:1 a:b", "since x", "config",
                                   " config x", "\x00\x01", "timeout ten", "timeout nan", "since inf", "since -1", "init -1", "init 4194304",
-                                  "cable:x0 -1", "config /a\0b", "netns 1 123456789012345678901"])
+                                  "system-calls AAE", "cable:x0 -1", "config /a\0b", "netns 1 123456789012345678901"])
 def test_damage(line):
     with pytest.raises(Damaged, match="the state file of x is damaged: "):
         Record(f"config /c\n{line}\n", "x")

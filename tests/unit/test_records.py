@@ -5,7 +5,7 @@ import subprocess
 import pytest
 from overlay_boot.baseline import alternatives
 from overlay_boot.baseline.accounts import Accounts
-from overlay_boot.baseline.dpkg import Database
+from overlay_boot.baseline.packages import Database
 from overlay_boot.baseline.maintainer_scripts import sections
 from overlay_boot.baseline.root import Root
 from overlay_boot.baseline.shipped import leads_into_system

@@ -1,0 +1,251 @@
+"""The services of START: a control group for each, and what has become of them.
+
+A service is in a control group of its own, NAME.service below that of the subhost, from its first process on.  Its
+start script goes there by itself, through a door: a file in the directory DOORS of the subhost, which is cgroup.procs
+of the group.  So PID 1 starts it, and so does a script that is called later from inside, debian/lsb/50-overlay-boot.
+
+When the start of a service has returned, PID 1 appends a line to VERDICTS: the exit status, 1 if a process is left or
+nothing, and the word of START.
+"""
+import posix
+from errno import EACCES, EINVAL, ENODEV
+
+from . import beneath, cgroup, files, namespaces, paths, proc
+from .files import Fds
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .running import Running
+    from .userns import UserNamespace
+    Seen = dict[str, Any]
+
+LONGEST = 1 << 16           # bytes of VERDICTS
+LONGEST_NAME = 255          # bytes of a file's, NAME_MAX
+LONGEST_SHOWN = 200         # characters of a line of output
+DOORS = "/run/overlay-services"
+VERDICTS = f"{DOORS}/.verdicts"
+SCRIPTS, UNITS = "/etc/init.d/", "/usr/lib/systemd/system/"
+ONLY_UNIT = "only a unit for systemd; the package orphan-sysvinit-scripts has scripts for some services"
+BEGINS = "overlay-boot:"    # in LOG, before the command by which a service is started
+END = ".service"
+# What a service can be.  Of these, it is well if it is one of the last two.
+STARTING, FAILED, ENDED, RUNNING, DONE = "starting", "failed", "ended", "running", "done"
+WELL = (RUNNING, DONE)
+
+# On SERVICES the keeper is told of failures, and of the end: see protocol.pxd.  It is not there where the text of
+# overlay-init is run by another program than a boot's PID 1.
+SERVICES = namespaces.SERVICES_FD
+START_FUNCTION = f"""\
+verdict() {{
+    [ ! -d {DOORS} ] || echo "$1 $2 $word" >>{VERDICTS}
+    [ $1 -eq 0 ] && return
+    echo "cannot start $word: $3" >&2
+    {{ echo "cannot start $word: $3" >&{SERVICES}; }} 2>/dev/null
+}}
+start() {{
+    word=$1 door={DOORS}/$2
+    case $1 in
+    /*) set -- "$1" start ;;
+    *)  if ! command -v service >/dev/null; then
+            verdict 127 '' "the subhost has no command service"
+            return
+        elif [ ! -e "{SCRIPTS}$1" ]; then
+            why="the subhost has no {SCRIPTS}$1"
+            [ ! -e "{UNITS}$1.service" ] || why="$why, {ONLY_UNIT}"
+            verdict 127 '' "$why"
+            return
+        fi
+        set -- service "$1" start ;;
+    esac
+    echo "overlay-boot: $*"
+    if command -v setsid >/dev/null; then set -- setsid "$@"; fi
+    status=0 left=
+    (
+        if [ -e "$door" ]; then echo 0 >"$door"; fi 2>/dev/null
+        exec "$@"
+    ) </dev/null {SERVICES}>&- || status=$?
+    {{ read -r left <"$door"; }} 2>/dev/null
+    verdict $status "${{left:+1}}" "exit status $status"
+}}"""
+ALL_STARTED = f"{{ echo >&{SERVICES}; }} 2>/dev/null\nexec {SERVICES}>&-"
+
+
+def name_of(word: str) -> str:
+    """Return by which name a word of START is known: that of the script, or of a path, with - for /."""
+    return word.removeprefix(SCRIPTS).strip("/").replace("/", "-")
+
+
+def group_of(word: str) -> str:
+    """Return the name of the control group of a service.  No control file has such a name."""
+    return name_of(word) + END
+
+
+def make_groups(words: list[str], group: str, root: int, mounts: int, users: "UserNamespace | None") -> None:
+    """Make the control groups of services, and the doors to them in the root of a descriptor.
+
+    group is the path of the control group of the subhost, mounts the mount namespace with that root.  Where that cannot
+    be, because /run there is read-only, full, or no directory, services are started all the same, and not seen.
+    """
+    try:
+        make_groups_and_doors(words, group, root, mounts, users)
+    except OSError:
+        pass
+
+
+def make_groups_and_doors(words: list[str], group: str, root: int, mounts: int, users: "UserNamespace | None") -> None:
+    from .rootfs import Inside, made_for
+    with beneath.directory(root, "run", beneath.REFUSED) as run:
+        if posix.fstat(run).st_dev == posix.stat("/run").st_dev:       # it is shared: the host is not to see doors
+            return
+    with Fds() as opened, cgroup.in_sight(group) as own:
+        doors = {name_of(word): opened.keep(made_group(group_of(word), own, users)) for word in words if is_name(word)}
+        with made_for(users), beneath.directory(root, DOORS[1:], beneath.REFUSED, make=0o755) as place, Inside(mounts):
+            posix.fchdir(place)
+            remove_doors()
+            for name, door in doors.items():
+                mount_door(name, door)
+
+
+def is_name(word: str) -> bool:
+    """Tell whether a word can be the name of a control group, and of a door."""
+    return name_of(word)[:1] not in ("", ".") and len(paths.encode(group_of(word))) <= LONGEST_NAME
+
+
+def made_group(name: str, own: int, users: "UserNamespace | None") -> int:
+    """Make a control group below the one of a descriptor.  Return a mount of the file to which its processes write."""
+    files.make_directory(name, 0o755, directory=own)
+    door = f"{name}/cgroup.procs"
+    if users:
+        posix.chown(door, users.first, users.first, dir_fd=own)
+    return namespaces.open_tree(f"{paths.of_descriptor(own)}/{door}")
+
+
+def mount_door(name: str, door: int) -> None:
+    """Mount a door in the working directory.  Raises OSError."""
+    posix.close(posix.open(name, posix.O_CREAT | posix.O_EXCL | posix.O_WRONLY, 0o600))
+    try:
+        with files.opened(name, posix.O_PATH | posix.O_NOFOLLOW) as target:
+            namespaces.move_mount(door, target)
+    except OSError:
+        posix.unlink(name)
+        raise
+
+
+def remove_doors() -> None:
+    """Remove what another boot has left in the working directory: the doors of control groups that are gone."""
+    for name in posix.listdir("."):
+        try:
+            while True:
+                namespaces.umount2(name, namespaces.DETACH)
+        except OSError as error:
+            if error.errno != EINVAL:       # nothing is mounted there, any more
+                raise
+        posix.unlink(name)
+
+
+def seen(running: "Running", *, in_detail: bool = False) -> "list[Seen] | None":
+    """Return what has become of the services of a subhost, in the order of START; None if that is not to be seen.
+
+    A dictionary for each: name, state, status (with which its start has returned), processes; in detail, also memory
+    (bytes), and since (when its oldest process was started, in seconds of the epoch).  None where there is nothing to
+    tell.
+    """
+    record = running.record
+    if not record.start:
+        return []
+    verdicts = verdicts_of(running)
+    if verdicts is None:
+        return None
+    with cgroup.group(record.cgroup or "") as own:
+        return [one_seen(word, verdicts.get(word), own, in_detail=in_detail) for word in record.start]
+
+
+def one_seen(word: str, verdict: "tuple[int, bool] | None", own: int, *, in_detail: bool) -> "Seen":
+    """Return what has become of a service, by what PID 1 says of its start, and by its control group."""
+    try:
+        with cgroup.directory(group_of(word), own) as group:
+            members = cgroup.members(group)
+    except OSError as error:
+        if error.errno not in (*files.NOWHERE, ENODEV):     # it has just been removed
+            raise
+        members = []
+    status, has_left = verdict or (None, False)
+    if status is None:
+        state = STARTING
+    elif members:
+        state = RUNNING
+    elif status:
+        state = FAILED
+    else:
+        state = ENDED if has_left else DONE
+    found = {"name": name_of(word), "state": state, "status": status, "processes": len(members)}
+    return {**found, "memory": sum(map(proc.memory, members)), "since": since(members)} if in_detail else found
+
+
+def since(members: list[int]) -> float | None:
+    """Return when the oldest of processes was started, in seconds of the epoch, None if there is none (any more)."""
+    found = []
+    for process in members:
+        try:
+            found.append(proc.started(process))
+        except proc.ENDED:
+            pass
+    return min(found, default=None)
+
+
+def verdicts_of(running: "Running") -> dict[str, tuple[int, bool]] | None:
+    """Return {word: (exit status of its start, whether that has left a process)}; None if there is no telling.
+
+    It is what the subhost says: a line of nonsense tells of nothing.
+    """
+    try:
+        text = paths.decode(read_verdicts(running))
+    except OSError as error:
+        if error.errno in files.SCARCE:
+            raise
+        return None
+    return {word: (int(status), left == "1") for status, left, word in map(split, text.splitlines())
+            if status.isascii() and status.isdigit() and len(status) < 4}
+
+
+def read_verdicts(running: "Running") -> bytes:
+    """Return what is in VERDICTS, nothing while there is none.  Raises OSError if there are no doors.
+
+    Nothing is looked for where the subhost could keep us waiting, on a file system that a process of its own serves.
+    """
+    mounts = running.mounts()
+    with Fds() as fds:
+        at = fds.keep(files.opened(f"/proc/{running.init}/root", files.PLACE))
+        own = namespaces.mount_of(at)[0]
+        for name in DOORS[1:].split("/"):
+            at = fds.keep(beneath.directory(at, name, beneath.REFUSED))
+            number = namespaces.mount_of(at)[0]
+            if number != own and (number not in mounts or mounts[number].kind not in ("tmpfs", *proc.DISKS)):
+                raise PermissionError(EACCES, posix.strerror(EACCES))
+        try:
+            return beneath.read(at, paths.name(VERDICTS), LONGEST, beneath.REFUSED | namespaces.NO_MOUNTS) or b""
+        except FileNotFoundError:
+            return b""
+
+
+def split(line: str) -> tuple[str, str, str]:
+    status, _, rest = line.partition(" ")
+    left, _, word = rest.partition(" ")
+    return status, left, word
+
+
+def summary(services: "list[Seen]") -> str:
+    """Return how many of the services are well, and the names of those that have failed or ended."""
+    well = sum(one["state"] in WELL for one in services)
+    ill = [one["name"] for one in services if one["state"] in (FAILED, ENDED)]
+    return " ".join([f"{well}/{len(services)}", *ill])
+
+
+def last_line(said: str, word: str, failure: str) -> str:
+    """Return the last line that a service has printed before its failure, of what LOG has since the boot; or ""."""
+    before, found, _ = f"\n{said}".partition(f"\n{failure}\n")
+    begins = f"\n{BEGINS} {word} start\n" if word[:1] == "/" else f"\n{BEGINS} service {word} start\n"
+    printed = before.partition(begins)[2] if found else ""
+    return next((line.strip() for line in reversed(printed.split("\n")) if line.strip()), "")[:LONGEST_SHOWN]
