@@ -26,9 +26,12 @@ def test_the_init_script_is_right():
 
 @pytest.mark.deadline(3 * SLOW)
 @pytest.mark.parametrize("system", RUNNERS)
-def test_with_the_machine(directory, system):
-    """Install, start, stop, fail; then the machine is shut down and booted again."""
-    fresh = Fresh(system)
+def test_with_the_machine(run_directory, system):
+    """Install, start, stop, fail; then the machine is shut down and booted again.
+
+    All of it happens in that machine: other tests may use this one meanwhile.
+    """
+    fresh, directory = Fresh(system), f"{run_directory}/{system}"
     share = shutil.copytree(f"{TREE}/tests/shell/init", f"{directory}/share")
     for phase in ("first", "rebooted"):
         assert "ok: " in fresh.run(share, f"/share/{system} {phase}", "--cold", "--disk", f"{directory}/disk"), phase
