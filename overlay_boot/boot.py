@@ -526,7 +526,7 @@ def check(config: Config, sources: Sources, own: dict[str, int] | None = None, *
 
 
 def await_ifup(boot: Boot, plugged: "Plugged") -> None:
-    failed = plugged.wait()
+    failed = plugged.wait(boot.config.patience)
     if failed:
         complain(f"CABLES: {failed} (what it printed is in LOG={boot.config.log})")
 

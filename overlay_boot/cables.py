@@ -252,22 +252,32 @@ class Plugged:
         self.log = log          # a descriptor
         self.begin = begin      # the size of that before ifup, in bytes
 
-    def wait(self) -> str:
+    def wait(self, seconds: float | None) -> str:
         """Wait for ifup, and bring up what it has left down.  Return how ifup failed, "" if it did not.
 
-        Raises Failure if a signal arrives meanwhile.
+        It is killed after so many seconds.  Raises Failure if a signal arrives meanwhile.
         """
         failed = ""
         if self.ifup:
-            status = wait_for(self.ifup)
+            failed = self.end_of_ifup(seconds)
             self.ifup = 0
-            if status < 0 or status and self.has_complained():
-                from . import processes
-                failed = processes.how_failed("ifup", status)
         for name in self.down:
             namespaces.bring_up(name)
         self.down = []
         return failed
+
+    def end_of_ifup(self, seconds: float | None) -> str:
+        """Wait for ifup.  Return how it failed, "" if it did not."""
+        try:
+            status = wait_for(self.ifup, seconds)
+        except TimeoutError:
+            from .processes import how_hung
+            kill(self.ifup)
+            return how_hung("ifup", seconds)
+        if not status or status > 0 and not self.has_complained():
+            return ""
+        from .processes import how_failed
+        return how_failed("ifup", status)
 
     def has_complained(self) -> bool:
         """Tell whether ifup, which has failed, has found more in its way than interfaces that have no stanza."""
@@ -339,7 +349,8 @@ def wait_for(process: int, seconds: float | None = None) -> int:
 
 
 def kill(process: int) -> None:
-    posix.kill(process, _signal.SIGKILL)
+    """Kill a child that start_ifupdown() has started, and all that is in its process group still."""
+    posix.killpg(process, _signal.SIGKILL)
     posix.waitpid(process, 0)
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 MOST_MEMBERS = "1000000"
-NONE, SECRETS = "none", "secrets"       # words of HIDE
+NONE, SECRETS = "none", "secrets"       # words of HIDE; the first one also of BOOT_TIMEOUT
 YES, NO = "yes", "no"                   # of LOWER_MOUNTS, STAY and USERNS
 LIMITS = ("PIDS_MAX", "MEMORY_MAX", "MEMORY_HIGH", "MEMORY_SWAP_MAX", "CPU_MAX", "CPU_WEIGHT", "CPUSET_CPUS", "IO_MAX",
           "IO_WEIGHT")
@@ -35,6 +35,7 @@ DEFAULTS: dict[str, str | None] = {
     "LOG": None,
     "RAM_SIZE": "50M",
     "LAYER_LIMIT": f"10G {MOST_MEMBERS}",
+    "BOOT_TIMEOUT": "90",
     "STOP_TIMEOUT": "10",
     "CAPABILITIES": "default",
     "SYSTEM_CALLS": "default",
@@ -71,6 +72,7 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"      # as UTF-8 has it
 LONGEST_LINE = 1 << 16
 LONGEST_FILE = 1 << 22
 LONGEST_NAME = 12
+LONGEST_BOOT_TIMEOUT = 864000       # seconds: ten days
 LONGEST_VARIABLE = 20           # of what is taken for a misspelt one
 
 
@@ -218,9 +220,9 @@ class Config:
     Paths are absolute.
     """
 
-    __slots__ = ("action", "assigned", "base", "cables", "capabilities", "defaults", "follow", "handed", "hide",
-                 "image", "init", "layer_limit", "layers", "limits", "live", "log", "lower", "lower_mounts", "name",
-                 "overlay", "path", "postmount", "premount", "ram_size", "reaper", "share", "start", "stay",
+    __slots__ = ("action", "assigned", "base", "boot_timeout", "cables", "capabilities", "defaults", "follow", "handed",
+                 "hide", "image", "init", "layer_limit", "layers", "limits", "live", "log", "lower", "lower_mounts",
+                 "name", "overlay", "path", "postmount", "premount", "ram_size", "reaper", "share", "start", "stay",
                  "stop_timeout", "system_calls", "tmpfs", "upper", "userns", "work")
 
     action: str                         # the command at work, for ACTION
@@ -249,6 +251,7 @@ class Config:
     init: list[str]
     log: str
     ram_size: str
+    boot_timeout: str                   # seconds, or NONE; "" until it is found
     stop_timeout: str                   # seconds
     capabilities: int                   # a bit for each
     system_calls: str                   # as it stands there
@@ -266,6 +269,7 @@ class Config:
         self.defaults = DEFAULTS
         self.path = paths.real(path)
         self.limits = {}
+        self.boot_timeout = ""
         self.name = self.value("NAME", ".") or paths.name(path).removesuffix(".conf")
         check_name(self.name)
         if "\n" in self.path:
@@ -308,6 +312,7 @@ class Config:
         def value(variable: str) -> str:
             return self.value(variable, self.base, cgroup)
 
+        self.boot_timeout = checked_boot_timeout(value("BOOT_TIMEOUT"))
         self.image = image_of(value("IMAGE"), self.base)
         if self.image:
             self.defaults = {**DEFAULTS, **IN_IMAGE}
@@ -322,7 +327,7 @@ class Config:
         self.premount, self.postmount = paths.words(value("PREMOUNT")), paths.words(value("POSTMOUNT"))
         self.init = paths.words(value("INIT"))
         self.ram_size = checked_ram_size(value("RAM_SIZE"))
-        self.stop_timeout = checked_seconds(value("STOP_TIMEOUT"))
+        self.stop_timeout = checked_stop_timeout(value("STOP_TIMEOUT"))
         self.userns = checked_userns(value("USERNS"))
         self.overlay = overlay_options(value("OVERLAY"), self.hide)
         self.capabilities = capabilities.parse(value("CAPABILITIES"), self.default_capabilities)
@@ -360,6 +365,16 @@ class Config:
         first = self.userns.partition(":")[0]
         return int(first) if first not in (AUTO, NO) else 0
 
+    @property
+    def patience(self) -> float | None:
+        """For how many seconds a command of a boot is waited for, None if that is for as long as it takes.
+
+        The commands of what is found before BOOT_TIMEOUT, and its own, have the default where it is a command itself.
+        """
+        text = self.boot_timeout or self.assigned.get("BOOT_TIMEOUT", ("!",))[0]
+        text = str(DEFAULTS["BOOT_TIMEOUT"]) if text.startswith("!") else checked_boot_timeout(text)
+        return None if text == NONE else float(text)
+
     def place(self, path: str) -> str:
         """Return a path that may be relative to BASE."""
         return paths.join(self.base, path)
@@ -389,7 +404,7 @@ class Config:
         from . import processes
         try:
             said = processes.run_telling(words, {"CONFIG": self.path, "ACTION": self.action}, directory,
-                                         cgroup=cgroup, output=True)
+                                         cgroup=cgroup, output=True, seconds=self.patience)
         except Failure as failure:
             raise Failure(f"{variable}: {failure}") from None
         first = paths.decode(said.partition(b"\n")[0].strip())
@@ -443,9 +458,9 @@ class Config:
             "START": " ".join(self.start) or "none", "STAY": self.stay, "PREMOUNT": " ".join(self.premount),
             "POSTMOUNT": " ".join(self.postmount), "INIT": " ".join(self.init), "LOG": self.log,
             "RAM_SIZE": self.ram_size, "LAYER_LIMIT": " ".join(map(str, self.layer_limit)),
-            "STOP_TIMEOUT": self.stop_timeout, "CAPABILITIES": capabilities.text_of(self.capabilities),
-            "SYSTEM_CALLS": self.system_calls, "USERNS": self.userns, "FOLLOW": self.follow,
-            "OVERLAY": " ".join(self.overlay), **self.limits,
+            "BOOT_TIMEOUT": self.boot_timeout, "STOP_TIMEOUT": self.stop_timeout,
+            "CAPABILITIES": capabilities.text_of(self.capabilities), "SYSTEM_CALLS": self.system_calls,
+            "USERNS": self.userns, "FOLLOW": self.follow, "OVERLAY": " ".join(self.overlay), **self.limits,
         }
 
 
@@ -588,9 +603,20 @@ def checked_limit(text: str) -> tuple[int, int]:
     return size, int(count)
 
 
-def checked_seconds(text: str) -> str:
-    if not (text.isascii() and text.replace(".", "", 1).isdigit() and len(text) < 10):
+def is_seconds(text: str) -> bool:
+    return text.isascii() and text.replace(".", "", 1).isdigit() and len(text) < 10
+
+
+def checked_stop_timeout(text: str) -> str:
+    if not is_seconds(text):
         raise Failure(f"STOP_TIMEOUT={text} is not a number of seconds")
+    return text
+
+
+def checked_boot_timeout(text: str) -> str:
+    if text != NONE and not (is_seconds(text) and 0 < float(text) <= LONGEST_BOOT_TIMEOUT):
+        raise Failure(f"BOOT_TIMEOUT={text} is neither a number of seconds, more than 0 and at most "
+                      f"{LONGEST_BOOT_TIMEOUT}, nor {NONE}")
     return text
 
 

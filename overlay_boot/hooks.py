@@ -68,7 +68,7 @@ class Hooks:
         from . import processes
         try:
             return processes.run([*words, *arguments], environment_of(self.config, self.sources), self.config.base,
-                                 cgroup=self.group, log=self.log, output=output)
+                                 cgroup=self.group, log=self.log, output=output, seconds=self.config.patience)
         except Failure as failure:
             raise Failure(f"{variable}: {failure} (what it printed is in LOG={self.config.log})") from None
 
@@ -226,7 +226,7 @@ def init(config: Config, *, is_ours: bool) -> str:
     reaper = f"exec {quoted(config.reaper)} {quoted(config.name)}"
     if config.start:
         from . import services
-        lines.append(services.START_FUNCTION)
+        lines += [services.limit(config.patience), services.START_FUNCTION]
         lines += [f"start {quoted(word)} {quoted(services.name_of(word))}" for word in config.start]
         lines.append(services.ALL_STARTED)
     if config.stay == NO and config.start:

@@ -173,8 +173,8 @@ def of_waking(config: Config) -> dict[str, str]:
         "Sweep": "remove the control group, if it is still there",
         "Mount namespace": f"open the one that is kept, and {network.path_of(config.name)}; make a private copy of the "
                            f"host's for hooks",
-        "Resolve": "find START, STAY, INIT, STOP_TIMEOUT and LOG anew; the other variables have the values that they "
-                   "had",
+        "Resolve": "find START, STAY, INIT, BOOT_TIMEOUT, STOP_TIMEOUT and LOG anew; the other variables have the "
+                   "values that they had",
         "User namespace": "open the one that is kept, and let it make control groups below that of the subhost",
         "PID 1": "start the keeper, which makes PID, IPC, UTS, time and cgroup namespaces and a process in them; that "
                  "enters the mounts and the network that are kept, and executes the commands of INIT",

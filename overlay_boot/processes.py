@@ -21,12 +21,13 @@ INTO_PIPE = -1      # in the place of a descriptor: what comes there is read by 
 
 
 class Unsuccessful(Failure):
-    """A command was executed, and has ended with another exit status than 0."""
+    """A command was executed, and has ended with another exit status than 0, or not in time."""
 
 
 class Child:
-    """A child process.  It is killed when this process ends, or if its with statement ends before it does.
+    """A child process, in a session of its own.  It is killed when this process ends.
 
+    If its with statement ends before it does, so are all that it has started and that are in its process group still.
     Its standard input is empty.  What it writes to INTO_PIPE can be read from source.
     """
 
@@ -59,7 +60,7 @@ class Child:
 
     def __exit__(self, *_: object) -> None:
         if self.process:
-            posix.kill(self.process, _signal.SIGKILL)       # ours, and not yet waited for
+            posix.killpg(self.process, _signal.SIGKILL)     # which it leads, and has not yet been waited for
             posix.waitpid(self.process, 0)
         posix.close(self.pidfd)
         posix.close(self.source)
@@ -79,19 +80,24 @@ def candidates(word: str, path: str = PATH) -> list[str]:
 
 
 def run(words: list[str], values: dict[str, str], directory: str, *,
-        cgroup: int = -1, log: int = 2, output: bool = False, heard: "Callable[[bytes], None] | None" = None) -> bytes:
+        cgroup: int = -1, log: int = 2, output: bool = False, heard: "Callable[[bytes], None] | None" = None,
+        seconds: float | None = None) -> bytes:
     """Run a command line to its end.  Returns what it printed, where output is asked for.
 
     What it prints otherwise goes to the descriptor log.  heard is called with all
     of the output so far whenever there is more.  values are added to its
     environment; it is killed when this process ends.  Raises Failure if it cannot
-    be executed, fails, is killed, or says more than LIMIT bytes.
+    be executed, fails, is killed, says more than LIMIT bytes, or has not ended after
+    so many seconds, which are those of BOOT_TIMEOUT.
     """
     env = environment.for_commands(values)
     places = [paths.join(directory, path) for path in candidates(words[0], env["PATH"])]
-    with Child(places, words, env, INTO_PIPE if output else log, log, directory, cgroup=cgroup) as child:
-        said = gather(child.source, child.pidfd, heard=heard)
-        status = child.wait()
+    try:
+        with Child(places, words, env, INTO_PIPE if output else log, log, directory, cgroup=cgroup) as child:
+            said = gather(child.source, child.pidfd, seconds, heard=heard)
+            status = child.wait()
+    except TimeoutError:
+        raise Unsuccessful(how_hung(words[0], seconds)) from None
     if status:
         raise Unsuccessful(how_failed(words[0], status))
     return said
@@ -102,8 +108,13 @@ def how_failed(command: str, status: int) -> str:
     return f"{command} was killed by signal {-status}" if status < 0 else f"{command} failed with exit status {status}"
 
 
+def how_hung(command: str, seconds: float | None) -> str:
+    """Tell of a command that was killed because it has not ended within BOOT_TIMEOUT."""
+    return f"{command} was killed: it has not ended after BOOT_TIMEOUT={seconds:g} seconds"
+
+
 def run_telling(words: list[str], values: dict[str, str], directory: str, *,
-                cgroup: int = -1, output: bool = False) -> bytes:
+                cgroup: int = -1, output: bool = False, seconds: float | None = None) -> bytes:
     """run(), with its standard error passed on to ours.
 
     Of a command without success, the last line of that is part of the Failure, and is not passed on.
@@ -111,7 +122,7 @@ def run_telling(words: list[str], values: dict[str, str], directory: str, *,
     with Fd(posix.memfd_create("said")) as said:
         kept = 0
         try:
-            return run(words, values, directory, cgroup=cgroup, log=said, output=output)
+            return run(words, values, directory, cgroup=cgroup, log=said, output=output, seconds=seconds)
         except Unsuccessful as failure:
             last = lines_of(said)[-1:]
             kept = len(last)

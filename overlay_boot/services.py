@@ -30,6 +30,7 @@ SCRIPTS, UNITS = "/etc/init.d/", "/usr/lib/systemd/system/"
 ONLY_UNIT = "only a unit for systemd; the package orphan-sysvinit-scripts has scripts for some services"
 BEGINS = "overlay-boot:"    # in LOG, before the command by which a service is started
 END = ".service"
+KILLED_AFTER = 5            # seconds, what does not end on SIGTERM after BOOT_TIMEOUT
 # What a service can be.  Of these, it is well if it is one of the last two.
 STARTING, FAILED, ENDED, RUNNING, DONE = "starting", "failed", "ended", "running", "done"
 WELL = (RUNNING, DONE)
@@ -37,7 +38,15 @@ WELL = (RUNNING, DONE)
 # On SERVICES the keeper is told of failures, and of the end: see protocol.pxd.  It is not there where the text of
 # overlay-init is run by another program than a boot's PID 1.
 SERVICES = namespaces.SERVICES_FD
+# One that is not started in time is ended by timeout(1), and what that leaves in the control group after it; by what
+# timeout exits with, the one is not told from the other.
 START_FUNCTION = f"""\
+clock() {{ {{ read -r seconds _ </proc/uptime; }} 2>/dev/null; seconds=${{seconds%.*}}; }}
+end_all() {{
+    for again in 1 2 3 4 5 6 7 8; do
+        while read -r process; do kill -9 "$process"; done <"$1"
+    done 2>/dev/null
+}}
 verdict() {{
     [ ! -d {DOORS} ] || echo "$1 $2 $word" >>{VERDICTS}
     [ $1 -eq 0 ] && return
@@ -60,16 +69,33 @@ start() {{
         set -- service "$1" start ;;
     esac
     echo "overlay-boot: $*"
+    if [ "$limit" ] && command -v timeout >/dev/null; then set -- timeout -k {KILLED_AFTER} "$limit" "$@"; fi
     if command -v setsid >/dev/null; then set -- setsid "$@"; fi
-    status=0 left=
+    status=0 left= seconds=0
+    clock
+    begin=$seconds
     (
         if [ -e "$door" ]; then echo 0 >"$door"; fi 2>/dev/null
         exec "$@"
     ) </dev/null {SERVICES}>&- || status=$?
+    why="exit status $status"
+    case $status in
+    124 | 137)
+        clock
+        if [ "$limit" ] && [ $((seconds - begin)) -ge "${{limit%.*}}" ]; then
+            end_all "$door"
+            why="it has not ended after BOOT_TIMEOUT=$limit seconds"
+        fi ;;
+    esac
     {{ read -r left <"$door"; }} 2>/dev/null
-    verdict $status "${{left:+1}}" "exit status $status"
+    verdict $status "${{left:+1}}" "$why"
 }}"""
 ALL_STARTED = f"{{ echo >&{SERVICES}; }} 2>/dev/null\nexec {SERVICES}>&-"
+
+
+def limit(seconds: float | None) -> str:
+    """Return the line that tells START_FUNCTION for how many seconds a start is waited for, None for no limit."""
+    return "limit=" if seconds is None else f"limit={seconds:g}"
 
 
 def name_of(word: str) -> str:

@@ -2,7 +2,7 @@
 import os
 
 NAMES = ("NAME", "BASE", "IMAGE", "LIVE", "UPPER", "WORK", "LOWER", "HIDE", "LAYER", "LAYER_LIMIT", "CABLES", "START",
-         "PREMOUNT", "POSTMOUNT", "INIT", "LOG", "RAM_SIZE", "STOP_TIMEOUT", "SHARE", "PIDS_MAX", "MEMORY_MAX", "CPU_MAX",
+         "PREMOUNT", "POSTMOUNT", "INIT", "LOG", "RAM_SIZE", "BOOT_TIMEOUT", "STOP_TIMEOUT", "SHARE", "PIDS_MAX", "MEMORY_MAX", "CPU_MAX",
          "CPUSET_CPUS", "IO_MAX", "NAMES", "export START", "START ", " START", "# START", "")
 SITE_WIDE = tuple(name for name in NAMES if name not in ("NAME", "BASE", "IMAGE", "LIVE", "UPPER", "WORK"))
 VALUES = (

@@ -42,7 +42,7 @@ def test_defaults(subhost):
         "HIDE": "none", "CABLES": "",
         "START": "networking ssh", "STAY": "yes", "PREMOUNT": "overlay-premount", "POSTMOUNT": "overlay-postmount", "INIT": "overlay-init",
         "LOG": one.log, "RAM_SIZE": "50M", "LAYER_LIMIT": f"{10 << 30} 1000000",
-        "STOP_TIMEOUT": "10", "CAPABILITIES": DEFAULT_CAPABILITIES, "SYSTEM_CALLS": "default", "USERNS": "no", "FOLLOW": "view",
+        "BOOT_TIMEOUT": "90", "STOP_TIMEOUT": "10", "CAPABILITIES": DEFAULT_CAPABILITIES, "SYSTEM_CALLS": "default", "USERNS": "no", "FOLLOW": "view",
         "OVERLAY": "redirect_dir=on", "PIDS_MAX": default_of_pids_max()}
 
 
@@ -51,13 +51,13 @@ def test_every_effective_value_is_printed(subhost, directory):
     for made in ("up", "wk", "mnt", "low"):
         os.mkdir(f"{one.base}/{made}")
     one.configure(BASE=one.base, LIVE="mnt", UPPER="up", WORK="wk", LOWER="low:/usr", LOWER_MOUNTS="no", HIDE=" secrets\t/srv//x/. /y", START="cron /opt/x/run", STAY="no", RAM_SIZE="10%",
-                  PREMOUNT="pre  mount", POSTMOUNT="/x/post", INIT="echo exec /sbin/init", LOG="/var/log/x.log", STOP_TIMEOUT="2.5",
+                  PREMOUNT="pre  mount", POSTMOUNT="/x/post", INIT="echo exec /sbin/init", LOG="/var/log/x.log", BOOT_TIMEOUT="none", STOP_TIMEOUT="2.5",
                   SHARE=["/etc/hosts", "data:/srv/data"])
     assert checked(one) == [
         ("NAME", one.name), ("BASE", one.base), ("LIVE", f"{one.base}/mnt"), ("UPPER", f"{one.base}/up"), ("WORK", f"{one.base}/wk"),
         ("LOWER", f"{one.base}/low:/usr"), ("LOWER_MOUNTS", "no"), ("HIDE", "secrets /srv/x /y"), ("CABLES", ""), ("START", "cron /opt/x/run"), ("STAY", "no"), ("PREMOUNT", "pre mount"),
         ("POSTMOUNT", "/x/post"), ("INIT", "echo exec /sbin/init"), ("LOG", "/var/log/x.log"), ("RAM_SIZE", "10%"),
-        ("LAYER_LIMIT", f"{10 << 30} 1000000"), ("STOP_TIMEOUT", "2.5"), ("CAPABILITIES", DEFAULT_CAPABILITIES),
+        ("LAYER_LIMIT", f"{10 << 30} 1000000"), ("BOOT_TIMEOUT", "none"), ("STOP_TIMEOUT", "2.5"), ("CAPABILITIES", DEFAULT_CAPABILITIES),
         ("SYSTEM_CALLS", "default"), ("USERNS", "no"), ("FOLLOW", "view"), ("OVERLAY", "redirect_dir=on index=off"),
         ("PIDS_MAX", default_of_pids_max()),
         ("SHARE", "/etc/hosts:/etc/hosts"), ("SHARE", f"{one.base}/data:/srv/data")]
@@ -211,7 +211,7 @@ def test_a_command_sees_the_mounts_of_its_own(subhost):
 
 
 @pytest.mark.parametrize("variable", ["NAME", "BASE", "LIVE", "UPPER", "WORK", "LOWER", "START", "PREMOUNT", "POSTMOUNT", "INIT", "LOG",
-                                      "RAM_SIZE", "STOP_TIMEOUT", "CABLES"])
+                                      "RAM_SIZE", "BOOT_TIMEOUT", "STOP_TIMEOUT", "CABLES"])
 @pytest.mark.parametrize("command, why", [
     ("/nowhere/command", "No such file"), ("no-such-command-at-all", "No such file"), ("/", "ermission denied"), ("false", "exit status 1"),
     ("true", "printed nothing"), ("", "no command"), ("./killed", "signal 9"), ("./blank", "printed nothing")])
@@ -299,7 +299,7 @@ def test_check_refuses_what_a_boot_would(subhost, settings, named):
 # Any input at all
 
 VARIABLES = ["NAME", "BASE", "LIVE", "UPPER", "WORK", "LOWER", "CABLES", "START", "PREMOUNT", "POSTMOUNT", "INIT", "LOG", "RAM_SIZE",
-             "STOP_TIMEOUT", "SHARE"]
+             "BOOT_TIMEOUT", "STOP_TIMEOUT", "SHARE"]
 LEFT = [name.encode() for name in (*VARIABLES, "name", "live", "", "LOWR", " NAME", "NAME ", "#", "FOO")]
 MIDDLE = [b"=", b"= ", b"=\t", b" = ", b"", b":"]
 RIGHT = [

@@ -3,7 +3,7 @@ import os
 
 import pytest
 from overlay_boot import config
-from overlay_boot.config import LONGEST_LINE, check_name, checked_limit, checked_ram_size, checked_seconds, checked_tmpfs, parse, services
+from overlay_boot.config import LONGEST_LINE, check_name, checked_limit, checked_ram_size, checked_stop_timeout, checked_tmpfs, parse, services
 from overlay_boot.errors import Failure
 
 
@@ -152,12 +152,12 @@ def test_a_size_cannot_be(size):
 
 @pytest.mark.parametrize("seconds", ["0", "10", "0.5", ".5", "3600"])
 def test_seconds_can_be(seconds):
-    assert checked_seconds(seconds) == seconds
+    assert checked_stop_timeout(seconds) == seconds
 
 
 @pytest.mark.parametrize("seconds", ["", "-1", "1s", "ten", "1e9", "nan", "inf", "1.2.3", ".", "\u0665", "9999999999"])
 def test_seconds_cannot_be(seconds):
-    assert "STOP_TIMEOUT" in refused(checked_seconds, seconds)
+    assert "STOP_TIMEOUT" in refused(checked_stop_timeout, seconds)
 
 
 def test_every_variable_has_a_default_and_a_place_in_the_settings():
