@@ -11,6 +11,7 @@ from linux cimport *
 from protocol cimport *
 
 include "fence.pxi"
+include "inherited.pxi"
 
 
 cdef struct Texts:
@@ -29,6 +30,9 @@ cdef int enter(const child_t *child) noexcept nogil:
     """Enter the namespaces, with a session keyring that is new, and without a login."""
     keep_to_itself()
     leave_login(child.capabilities)
+    leave_limits()
+    if not child.prioritized:
+        leave_priority()
     if c_setns(child.inside, CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP
                | CLONE_NEWTIME | (CLONE_NEWUSER if child.users else 0)) < 0:
         return -1

@@ -6,7 +6,8 @@
 A boot hands over to it, on standard input, what protocol.pxd defines.  The
 keeper holds the keeper's lock on the state file for as long as it lives, makes
 the new namespaces, confines PID 1 in the root directory and executes the
-command as PID 1, with the environment that it has got itself.  Then it passes
+command as PID 1, with the environment that it has got itself.  It, and with
+that PID 1, leaves behind what else it has inherited from its caller.  Then it passes
 on what the subhost prints to the log, and reports which services fail.  What
 the subhost prints is the keeper's standard input, to which a stop adds.  When
 PID 1 has ended it executes CLEAR NAME STATUS, which removes what the boot made
@@ -18,6 +19,7 @@ from linux cimport *
 from protocol cimport *
 
 include "fence.pxi"
+include "inherited.pxi"
 include "masks.pxi"
 
 cdef extern from *:
@@ -277,7 +279,6 @@ cdef const char *become(Subhost *subhost, int go, int console, int services, int
     if bound_capabilities(subhost.handed.capabilities) < 0:
         return b"cannot drop capabilities"
     setsid()
-    umask(0o022)
     dup2(open_null(go), 0)
     dup2(console, 1)
     dup2(console, 2)
@@ -701,4 +702,6 @@ cdef public int main(int argc, char **argv) noexcept nogil:
     subhost.running = False
     subhost.reported = 0
     subhost.complete = subhost.continues = False
+    leave_limits()
+    leave_priority()
     return keep(&subhost)

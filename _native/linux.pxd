@@ -191,8 +191,20 @@ cdef extern from "<sys/uio.h>" nogil:
 cdef extern from "<sys/resource.h>" nogil:
     struct rlimit_t "rlimit":
         uint64_t rlim_cur
+        uint64_t rlim_max
     int getrlimit(int resource, rlimit_t *limit)
-    enum: RLIMIT_AS
+    int setrlimit(int resource, const rlimit_t *limit)
+    int prlimit(pid_t process, int resource, const rlimit_t *limit, rlimit_t *former)
+    int setpriority(int which, unsigned int who, int priority)
+    enum: RLIMIT_AS, PRIO_PROCESS
+
+cdef extern from "<linux/ioprio.h>" nogil:
+    int IOPRIO_PRIO_VALUE(int kind, int data)
+    enum: IOPRIO_WHO_PROCESS, IOPRIO_CLASS_NONE
+
+cdef extern from "<sys/personality.h>" nogil:
+    int personality(unsigned long persona)
+    enum: PER_LINUX
 
 cdef extern from "<sys/signalfd.h>" nogil:
     struct signalfd_siginfo:
@@ -259,6 +271,7 @@ cdef extern from "<sys/un.h>" nogil:
 cdef extern from "<sched.h>" nogil:
     int c_unshare "unshare"(int flags)
     int c_setns "setns"(int fd, int kind)
+    enum: SCHED_OTHER
     int clone(int (*function)(void *) noexcept nogil, void *stack, int flags, void *argument)
 
 cdef extern from "<linux/sched.h>" nogil:
@@ -317,4 +330,5 @@ cdef extern from "<linux/keyctl.h>" nogil:
 
 cdef extern from "<sys/syscall.h>" nogil:
     enum: SYS_capget, SYS_capset, SYS_seccomp, SYS_keyctl, SYS_clone3, SYS_openat2, SYS_close_range, SYS_pivot_root
+    enum: SYS_sched_setscheduler, SYS_sched_setaffinity, SYS_ioprio_set
     enum: SYS_futex, SYS_fsopen, SYS_fsconfig, SYS_fsmount, SYS_fspick, SYS_move_mount, SYS_open_tree, SYS_mount_setattr

@@ -600,7 +600,7 @@ cdef int reported(int status, is_over) except -1:
 
 
 def spawn(paths, argv, env, *, standard, directory=None, int cgroup=-1, bint bound=False,
-          int inside=-1, bint users=False, bint terminal=False, user=None, capabilities=0, bytes filter=b"",
+          int inside=-1, bint users=False, bint prioritized=False, bint terminal=False, user=None, capabilities=0, bytes filter=b"",
           is_over=None):
     """clone3(2) and execve(2): a child process in a session of its own; (pid, pidfd).
 
@@ -613,7 +613,9 @@ def spawn(paths, argv, env, *, standard, directory=None, int cgroup=-1, bint bou
     namespace (for which this process must have called setns(inside, NEWPID)
     before); the user namespace if users tells that it is another one, in which
     the user is root by default.  Of capabilities, a bit for each, no others are
-    left then, and the filter holds, seccomp(2).  Where cgroup hands down controllers,
+    left then, and the filter holds, seccomp(2).  Limits are those that init starts
+    a process with, and so is the priority, unless prioritized tells that it is
+    that of this process.  Where cgroup hands down controllers,
     the child is born in overlay-go below it.
 
     What it enters can hold it up: is_over is asked every MOMENT whether to give up then.  Raises OSError if the child
@@ -639,6 +641,7 @@ def spawn(paths, argv, env, *, standard, directory=None, int cgroup=-1, bint bou
         head.parent, head.status, head.bound, head.terminal, head.inside = getpid(), ends[1], bound, terminal, inside
         head.paths, head.words, head.variables = len(paths), len(argv), len(env)
         head.capabilities, head.filter = capabilities, len(filter)
+        head.prioritized = prioritized
         if users:
             head.users = True
             user = user or (0, 0, [0])

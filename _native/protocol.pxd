@@ -59,6 +59,7 @@ cdef extern from *:
         int terminal;       /* whether standard input becomes its controlling terminal */
         int inside;         /* a pidfd of the process whose namespaces it enters, but the PID namespace; or -1 */
         int users;          /* whether the user namespace of that is another one, too */
+        int prioritized;    /* whether it keeps the priority of the caller there */
         int as_user;
         uid_t uid;
         gid_t gid;
@@ -101,6 +102,7 @@ cdef extern from *:
         int terminal
         int inside
         int users
+        int prioritized
         int as_user
         unsigned int uid
         unsigned int gid

@@ -73,8 +73,9 @@ def execute(subhost: "Subhost", command: list[str], user: str | None) -> int:
                 process, pidfd = namespaces.spawn(
                     places, words, {**environment.inside(), **account.environment()}, standard=standard,
                     directory=account.home, cgroup=group, inside=subhost.init_fd,
-                    users=proc.has_other_users(subhost.init), terminal=posix.isatty(0), user=account.credentials,
-                    capabilities=fenced.capabilities, filter=fenced.filter, is_over=is_interrupted)
+                    users=proc.has_other_users(subhost.init), prioritized=True, terminal=posix.isatty(0),
+                    user=account.credentials, capabilities=fenced.capabilities, filter=fenced.filter,
+                    is_over=is_interrupted)
             except TimeoutError:
                 _signal.pthread_sigmask(_signal.SIG_UNBLOCK, HANDED_ON)     # for us, then
                 raise Failure("interrupted") from None

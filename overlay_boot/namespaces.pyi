@@ -95,6 +95,7 @@ def spawn(
     bound: bool = False,
     inside: int = -1,
     users: bool = False,
+    prioritized: bool = False,
     terminal: bool = False,
     user: tuple[int, int, Sequence[int]] | None = None,
     capabilities: int = 0,

@@ -38,7 +38,10 @@ statx sysinfo umask uname wait4 waitid
 # In which a process waits, and others may change something meanwhile.
 WAITING_CALLS = set("clock_nanosleep epoll_wait futex poll ppoll rt_sigtimedwait select wait4 waitid".split())
 # What ends with the process: who is killed after it leaves what one leaves who is killed before.
-OWN = set("chroot fsconfig fsmount fsopen memfd_create prctl setfsgid setfsuid setns setsid signalfd4 unshare".split())
+OWN = set("""
+chroot fsconfig fsmount fsopen ioprio_set memfd_create personality prctl sched_setaffinity sched_setscheduler setfsgid setfsuid
+setns setpriority setsid signalfd4 unshare
+""".split())
 
 # How a call may well fail.
 ERRORS = {
