@@ -12,11 +12,18 @@ include "python.pxi"
 
 
 LONGEST_NAME = IFNAMSIZ - 1     # of an interface, in characters
+cdef int DUMPS = 20             # attempts at one, while addresses come and go
+
+
+cdef union About:               # what a message begins with, after its header
+    ifinfomsg link
+    ifaddrmsg address
+    rtmsg route
 
 
 cdef struct Request:
     nlmsghdr header
-    ifinfomsg link
+    About about
     char attributes[256]        # names and addresses are bounded: add_veth() appends 136 bytes at most
 
 
@@ -40,14 +47,14 @@ def add_veth(str name, int index, str far_name, int far_namespace, *, bytes mac=
     cdef rtattr *peer
     memset(&far, 0, sizeof(far))
     start_link(&request, name, index, mtu, bridge, up)
-    add_address(&request, name, near_mac)
+    add_mac(&request, name, near_mac)
     info = nest(&request, IFLA_LINKINFO)
     add_text(&request, IFLA_INFO_KIND, b"veth")
     data = nest(&request, IFLA_INFO_DATA)
     peer = add(&request, VETH_INFO_PEER, &far, sizeof(far))
     add_name(&request, far_name)
     add(&request, IFLA_NET_NS_FD, &far_namespace, sizeof(far_namespace))
-    add_address(&request, name, mac)
+    add_mac(&request, name, mac)
     add_mtu(&request, mtu)
     end_nest(&request, peer)
     end_nest(&request, data)
@@ -80,9 +87,9 @@ def add_vlan(str name, int index, str outer, unsigned short tag, *,
 def set_address(str name, bytes mac):
     """RTM_NEWLINK for an interface that is there: give it an address, 6 bytes."""
     cdef Request request
-    start(&request, RTM_NEWLINK, 0)
-    request.link.ifi_index = index_of(name)
-    add_address(&request, name, mac)
+    start(&request, RTM_NEWLINK, 0, sizeof(ifinfomsg))
+    request.about.link.ifi_index = index_of(name)
+    add_mac(&request, name, mac)
     ask(&request, "set the address of", name)
 
 
@@ -96,13 +103,140 @@ def delete_link(int index, str name):
         raise failure("find the interface", name)
     if found != encoded(name):
         return
-    start(&request, RTM_DELLINK, 0)
-    request.link.ifi_index = index
+    start(&request, RTM_DELLINK, 0, sizeof(ifinfomsg))
+    request.about.link.ifi_index = index
     try:
         ask(&request, "delete the interface", name)
     except OSError as error:
         if error.errno != ENODEV:       # somebody else was faster
             raise
+
+
+def add_address(str name, bytes address, unsigned int length):
+    """RTM_NEWADDR: give an interface that is up an address, 4 or 16 bytes, of a network with a prefix of that length.
+
+    It can be used at once: nobody is asked whether he has it.
+    """
+    cdef Request request
+    start(&request, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, sizeof(ifaddrmsg))
+    request.about.address.ifa_family = family_of(address, name)
+    request.about.address.ifa_prefixlen = length
+    request.about.address.ifa_flags = IFA_F_NODAD
+    request.about.address.ifa_index = index_of(name)
+    add(&request, IFA_LOCAL, PyBytes_AsString(address), len(address))
+    add(&request, IFA_ADDRESS, PyBytes_AsString(address), len(address))
+    ask(&request, "give an address to", name)
+
+
+def add_route(str name, bytes gateway=None, bytes destination=None):
+    """RTM_NEWROUTE: a route by an interface that is up, to an address or else to everywhere, by a gateway on its link.
+
+    There is a gateway or a destination, 4 or 16 bytes.
+    """
+    cdef Request request
+    cdef unsigned int carrier = index_of(name)
+    start(&request, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, sizeof(rtmsg))
+    request.about.route.rtm_family = family_of(gateway or destination, name)
+    request.about.route.rtm_table = RT_TABLE_MAIN
+    request.about.route.rtm_protocol = RTPROT_STATIC
+    request.about.route.rtm_scope = RT_SCOPE_UNIVERSE if gateway else RT_SCOPE_LINK
+    request.about.route.rtm_type = RTN_UNICAST
+    add(&request, RTA_OIF, &carrier, sizeof(carrier))
+    if destination is not None:
+        request.about.route.rtm_dst_len = 8 * len(destination)
+        add(&request, RTA_DST, PyBytes_AsString(destination), len(destination))
+    if gateway is not None:
+        request.about.route.rtm_flags = RTNH_F_ONLINK
+        add(&request, RTA_GATEWAY, PyBytes_AsString(gateway), len(gateway))
+    ask(&request, "add a route by", name)
+
+
+def addresses():
+    """RTM_GETADDR: return [(index, address, length of the prefix)] of all interfaces here."""
+    return dump(RTM_GETADDR)
+
+
+def routes():
+    """RTM_GETROUTE: return [(index, destination, length of the prefix)] of all routes but those to everywhere."""
+    return dump(RTM_GETROUTE)
+
+
+cdef list dump(unsigned short kind):
+    """Return what the kernel lists, asked again if that has changed meanwhile."""
+    cdef list found = []
+    for _ in range(DUMPS):
+        found = []
+        if dump_into(found, kind):
+            break
+    return found
+
+
+cdef bint dump_into(list found, unsigned short kind) except -1:
+    """Add what the kernel lists to found.  Return whether it has not changed meanwhile."""
+    cdef Request request
+    cdef char answers[1 << 15]
+    cdef nlmsghdr *message
+    cdef ssize_t size
+    cdef bint done = False, whole = True
+    cdef int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)
+    start(&request, kind, NLM_F_DUMP, sizeof(rtmsg))
+    request.header.nlmsg_flags &= ~NLM_F_ACK
+    if fd < 0 or sendto(fd, &request, request.header.nlmsg_len, 0, NULL, 0) < 0:
+        error = failure("list the addresses")
+        close(fd)
+        raise error
+    while not done:
+        size = read(fd, answers, sizeof(answers))
+        message = <nlmsghdr *>answers
+        if size <= 0:
+            error = failure("list the addresses", None, 0 if size else EPROTO)
+            close(fd)
+            raise error
+        while NLMSG_OK(message, <int>size):
+            if message.nlmsg_flags & NLM_F_DUMP_INTR:
+                whole = False
+            if message.nlmsg_type in (NLMSG_DONE, NLMSG_ERROR):
+                done = True
+                break
+            add_listed(found, message)
+            size -= NLMSG_ALIGN(message.nlmsg_len)
+            message = <nlmsghdr *>(<char *>message + NLMSG_ALIGN(message.nlmsg_len))
+    close(fd)
+    return whole
+
+
+cdef int add_listed(list found, nlmsghdr *message) except -1:
+    """Add (index, address, length) of a message that tells of an address or a route, if it has one."""
+    cdef About *about = <About *>NLMSG_DATA(message)
+    cdef bint is_route = message.nlmsg_type == RTM_NEWROUTE
+    cdef size_t begin = NLMSG_LENGTH(sizeof(rtmsg) if is_route else sizeof(ifaddrmsg))
+    cdef rtattr *attribute
+    cdef unsigned int index = 0 if is_route else about.address.ifa_index
+    cdef int length = about.route.rtm_dst_len if is_route else about.address.ifa_prefixlen
+    cdef bytes address = None
+    if is_route and about.route.rtm_type not in (RTN_UNICAST, RTN_LOCAL):       # what is broadcast, or refused
+        return 0
+    while begin + sizeof(rtattr) <= message.nlmsg_len:
+        attribute = <rtattr *>(<char *>message + begin)
+        if attribute.rta_len < sizeof(rtattr) or begin + attribute.rta_len > message.nlmsg_len:
+            break
+        data = (<char *>RTA_DATA(attribute))[:attribute.rta_len - sizeof(rtattr)]
+        if is_route and attribute.rta_type == RTA_OIF:
+            index = (<unsigned int *>RTA_DATA(attribute))[0]
+        elif attribute.rta_type == (RTA_DST if is_route else IFA_LOCAL):
+            address = data
+        elif not is_route and attribute.rta_type == IFA_ADDRESS and address is None:    # of IPv6 there is no IFA_LOCAL
+            address = data
+        begin += RTA_ALIGN(attribute.rta_len)
+    if address is not None and length:
+        found.append((index, address, length))
+    return 0
+
+
+cdef int family_of(bytes address, str name) except -1:
+    if address is None or len(address) not in (4, 16):
+        raise failure("use the address of", name, EINVAL)
+    return AF_INET if len(address) == 4 else AF_INET6
 
 
 cdef int index_of(str interface) except -1:
@@ -113,9 +247,9 @@ cdef int index_of(str interface) except -1:
     return index
 
 
-cdef void start(Request *request, unsigned short kind, unsigned short flags) noexcept:
+cdef void start(Request *request, unsigned short kind, unsigned short flags, size_t about) noexcept:
     memset(request, 0, sizeof(Request))
-    request.header.nlmsg_len = NLMSG_LENGTH(sizeof(ifinfomsg))
+    request.header.nlmsg_len = NLMSG_LENGTH(about)
     request.header.nlmsg_type = kind
     request.header.nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK | flags
 
@@ -123,10 +257,10 @@ cdef void start(Request *request, unsigned short kind, unsigned short flags) noe
 cdef int start_link(Request *request, str name, int index, unsigned int mtu, str bridge, bint up) except -1:
     """What all messages for a new interface begin with."""
     cdef unsigned int master
-    start(request, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL)
-    request.link.ifi_index = index
+    start(request, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, sizeof(ifinfomsg))
+    request.about.link.ifi_index = index
     if up:
-        request.link.ifi_flags = request.link.ifi_change = IFF_UP
+        request.about.link.ifi_flags = request.about.link.ifi_change = IFF_UP
     add_name(request, name)
     add_mtu(request, mtu)
     if bridge is not None:
@@ -158,7 +292,7 @@ cdef int add_name(Request *request, str interface) except -1:
     return 0
 
 
-cdef int add_address(Request *request, str interface, bytes mac) except -1:
+cdef int add_mac(Request *request, str interface, bytes mac) except -1:
     if mac is not None:
         if len(mac) != ETH_ALEN:
             raise failure("use the address of", interface, EINVAL)

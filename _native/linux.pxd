@@ -224,7 +224,7 @@ cdef extern from "<sys/socket.h>" nogil:
         pass
     int socket(int domain, int kind, int protocol)
     ssize_t sendto(int fd, const void *text, size_t size, int flags, const sockaddr *to, unsigned int length)
-    enum: AF_INET, AF_NETLINK, AF_UNIX, SOCK_RAW, SOCK_DGRAM, SOCK_CLOEXEC, MSG_NOSIGNAL
+    enum: AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, SOCK_RAW, SOCK_DGRAM, SOCK_CLOEXEC, MSG_NOSIGNAL
 
 cdef extern from "<net/if.h>" nogil:
     struct ifreq:
@@ -248,15 +248,34 @@ cdef extern from "<linux/rtnetlink.h>" nogil:
         int ifi_index
         unsigned int ifi_flags
         unsigned int ifi_change
+    struct ifaddrmsg:
+        unsigned char ifa_family
+        unsigned char ifa_prefixlen
+        unsigned char ifa_flags
+        unsigned int ifa_index
+    struct rtmsg:
+        unsigned char rtm_family
+        unsigned char rtm_dst_len
+        unsigned char rtm_table
+        unsigned char rtm_protocol
+        unsigned char rtm_scope
+        unsigned char rtm_type
+        unsigned int rtm_flags
     struct rtattr:
         unsigned short rta_len
         unsigned short rta_type
     unsigned int NLMSG_LENGTH(unsigned int size)
+    unsigned int NLMSG_ALIGN(unsigned int size)
+    bint NLMSG_OK(nlmsghdr *message, int size)
+    void *NLMSG_DATA(nlmsghdr *message)
     unsigned int RTA_LENGTH(unsigned int size)
     unsigned int RTA_ALIGN(unsigned int size)
     void *RTA_DATA(rtattr *attribute)
-    enum: NETLINK_ROUTE, RTM_NEWLINK, RTM_DELLINK, NLMSG_ERROR
-    enum: NLM_F_REQUEST, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL
+    enum: NETLINK_ROUTE, RTM_NEWLINK, RTM_DELLINK, RTM_NEWADDR, RTM_GETADDR, RTM_NEWROUTE, RTM_GETROUTE
+    enum: NLMSG_ERROR, NLMSG_DONE, NLM_F_REQUEST, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_DUMP, NLM_F_DUMP_INTR
+    enum: IFA_ADDRESS, IFA_LOCAL, IFA_F_NODAD
+    enum: RTA_DST, RTA_GATEWAY, RTA_OIF, RTNH_F_ONLINK
+    enum: RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RTN_UNICAST, RTN_LOCAL
     enum: IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINK, IFLA_MASTER, IFLA_MTU, IFLA_LINKINFO, IFLA_NET_NS_FD
     enum: IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_VLAN_ID
 

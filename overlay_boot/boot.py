@@ -34,6 +34,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .addresses import Given
     from .cables import Plugged
     from .record import Record
     from .userns import UserNamespace
@@ -48,9 +49,9 @@ LOG_TIMEOUT = 1             # seconds, for what a service has printed to come to
 class Boot:
     """A boot, and what its steps have made so far."""
 
-    __slots__ = ("begun", "bound", "cables", "command", "config", "fences", "foreground", "group", "handed_over",
-                 "hooks", "host", "hostname", "keeper", "log", "logged", "mounts", "network", "own", "reserve",
-                 "rights", "root", "services", "shell", "sources", "state", "users", "wait")
+    __slots__ = ("addresses", "begun", "bound", "cables", "command", "config", "fences", "foreground", "group",
+                 "handed_over", "hooks", "host", "hostname", "keeper", "log", "logged", "mounts", "network", "own",
+                 "reserve", "rights", "root", "services", "shell", "sources", "state", "users", "wait")
 
     config: Config
     sources: Sources            # what the root file system is made of
@@ -86,6 +87,7 @@ class Boot:
         self.rights: int = keeper.NONE              # else a user namespace with the ids of the host, or none
         self.host: View | None = None               # what this process saw before
         self.cables: "Plugged | None" = None
+        self.addresses: "Given | None" = None
         self.handed_over = False                    # whatever happens now happens to a subhost that runs
         self.logged: int | None = None              # the size of LOG before the hooks, in bytes
 
@@ -285,12 +287,16 @@ def make_network(boot: Boot) -> None:
         boot.network = network.make(boot.state, made)
         if config.cables:
             from . import cables
-            boot.cables = cables.plug(cables.parse(config.cables, config.name), boot.state, boot.network, boot.log)
+            planned = cables.parse(config.cables, config.name)
+            boot.cables = cables.plug(planned, boot.state, boot.network, boot.log)
+            if config.address:
+                from . import addresses
+                boot.addresses = addresses.give(config, boot.sources, planned, boot.network)
     boot.hooks = Hooks(config, boot.sources, boot.group, boot.log)
     if not hooks.are_default(config):
         # ip-netns(8) shall do in a hook: the cables are there, the name is in its mount namespace
         if boot.cables:
-            await_ifup(boot, boot.cables)
+            connect(boot, boot.cables)
         network.mount_name(config.name, boot.network)
 
 
@@ -364,7 +370,7 @@ def service_groups(boot: Boot) -> None:
 @step("Cables", lambda boot: boot.config.cables)
 def wait_for_cables(boot: Boot) -> None:
     assert boot.cables
-    await_ifup(boot, boot.cables)
+    connect(boot, boot.cables)
 
 
 @step("PID 1")
@@ -523,12 +529,18 @@ def check(config: Config, sources: Sources, own: dict[str, int] | None = None, *
     if config.cables:
         from . import cables
         cables.check(cables.parse(config.cables, config.name), own)
+    if config.address:
+        from . import addresses
+        addresses.check(config, own or ())
 
 
-def await_ifup(boot: Boot, plugged: "Plugged") -> None:
+def connect(boot: Boot, plugged: "Plugged") -> None:
+    """Wait for ifup, and give the host's ends what it has left to ADDRESS."""
     failed = plugged.wait(boot.config.patience)
     if failed:
         complain(f"CABLES: {failed} (what it printed is in LOG={boot.config.log})")
+    if boot.addresses:
+        boot.addresses.set_near()
 
 
 def note(boot: Boot) -> None:

@@ -230,6 +230,12 @@ def own_address(interface: str, first: int) -> bytes | None:
 
     It begins with that octet.
     """
+    digest = host_digest(interface)
+    return bytes([first, *digest]) if digest else None
+
+
+def host_digest(text: str) -> bytes | None:
+    """Return five bytes that are those of a text on this host for ever; None if the host has no machine-id(5)."""
     try:
         with files.opened(MACHINE_ID, posix.O_RDONLY) as fd:
             host = posix.read(fd, 64).strip()
@@ -238,7 +244,7 @@ def own_address(interface: str, first: int) -> bytes | None:
     if not host:
         return None
     from _blake2 import blake2b
-    return bytes([first, *blake2b(paths.encode(interface), digest_size=5, key=host, person=PURPOSE).digest()])
+    return blake2b(paths.encode(text), digest_size=5, key=host, person=PURPOSE).digest()
 
 
 class Plugged:

@@ -27,6 +27,8 @@ DEFAULTS: dict[str, str | None] = {
     "LOWER_MOUNTS": YES,
     "HIDE": NONE,
     "CABLES": "",
+    "ADDRESS": "",
+    "ADDRESS_POOL": "10.231.0.0/16 ula",
     "START": "networking ssh",
     "STAY": "yes",
     "PREMOUNT": "overlay-premount",
@@ -53,7 +55,7 @@ HANDED_DOWN = "OVERLAY_BOOT_VALUES"     # in a hook's environment: the boot has 
 
 LOGS = "/var/log/overlay-boot"
 TMPFS = "tmpfs:"                        # what an UPPER that is made anew begins with
-AUTO = "auto"                           # of USERNS
+AUTO = "auto"                           # of USERNS and ADDRESS
 FOLLOWS = VIEW, PACKAGES, RESTART = "view", "packages", "restart"       # of FOLLOW: each does what the former do
 IDS = 1 << 16                           # so many at least has a user namespace: Debian's own go up to 65534, nobody
 HIGHEST_ID = (1 << 32) - 2              # the one above stands for none, credentials(7)
@@ -220,10 +222,10 @@ class Config:
     Paths are absolute.
     """
 
-    __slots__ = ("action", "assigned", "base", "boot_timeout", "cables", "capabilities", "defaults", "follow", "handed",
-                 "hide", "image", "init", "layer_limit", "layers", "limits", "live", "log", "lower", "lower_mounts",
-                 "name", "overlay", "path", "postmount", "premount", "ram_size", "reaper", "share", "start", "stay",
-                 "stop_timeout", "system_calls", "tmpfs", "upper", "userns", "work")
+    __slots__ = ("action", "address", "address_pool", "assigned", "base", "boot_timeout", "cables", "capabilities",
+                 "defaults", "follow", "handed", "hide", "image", "init", "layer_limit", "layers", "limits", "live",
+                 "log", "lower", "lower_mounts", "name", "overlay", "path", "postmount", "premount", "ram_size",
+                 "reaper", "share", "start", "stay", "stop_timeout", "system_calls", "tmpfs", "upper", "userns", "work")
 
     action: str                         # the command at work, for ACTION
     assigned: Assignments               # what the file has, and what it leaves to the site-wide defaults
@@ -243,7 +245,9 @@ class Config:
     hide: list[str]                     # absolute paths, and SECRETS
     layers: list[str]                   # as in the file, the lowest first; handed down, the topmost first
     layer_limit: tuple[int, int]        # bytes, members
-    cables: list[str]                   # the words
+    cables: list[str]                   # the words, as those of the next two
+    address: list[str]
+    address_pool: list[str]
     start: list[str]
     stay: str                           # YES or NO
     premount: list[str]                 # the words of a command line, as those of the next two
@@ -321,7 +325,8 @@ class Config:
         self.hide = hidden(value("HIDE"))
         self.layers = self.layers_of(cgroup)
         self.layer_limit = checked_limit(value("LAYER_LIMIT"))
-        self.cables = paths.words(value("CABLES"))
+        self.address, self.address_pool = paths.words(value("ADDRESS")), paths.words(value("ADDRESS_POOL"))
+        self.cables = paths.words(value("CABLES")) or ["="] * bool(self.address)
         self.start = services(value("START"))
         self.stay = checked_stay(value("STAY"))
         self.premount, self.postmount = paths.words(value("PREMOUNT")), paths.words(value("POSTMOUNT"))
@@ -374,6 +379,12 @@ class Config:
         text = self.boot_timeout or self.assigned.get("BOOT_TIMEOUT", ("!",))[0]
         text = str(DEFAULTS["BOOT_TIMEOUT"]) if text.startswith("!") else checked_boot_timeout(text)
         return None if text == NONE else float(text)
+
+    @property
+    def addressed(self) -> set[str]:
+        """The interfaces in the subhost that ADDRESS names."""
+        named = [word.partition(":")[0] for word in self.address]
+        return {name if name.startswith("eth") else "eth0" for name in named}
 
     def place(self, path: str) -> str:
         """Return a path that may be relative to BASE."""
@@ -455,6 +466,7 @@ class Config:
             "NAME": self.name, "BASE": self.base, **image, "LIVE": self.live, "UPPER": self.upper, "WORK": self.work,
             "LOWER": ":".join(self.lower), "LOWER_MOUNTS": " ".join(self.lower_mounts) or NO,
             "HIDE": " ".join(self.hide) or NONE, "CABLES": " ".join(self.cables),
+            "ADDRESS": " ".join(self.address), "ADDRESS_POOL": " ".join(self.address_pool),
             "START": " ".join(self.start) or "none", "STAY": self.stay, "PREMOUNT": " ".join(self.premount),
             "POSTMOUNT": " ".join(self.postmount), "INIT": " ".join(self.init), "LOG": self.log,
             "RAM_SIZE": self.ram_size, "LAYER_LIMIT": " ".join(map(str, self.layer_limit)),

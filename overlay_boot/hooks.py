@@ -114,11 +114,15 @@ def in_layer(sources: Sources, path: str) -> bool:
 
 
 def interfaces(config: Config) -> str:
-    """Return an interfaces(5) file with lo, and a stanza for each cable that leaves it alone."""
+    """Return an interfaces(5) file with lo, and a stanza for each cable that leaves it alone.
+
+    The ones of ADDRESS are up by then, and are not to be taken down with networking.
+    """
     stanzas = ["auto lo\niface lo inet loopback\n"]
     if config.cables:
         from . import cables
-        stanzas += [f"auto {cable.inner}\niface {cable.inner} inet manual\n"
+        stanzas += [f"{'# ADDRESS has set up' if cable.inner in config.addressed else 'auto'} {cable.inner}\n"
+                    f"iface {cable.inner} inet manual\n"
                     for cable in cables.parse(config.cables, config.name) if cable.inner]
     return f"# Generated for subhost {config.name}\n" + "\n".join(stanzas)
 

@@ -1,4 +1,4 @@
-"""interfaces(5) of a subhost, for overlay-boot --check: whether it and CABLES go together."""
+"""interfaces(5) of a subhost: what it says of cables, and whether it and CABLES go together."""
 from . import beneath, hooks, paths, rootfs
 from .config import Config
 from .errors import Failure
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 FILE = "etc/network/interfaces"
 LONGEST = 1 << 16                   # bytes of it that are read
 SERVICES = ("networking", "/etc/init.d/networking")
+# Methods that give no address.
+WITHOUT_ADDRESS = ("manual", "loopback")
 # Options with which ifup(8) itself, or a command of the stanza, makes the interface.
 MAKING = ("bond", "bridge", "mode", "pre-up", "tunnel", "vlan")
 
@@ -32,9 +34,17 @@ def contradictions(config: Config, sources: Sources) -> "Iterator[str]":
     for name in found.missing(inner):
         yield f"START: networking will fail: {FILE} brings up {name}, and CABLES makes no such interface"
     for name in inner:
-        if not found.mentions(name):
+        if name not in config.addressed and not found.mentions(name):
             where = f"in what {FILE} sources was not looked" if found.sources else f"{FILE} does not bring it up"
             yield f"START: networking will leave {name} down: {where}"
+
+
+def configured(config: Config, sources: Sources) -> set[tuple[str, str]]:
+    """Return (interface, family) of what the file gives addresses to when the subhost has been booted."""
+    if hooks.is_default(config, "INIT") and not any(word in SERVICES for word in config.start):
+        return set()
+    text = own_file(sources)
+    return Interfaces(text).addressed if text else set()
 
 
 def own_file(sources: Sources) -> str | None:
@@ -58,10 +68,11 @@ def own_file(sources: Sources) -> str | None:
 class Interfaces:
     """What is in an interfaces(5) file."""
 
-    __slots__ = ("auto", "made", "others", "sources")
+    __slots__ = ("addressed", "auto", "made", "others", "sources")
 
     def __init__(self, text: str) -> None:
         self.auto: list[str] = []           # brought up, whether they are there or not
+        self.addressed: set[tuple[str, str]] = set()    # (interface, family) with a stanza that gives addresses
         self.made: set[str] = set()         # with a stanza that makes them
         self.others: set[str] = set()       # words that may be interfaces that are brought up otherwise
         self.sources = False                # whether other files belong to it
@@ -72,6 +83,8 @@ class Interfaces:
                 continue
             if keyword == "iface":
                 stanza = arguments[0] if arguments else ""
+                if arguments[2:] and arguments[2] not in WITHOUT_ADDRESS:
+                    self.addressed.add((stanza, arguments[1]))
                 if arguments[2:] and arguments[2] not in ("static", "dhcp", "manual", "auto", "loopback"):
                     self.made.add(stanza)
             elif keyword in ("auto", "allow-auto"):

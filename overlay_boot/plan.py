@@ -1,7 +1,7 @@
 """overlay-boot --check: the values of a configuration, and the plan of its boot."""
 from . import beneath, cgroup, fences, files, hooks, interfaces, limits, network, rootfs, services, state, uppers
 from .boot import BEGINNING, MAKING, SERVICES_TIMEOUT, WAKING, Boot, check
-from .config import NO, SECRETS, SITE_WIDE, Config
+from .config import AUTO, NO, SECRETS, SITE_WIDE, Config
 from .errors import Failure, complain
 from .files import Fds
 from .sources import Sources
@@ -39,6 +39,8 @@ def report(path: str, *, verbose: bool = False) -> None:
                                 f"LOWER{hint}"))
     for line in interfaces.contradictions(config, sources):
         complain(config.located(line))
+    if config.address and config.address != [AUTO]:
+        tell_what_is_left(config, sources)
     for variable, lost in fences.lost_by_default(config.capabilities, config.system_calls, config.default_capabilities):
         complain(config.located(f"{variable}: with the default, the subhost would lose {' '.join(lost)}"))
     if sources.is_overlay:
@@ -133,6 +135,14 @@ def tell_what_is_seen(config: Config, sources: Sources, *, verbose: bool) -> Non
                  f"HIDE can hide them")
 
 
+def tell_what_is_left(config: Config, sources: Sources) -> None:
+    """Complain of words of ADDRESS in whose place interfaces(5) of the subhost counts."""
+    from . import addresses, cables
+    for _ in addresses.left_to_file(addresses.parse(config.address, cables.parse(config.cables, config.name)), config,
+                                    sources, tell=True):
+        pass
+
+
 def interfaces_of(name: str) -> dict[str, int]:
     """Return the interfaces on the host that are on record for a subhost: {name: index}."""
     try:
@@ -188,6 +198,9 @@ def of_the_host(config: Config) -> dict[str, str]:
     limited = ", ".join(f"{variable}={value}" for variable, value in config.limits.items())
     users = f", make a user namespace (USERNS={config.userns})" if config.userns != NO else ""
     begin = f"; make the cables {cables}, and start ifup for those without a bridge" if cables else ""
+    addresses = " ".join(config.address)
+    inside = f"; give the subhost's ends {addresses}" if addresses else ""
+    outside = ", and give the host's ends the addresses of gateways" if addresses else ""
     return {
         "Read CONF": f"read {config.path}, and {SITE_WIDE} if there is one: NAME={config.name} and LOG={config.log}",
         "Take the name": f"lock the byte COMMAND of {state.file_of(config.name)}",
@@ -197,9 +210,9 @@ def of_the_host(config: Config) -> dict[str, str]:
         "Mount namespace": "make a private copy of the host's",
         "Resolve": f"find the values of all other variables{image}{users}, and check the directories and the cables",
         "Log": f"open {config.log} for appending",
-        "Network": f"make {network.path_of(config.name)}, with lo up{begin}",
+        "Network": f"make {network.path_of(config.name)}, with lo up{begin}{inside}",
         "Service groups": f"make a control group below that of the subhost for each of {', '.join(config.start)}",
-        "Cables": "wait for ifup, and bring up what it has left down",
+        "Cables": f"wait for ifup, and bring up what it has left down{outside}",
         "PID 1": f"start the keeper, which makes PID, IPC, UTS, time and cgroup namespaces and a process in them; that "
                  f"makes {config.live} its root, detaches the host's, and executes the commands of INIT",
         "Hand over": "once PID 1 has been executed, the keeper notes its process id, and COMMAND is released",

@@ -1,0 +1,325 @@
+"""ADDRESS: the addresses that a boot itself gives the cables, and the way out of the subhost.
+
+What is wrong is found when it is parsed, before anything is made.  At the subhost's end an address is set at once, and
+the route by its gateway; at the host's end, which is the gateway where that is on no bridge, once ifup(8) has ended:
+what interfaces(5) says of either end counts.  All of it goes with the cables.
+"""
+import posix
+from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+
+from . import INTERFACES, cables, files, interfaces, links, namespaces, paths
+from .cables import Cable
+from .config import AUTO, Config
+from .errors import Failure, complain, reason
+from .network import Entered
+from .sources import Sources
+from .state import STATES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from .cables import Interface
+
+ULA = "ula"                             # of ADDRESS_POOL: fdXX:XXXX:XXXX::/48, RFC 4193
+UNIQUE_LOCAL = b"\xfd"
+FAMILIES = {4: AF_INET, 16: AF_INET6}   # by the bytes of an address
+CHOSEN = {4: 30, 16: 64}                # the length of the prefix that auto chooses
+DISABLED = "/proc/sys/net/ipv6/conf/default/disable_ipv6"
+LINK_LOCAL = 64                         # the length of the prefix of fe80::/64
+
+
+class Word:
+    """A context in which what goes wrong does so because of a word of ADDRESS."""
+
+    __slots__ = ("word",)
+
+    def __init__(self, word: str) -> None:
+        self.word = word
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, (Failure, OSError)):
+            raise Failure(f"ADDRESS: {self.word}: {reason(error)}") from None
+
+
+class Address:
+    """What a word gives to the ends of a cable: [ethN:]ADDRESS/LENGTH[@GATEWAY]."""
+
+    __slots__ = ("address", "cable", "gateway", "length", "word")
+
+    def __init__(self, word: str, cable: Cable, address: bytes, length: int, gateway: bytes | None) -> None:
+        self.word = word
+        self.cable = cable
+        self.address = address
+        self.length = length
+        self.gateway = gateway
+
+    @property
+    def family(self) -> str:
+        """The family, as interfaces(5) has it."""
+        return "inet" if len(self.address) == 4 else "inet6"
+
+    @property
+    def is_for_host(self) -> bool:
+        """Whether the host's end of the cable is the gateway."""
+        return bool(self.gateway and not self.cable.bridge)
+
+    def set_far(self) -> None:
+        """Set the address, and the route by its gateway; this process is in the subhost's network namespace."""
+        with Word(self.word):
+            links.add_address(self.cable.inner, self.address, self.length)
+            if self.gateway:
+                links.add_route(self.cable.inner, gateway=self.gateway)
+
+    def set_near(self) -> None:
+        """Give the host's end the gateway's address, with a route to the subhost's if that is no neighbour of it."""
+        assert self.gateway
+        name = self.cable.name
+        with Word(self.word):
+            if network_of(self.gateway, self.length) == network_of(self.address, self.length):
+                links.add_address(name, self.gateway, self.length)
+                return
+            links.add_address(name, self.gateway,
+                              LINK_LOCAL if is_link_local(self.gateway) else 8 * len(self.gateway))
+            links.add_route(name, destination=self.address)
+
+
+class Given:
+    """The addresses of a boot: set at the subhost's ends, and to be set at the host's."""
+
+    __slots__ = ("addresses", "later")
+
+    def __init__(self, addresses: list[Address], later: list[Address]) -> None:
+        self.addresses = addresses
+        self.later = later
+
+    def set_near(self) -> None:
+        """Set those of the host's ends, unless ifup(8) or somebody else has given an end others.  Raises Failure."""
+        later, self.later = self.later, []
+        there = links.addresses() if later else []
+        for one in later:
+            index = cables.index_of(one.cable.name)
+            others = [text_of(address) for at, address, _ in there
+                      if at == index and len(address) == len(one.address) and not is_link_local(address)]
+            if others:
+                complain(f"ADDRESS: {one.word}: {one.cable.name} has {', '.join(others)} by the host's own "
+                         f"configuration, which counts")
+            else:
+                one.set_near()
+
+
+def give(config: Config, sources: Sources, planned: "list[Interface]", network: int) -> Given:
+    """Set the addresses at the ends of cables, which are there, in the network namespace of a descriptor.
+
+    Those that auto stands for are chosen, and are in the configuration from then on.  Raises Failure.
+    """
+    later = []
+    if config.address == [AUTO]:
+        addresses = take(config, planned)
+    else:
+        addresses = parse(config.address, planned)
+        later = [one for one in addresses if one.is_for_host]
+    left = [*left_to_file(addresses, config, sources, tell=True)]
+    mine = [one for one in addresses if one not in left]
+    with Entered(network):
+        for name in dict.fromkeys(one.cable.inner for one in mine):
+            namespaces.bring_up(name)
+        for one in mine:
+            one.set_far()
+    return Given(addresses, later)
+
+
+def left_to_file(addresses: list[Address], config: Config, sources: Sources, *, tell: bool = False,
+                 ) -> "Iterator[Address]":
+    """Yield those for which interfaces(5) of the subhost has an address of its own; with tell, complain of it."""
+    configured = interfaces.configured(config, sources)
+    for one in addresses:
+        if (one.cable.inner, one.family) in configured:
+            if tell:
+                complain(f"ADDRESS: {one.word} is not set: {interfaces.FILE} configures {one.cable.inner}, and counts")
+            yield one
+
+
+def parse(words: list[str], planned: "list[Interface]") -> list[Address]:
+    """Return what the words of ADDRESS give to cables.  Raises Failure for a word that gives nothing."""
+    found: list[Address] = []
+    for word in words:
+        with Word(word):
+            one = given_by(word, [cable for cable in planned if isinstance(cable, Cable)])
+            for other in found:
+                if other.address == one.address:
+                    raise Failure(f"{text_of(one.address)} is given twice")
+                if one.gateway and other.gateway and other.family == one.family:
+                    raise Failure(f"{other.word} has a gateway of the same family already")
+            found.append(one)
+    return found
+
+
+def given_by(word: str, cables_: list[Cable]) -> Address:
+    inner, colon, rest = word.partition(":")
+    if not (colon and inner.startswith("eth")):
+        inner, rest = "eth0", word
+    cable = next((one for one in cables_ if one.inner == inner), None)
+    if cable is None:
+        raise Failure(f"CABLES makes no {inner}")
+    text, at, gateway_text = rest.partition("@")
+    if text == AUTO:
+        raise Failure(f"{AUTO} can only stand alone")
+    address, length = prefix_of(text)
+    check_host(address, length)
+    gateway = None
+    if at:
+        gateway = bytes_of(gateway_text)
+        if len(gateway) != len(address):
+            raise Failure("the gateway is of another family")
+        if gateway == address:
+            raise Failure("the gateway has the same address")
+        check_host(gateway, length if network_of(gateway, length) == network_of(address, length) else 8 * len(gateway))
+    return Address(word, cable, address, length, gateway)
+
+
+def prefix_of(text: str) -> tuple[bytes, int]:
+    """Return the address and the length of ADDRESS/LENGTH."""
+    address, slash, length = text.partition("/")
+    found = bytes_of(address)
+    if not slash:
+        raise Failure(f"there is no /LENGTH of a prefix behind {address}")
+    if not (length.isascii() and length.isdigit() and len(length) <= 3 and 1 <= int(length) <= 8 * len(found)):
+        raise Failure(f"the length of a prefix is a number from 1 to {8 * len(found)}")
+    return found, int(length)
+
+
+def bytes_of(text: str) -> bytes:
+    for family in FAMILIES.values():
+        try:
+            return inet_pton(family, text)
+        except (OSError, ValueError):
+            pass
+    raise Failure(f"{text or 'nothing'} is no IP address")
+
+
+def text_of(address: bytes) -> str:
+    return inet_ntop(FAMILIES[len(address)], address)
+
+
+def network_of(address: bytes, length: int) -> int:
+    """Return the prefix as a number."""
+    return int.from_bytes(address, "big") >> 8 * len(address) - length
+
+
+def is_link_local(address: bytes) -> bool:
+    return len(address) == 16 and address[0] == 0xfe and address[1] & 0xc0 == 0x80
+
+
+def check_host(address: bytes, length: int) -> None:
+    """Raises Failure unless an interface can have that address."""
+    text, rest = text_of(address), 8 * len(address) - length
+    if len(address) == 4:
+        if address[0] in (0, 127) or address[0] >= 224:
+            raise Failure(f"no interface can have the address {text}")
+        number = int.from_bytes(address, "big") & (1 << rest) - 1
+        if rest > 1 and number in (0, (1 << rest) - 1):
+            raise Failure(f"{text} is the address of the whole network")
+    elif address[0] == 0xff or not any(address[:15]) and address[15] <= 1:
+        raise Failure(f"no interface can have the address {text}")
+
+
+def check(config: Config, own: "Iterable[str]" = ()) -> None:
+    """Raises Failure for an ADDRESS that is not valid here.  own are the subhost's interfaces if it is running."""
+    planned = cables.parse(config.cables, config.name)
+    if config.address == [AUTO]:
+        with Word(AUTO):
+            if planned[0].bridge:
+                raise Failure(f"it is for a cable without a bridge, and eth0 is on {planned[0].bridge}")
+        pool_of(config.address_pool)
+        return
+    there: dict[bytes, int] | None = None
+    for one in parse(config.address, planned):
+        if one.is_for_host and not is_link_local(one.gateway or b""):
+            if there is None:
+                there = {address: index for index, address, _ in links.addresses()}
+            name = name_of(there.get(one.gateway or b"", 0))
+            if name and name not in own and name != one.cable.name:
+                raise Failure(f"ADDRESS: {one.word}: {name} of the host has the address of the gateway already")
+
+
+def name_of(index: int) -> str:
+    """Return the name of an interface on the host, "" if there is none."""
+    if not index:
+        return ""
+    return next((name for name in posix.listdir(INTERFACES) if cables.index_of(name) == index), "")
+
+
+# What auto stands for
+
+def take(config: Config, planned: "list[Interface]") -> list[Address]:
+    """Choose the addresses, and set those of the host's end: from then on nobody else chooses them."""
+    import fcntl
+    with files.opened(STATES, posix.O_RDONLY | posix.O_DIRECTORY) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with Word(AUTO):
+            config.address = [*free(pool_of(config.address_pool), config.name)]
+        chosen = parse(config.address, planned)
+        for one in chosen:
+            one.set_near()
+    return chosen
+
+
+def free(pool: list[tuple[bytes, int]], name: str) -> "Iterator[str]":
+    """Yield words of ADDRESS, one for each prefix of the pool: the same ones for a name, if the host has not got them.
+
+    Raises Failure if none is left.
+    """
+    from _blake2 import blake2b
+    taken = [*links.addresses(), *links.routes()]
+    first = int.from_bytes(blake2b(paths.encode(name), digest_size=8, person=cables.PURPOSE).digest(), "big")
+    for prefix, length in pool:
+        if len(prefix) == 16 and not has_ipv6():
+            continue
+        size, bits = CHOSEN[len(prefix)], 8 * len(prefix)
+        number = 1 << size - length
+        others = [(address, other) for _, address, other in taken if len(address) == len(prefix)]
+        begin = int.from_bytes(prefix, "big")
+        for step in range(number):
+            at = (begin + (((first + step) % number) << bits - size)).to_bytes(len(prefix), "big")
+            if not any(network_of(at, min(size, other)) == network_of(address, min(size, other))
+                       for address, other in others):
+                gateway, own = (at[:-1] + bytes([at[-1] + more]) for more in (1, 2))
+                yield f"{text_of(own)}/{size}@{text_of(gateway)}"
+                break
+        else:
+            raise Failure(f"nothing is left of {text_of(prefix)}/{length}: the host has addresses or routes for all of "
+                          f"it, see ADDRESS_POOL")
+
+
+def pool_of(words: list[str]) -> list[tuple[bytes, int]]:
+    """Return the prefixes of ADDRESS_POOL.  Raises Failure for what is none."""
+    found: list[tuple[bytes, int]] = []
+    for word in words:
+        try:
+            prefix, length = own_prefix() if word == ULA else prefix_of(word)
+        except Failure as failure:
+            raise Failure(f"ADDRESS_POOL: {word}: {failure}") from None
+        if length > CHOSEN[len(prefix)] or any(len(other) == len(prefix) for other, _ in found):
+            raise Failure(f"ADDRESS_POOL: {word}: it is one IPv4 prefix of at most 30 bits, and one IPv6 prefix of at "
+                          f"most 64, or {ULA}")
+        if int.from_bytes(prefix, "big") & (1 << 8 * len(prefix) - length) - 1:
+            raise Failure(f"ADDRESS_POOL: {word}: it is an address in a network, not the network")
+        found.append((prefix, length))
+    return found
+
+
+def own_prefix() -> tuple[bytes, int]:
+    """Return the prefix of unique local addresses that this host has for ever."""
+    return UNIQUE_LOCAL + (cables.host_digest(ULA) or bytes(5)) + bytes(10), 48
+
+
+def has_ipv6() -> bool:
+    try:
+        with files.opened(DISABLED) as fd:
+            return posix.read(fd, 2)[:1] == b"0"
+    except OSError:
+        return False
