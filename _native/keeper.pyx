@@ -473,6 +473,14 @@ cdef void leave_report(Subhost *subhost) noexcept nogil:
         subhost.handed.report = -1
 
 
+cdef void path_in_proc(char *path, pid_t process, const char *name) noexcept nogil:
+    """Make path, of LINE bytes, that of an entry of a process's."""
+    path[0] = 0
+    put(path, b"/proc/")
+    put_number(path, process)
+    put(path, name)
+
+
 cdef bint has_sigterm(const char *status, const char *which) noexcept nogil:
     """Whether SIGTERM is in that set of signals of a /proc/PID/status, proc(5)."""
     cdef const char *mask = strstr(status, which)
@@ -480,18 +488,12 @@ cdef bint has_sigterm(const char *status, const char *which) noexcept nogil:
 
 
 cdef bint heeds_end(pid_t init) noexcept nogil:
-    """Whether PID 1 gets SIGTERM: the kernel drops one that it neither catches nor blocks, pid_namespaces(7).
-
-    While services start, PID 1 is a shell that does neither.
-    """
+    """Whether PID 1 gets SIGTERM: the kernel drops one that it neither catches nor blocks, pid_namespaces(7)."""
     cdef char path[LINE]
     cdef char status[CHUNK]
     cdef ssize_t size
     cdef int fd
-    path[0] = 0
-    put(path, b"/proc/")
-    put_number(path, init)
-    put(path, b"/status")
+    path_in_proc(path, init, b"/status")
     fd = open(path, O_RDONLY | O_CLOEXEC)
     if fd < 0:
         return False
@@ -501,12 +503,33 @@ cdef bint heeds_end(pid_t init) noexcept nogil:
     return has_sigterm(status, b"\nSigBlk:") or has_sigterm(status, b"\nSigCgt:")
 
 
+cdef void ask(pid_t init, stat_t *asked) noexcept nogil:
+    """Send PID 1 SIGTERM, if it heeds that, and asked is not the program that it executes.  Until it ends, ask again.
+
+    While services start, PID 1 is a shell.  That blocks signals for each fork(2), and the one that comes then is dropped
+    after it: so what counts is that the same program has been there since, and would have dropped nothing.
+    """
+    cdef char path[LINE]
+    cdef stat_t program
+    memset(&program, 0, sizeof(program))
+    program.st_ino = 1                  # where nobody may know
+    path_in_proc(path, init, b"/exe")
+    fstatat(AT_FDCWD, path, &program, 0)
+    if not heeds_end(init):
+        asked.st_ino = 0
+    elif asked.st_ino != program.st_ino or asked.st_dev != program.st_dev:
+        asked[0] = program
+        kill(init, SIGTERM)
+
+
 cdef int watch(Subhost *subhost, pid_t child, int signals, int console, int services) noexcept nogil:
     """Until PID 1 ends: its output, and requests for an orderly end.  Returns its wait status."""
     cdef signalfd_siginfo caught
     cdef pollfd awaited[3]
+    cdef stat_t asked                   # the program of PID 1 that was told to end
     cdef int status = 0
     cdef bint ending = False
+    memset(&asked, 0, sizeof(asked))
     awaited[0].fd = signals
     awaited[1].fd = console
     awaited[2].fd = services
@@ -523,9 +546,9 @@ cdef int watch(Subhost *subhost, pid_t child, int signals, int console, int serv
         while read(signals, &caught, sizeof(caught)) > 0:
             if caught.ssi_signo == SIGTERM or caught.ssi_signo == SIGINT:
                 ending = True
-        if ending and heeds_end(child):
-            kill(child, SIGTERM)
-            ending = False
+                asked.st_ino = 0
+        if ending:
+            ask(child, &asked)
     while pass_on(console, subhost.handed.log) > 0:
         pass
     while services >= 0 and report_services(subhost, services) > 0:

@@ -83,6 +83,8 @@ cdef extern from "<fcntl.h>" nogil:
 
 cdef extern from "<sys/stat.h>" nogil:
     struct stat_t "stat":
+        unsigned long st_dev
+        unsigned long st_ino
         unsigned int st_mode
         unsigned long st_rdev
         long st_size
