@@ -3,6 +3,7 @@ import os
 
 from . import beneath, files, hiding, host_secrets, paths
 from .config import SECRETS, Config
+from .errors import doing
 from .sources import Sources
 
 TYPE_CHECKING = False
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 
+@doing("look for the secrets of the host")
 def readable(config: Config, sources: Sources, below: int, above: list[int]) -> list[str]:
     """Return the places of secrets in LOWER that neither HIDE nor what lies above hides, other keys in /etc with them.
 

@@ -125,7 +125,9 @@ class Ended:
             places = re.findall(r'/(\S+)", line \d+, in (\S+)', self.said)
             return [f"a traceback: {self.said.strip().splitlines()[-1]}, in {' '.join(places[-1]) if places else '?'}"]
         if self.status < 0:
-            by_us = -self.status in signals and (self.terminal or not self.said or "--all" in self.words)
+            # It has found no more yet than what is odd in the configuration.
+            begins = all(" is ignored: " in line for line in self.said.splitlines())
+            by_us = -self.status in signals and (self.terminal or begins or "--all" in self.words)
             return [] if by_us else [f"died by signal {-self.status}"]
         passes_on = self.command == "overlay-go" or {"--foreground", "--shell"} & {*self.words}
         ours = self.own_lines()
