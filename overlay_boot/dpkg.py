@@ -3,6 +3,7 @@
 The files of /var/lib/dpkg are described in Debian Policy and in dpkg's doc/.
 """
 from . import paths
+from .errors import Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,14 +14,19 @@ if TYPE_CHECKING:
 RECORDS = "var/lib/dpkg"
 STATUS = f"{RECORDS}/status"
 INFO, DIVERSIONS = f"{RECORDS}/info", f"{RECORDS}/diversions"
-LONGEST = 1 << 28               # bytes of a record that are read
+# What is read of records, which a subhost can write: many times as much as those of the largest systems have.
+LONGEST = 1 << 25               # bytes of a record
+MOST_BYTES = 1 << 27            # of those of all packages together
+MOST_LINES, MOST_FIELDS = 1 << 19, 1 << 19      # of a record
 LIST = ".list"
 # States in which the files of a package are there, dpkg(1), and those of them in which it works.
 PENDING = "triggers-pending"
 WORKING = ("installed", "triggers-awaited", PENDING)
-PRESENT = (*WORKING, "unpacked", "half-configured")
+UNCONFIGURED = ("unpacked", "half-configured")
+PRESENT = (*WORKING, *UNCONFIGURED)
 SETTLED = (*WORKING, "config-files", "not-installed")
 FLAGS = ("obsolete", "remove-on-upgrade")       # behind a conffile that the version has not got
+FURTHER = (" ", "\t")           # begins a further line of a field
 NEW_CONFFILE = "newconffile"                    # in the place of an MD5 sum: nothing was installed before
 BY_ADMINISTRATOR = ":"                          # in the place of the package that diverts
 OF_USR = ("/bin/", "/lib", "/sbin/")            # where a package may have on record what is below /usr
@@ -36,7 +42,7 @@ class Stanza:
 
     def value(self, field: str) -> str:
         """Return the value of a field, "" if it has none."""
-        return self.fields.get(field, "").strip()
+        return self.fields.get(field, "").strip(paths.WHITE_SPACE)
 
     @property
     def name(self) -> str:
@@ -88,7 +94,7 @@ class Stanza:
         """{path, without the first /: the MD5 sum as it was shipped, and one of FLAGS behind it}."""
         found = {}
         for line in self.value("Conffiles").split("\n"):
-            words = line.strip().split(" ")
+            words = line.strip(" ").split(" ")
             ends = 2 if words[-1] in FLAGS else 1
             path = " ".join(words[:-ends])
             if path.startswith("/"):
@@ -138,18 +144,30 @@ class Database:
 
 def stanzas(text: str, key: str = "Package") -> "Iterator[Stanza]":
     """Yield the stanzas of a status file, or of another file in which each has the field key."""
-    for part in text.split("\n\n"):
-        fields: dict[str, str] = {}
-        name = ""
-        for line in part.split("\n"):
-            if line[:1] in (" ", "\t"):
-                if name:
-                    fields[name] += f"\n{line}"
-            elif ":" in line:
-                name, _, value = line.partition(":")
-                fields[name] = value
-        if key in fields:
-            yield Stanza(fields)
+    fields: dict[str, str] = {}
+    at, found = 0, 0
+    while at < len(text):
+        line = end = end_of_line(text, at)
+        while text[end + 1:end + 2] in FURTHER:
+            end = end_of_line(text, end + 1)
+        colon = text.find(":", at, line)
+        if line == at:
+            if key in fields:
+                yield Stanza(fields)
+            fields = {}
+        elif colon != -1 and text[at] not in FURTHER:
+            fields[text[at:colon]] = text[colon + 1:end]
+            found += 1
+            if found > MOST_FIELDS:
+                raise Failure(f"a record of packages has more than {MOST_FIELDS} fields")
+        at = end + 1
+    if key in fields:
+        yield Stanza(fields)
+
+
+def end_of_line(text: str, at: int) -> int:
+    end = text.find("\n", at)
+    return len(text) if end == -1 else end
 
 
 def text(found: "Iterable[Stanza]") -> str:
@@ -158,12 +176,26 @@ def text(found: "Iterable[Stanza]") -> str:
 
 
 def read(tree: "Tree", path: str) -> str:
-    """Return the text of one of the records in a tree, "" if there is none."""
-    return paths.decode(tree.read(path, LONGEST) or b"")
+    """Return the text of one of the records in a tree, "" if there is none.  Raises Failure if it is too long."""
+    return text_of(tree.read(path, LONGEST + 1) or b"", path)
+
+
+def text_of(data: bytes, path: str) -> str:
+    """Return the text of a record of which at most LONGEST + 1 bytes were read.  Raises Failure if that is too long."""
+    if len(data) > LONGEST:
+        raise Failure(f"/{path} is longer than {LONGEST >> 20} MiB")
+    return paths.decode(data)
 
 
 def lines(tree: "Tree", path: str) -> list[str]:
-    return read(tree, path).splitlines()
+    return lines_of(read(tree, path))
+
+
+def lines_of(text: str) -> list[str]:
+    """Return the lines of a record.  What else str.splitlines() takes for the end of one is data."""
+    if text.count("\n") > MOST_LINES:
+        raise Failure(f"a record of packages has more than {MOST_LINES} lines")
+    return text.removesuffix("\n").split("\n") if text else []
 
 
 def diversions(lines: list[str]) -> dict[str, tuple[str, str]]:
@@ -179,11 +211,16 @@ def owners(tree: "Tree", wanted: set[str]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     diverted = diversions(lines(tree, DIVERSIONS))
+    size = 0
     for name in sorted(tree.names_in(INFO)):
         if not name.endswith(LIST):
             continue
         package = name.removesuffix(LIST).partition(":")[0]
-        for path in lines(tree, f"{INFO}/{name}"):
+        text = read(tree, f"{INFO}/{name}")
+        size += len(text)
+        if size > MOST_BYTES:
+            raise Failure(f"/{INFO} has more than {MOST_BYTES >> 20} MiB in lists of files")
+        for path in lines_of(text):
             if path in diverted and diverted[path][1] != package:
                 path = diverted[path][0]
             if path in wanted:

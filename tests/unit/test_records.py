@@ -3,12 +3,14 @@ import os
 import subprocess
 
 import pytest
+from overlay_boot import dpkg
 from overlay_boot.baseline import alternatives
 from overlay_boot.baseline.accounts import Accounts
 from overlay_boot.baseline.packages import Database
 from overlay_boot.baseline.maintainer_scripts import sections
 from overlay_boot.baseline.root import Root
 from overlay_boot.baseline.shipped import leads_into_system
+from overlay_boot.errors import Failure
 
 STATUS = """\
 Package: cron
@@ -149,3 +151,30 @@ def test_sections_of_a_script():
 ])
 def test_links(place, target, leads):
     assert leads_into_system(place, target) is leads
+
+
+def test_what_ends_a_line_of_a_record():
+    """Nothing but a line feed: else a path of a package, or a name of a user, would be two."""
+    odd = "a\u2028b\x0bc\x85d\re"
+    assert dpkg.lines_of(f"{odd}\n\nx\n") == [odd, "", "x"]
+    assert dpkg.lines_of("") == [] and dpkg.lines_of("x") == ["x"]
+    [stanza] = dpkg.stanzas(f"Package: a\nConffiles:\n /etc/{odd} 1\n")
+    assert stanza.conffiles == {f"etc/{odd}": "1"}
+
+
+@pytest.mark.parametrize(("text", "found"), [
+    ("", []),
+    ("Package: a\nB: b\n c\n\td\n\n\nPackage: e", [{"Package": " a", "B": " b\n c\n\td"}, {"Package": " e"}]),
+    (" further\nno field\nPackage:a\n\nOther: x\n\n", [{"Package": "a"}]),
+])
+def test_stanzas(text, found):
+    assert [one.fields for one in dpkg.stanzas(text)] == found
+
+
+def test_records_that_nobody_has():
+    with pytest.raises(Failure):
+        list(dpkg.stanzas("Package: a\n" + "a:\n" * dpkg.MOST_FIELDS))
+    with pytest.raises(Failure):
+        dpkg.lines_of("\n" * (dpkg.MOST_LINES + 1))
+    further = "Package: a\n" + " x\n" * (1 << 20)       # in no more time than it takes to read it
+    assert len(next(dpkg.stanzas(further)).fields) == 1
