@@ -1,5 +1,6 @@
 """The story of a boot, step for step as in overlay-boot(8)."""
 import posix
+from errno import EROFS
 
 from . import (
     beneath,
@@ -50,11 +51,12 @@ class Boot:
     """A boot, and what its steps have made so far."""
 
     __slots__ = ("addresses", "begun", "bound", "cables", "command", "config", "fences", "foreground", "group",
-                 "handed_over", "hooks", "host", "hostname", "keeper", "log", "logged", "mounts", "network", "own",
-                 "reserve", "rights", "root", "services", "shell", "sources", "state", "users", "wait")
+                 "handed_over", "hooks", "host", "hostname", "is_new", "keeper", "log", "logged", "mounts", "network",
+                 "own", "reserve", "rights", "root", "services", "shell", "sources", "state", "users", "wait")
 
     config: Config
     sources: Sources            # what the root file system is made of
+    is_new: bool                # UPPER has nothing of an earlier boot
     fences: Fences
     state: State
     group: Fd                   # the control group
@@ -248,7 +250,7 @@ def resolve(boot: Boot) -> None:
         from . import userns
         boot.users = userns.make(boot.config, boot.state)
     check(boot.config, boot.sources, users=boot.users)
-    uppers.claim(boot.sources, boot.state)
+    boot.is_new = uppers.claim(boot.sources, boot.state)
     if boot.config.lower_mounts and boot.sources.is_overlay:
         with boot.outside():            # what an IMAGE or a `!` command has mounted here is not the host's
             boot.sources.mounts = rootfs.mounts_below(boot.sources, boot.config.lower_mounts)
@@ -317,6 +319,18 @@ def root_on_live(boot: Boot) -> None:
         boot.root = rootfs.mount_root(boot.sources, users)
         with rootfs.mount_place(boot.root, "proc"):     # for PID 1 to mount on
             pass
+    if boot.sources.is_overlay and (boot.is_new or not files.kind(f"{boot.config.base}/followed/status")):
+        keep_beneath(boot)
+
+
+def keep_beneath(boot: Boot) -> None:
+    """Keep what the host has of packages, for overlay-follow to know what the subhost was made over."""
+    from . import followed
+    try:
+        followed.begin(boot.config.base, [] if boot.sources.tmpfs else boot.sources.lower, is_new=boot.is_new)
+    except OSError as error:
+        if error.errno != EROFS:
+            complain(reason(error))
 
 
 @step("POSTMOUNT")

@@ -38,13 +38,13 @@ def place_of(path: str) -> Place:
     return Place(f"{posix.statvfs(path).f_fsid}:{posix.stat(path).st_ino}", paths.real(path))
 
 
-def claim(sources: Sources, noted: State) -> None:
+def claim(sources: Sources, noted: State) -> bool:
     """Have UPPER and WORK on record as in use, and mark them.  Raises Failure if another subhost uses them.
 
-    Complains if UPPER was made over another LOWER.
+    Complains if UPPER was made over another LOWER.  Returns whether it lies over any for the first time.
     """
     if not sources.is_overlay or sources.tmpfs:
-        return
+        return sources.is_overlay
     mine = directories(sources)
     note(sources, noted)
     marked = [path for path in above(mine) if mark(path, SUBHOST)]
@@ -59,7 +59,9 @@ def claim(sources: Sources, noted: State) -> None:
                 if error.errno != ENODATA:      # another boot has
                     raise
     check_lower(sources)
+    is_new = not mark(sources.upper, LOWER)
     set_mark(sources.upper, LOWER, text_of(places(sources)))
+    return is_new
 
 
 def note(sources: Sources, noted: State) -> None:

@@ -1,0 +1,85 @@
+"""The directory `followed` in BASE: what the host had when the packages of a subhost followed it last.
+
+What is kept there has the same names as in KEPT.  A file more is there as long as a merge is not done: UNFINISHED.
+"""
+import posix
+
+from . import beneath, files, paths
+from .dpkg import DIVERSIONS, LONGEST, RECORDS, STATUS, lines_of
+from .errors import doing
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+FOLLOWED = "followed"
+OVERRIDES, ARCHITECTURES = f"{RECORDS}/statoverride", f"{RECORDS}/arch"
+MD5SUMS = "md5sums"         # of all files of packages, compressed: see packages/copies.py
+KEPT = {"passwd": "etc/passwd", "group": "etc/group", "statoverride": OVERRIDES, "diversions": DIVERSIONS,
+        "arch": ARCHITECTURES, "status": STATUS}       # in this order: the status is what counts
+UNFINISHED = "unfinished"   # the packages that were not configured before it, each in a line: they are left alone
+
+
+def kept(base: str, name: str) -> bytes:
+    """Return what the host had in a file when it was followed last, b"" if that is not known."""
+    try:
+        with files.opened(f"{base}/{FOLLOWED}/{name}", posix.O_RDONLY) as fd:
+            return files.read_all(fd)
+    except FileNotFoundError:
+        return b""
+
+
+def kept_lines(base: str, name: str) -> list[str]:
+    return lines_of(paths.decode(kept(base, name)))
+
+
+def is_kept(base: str, name: str) -> bool:
+    return bool(files.kind(f"{base}/{FOLLOWED}/{name}"))
+
+
+@doing("keep what the host has")
+def keep(base: str, found: dict[str, bytes], *, sync: bool = True) -> None:
+    """Keep what the host has, for the next time: {name: data}.  With sync it is on the disk then."""
+    place = f"{base}/{FOLLOWED}"
+    files.make_directory(place, 0o700)
+    for name, data in found.items():
+        if data != kept(base, name) or not is_kept(base, name):
+            with files.opened(f"{place}/.{name}", posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC, 0o600) as fd:
+                files.write_all(fd, data)
+                if sync:
+                    posix.fsync(fd)
+            posix.rename(f"{place}/.{name}", f"{place}/{name}")
+
+
+def forget(base: str, names: "Iterable[str]" = (*KEPT, MD5SUMS, UNFINISHED)) -> None:
+    """Have nothing kept of these."""
+    for name in names:
+        try:
+            posix.unlink(f"{base}/{FOLLOWED}/{name}")
+        except FileNotFoundError:
+            pass
+
+
+def begin(base: str, lower: list[str], *, is_new: bool) -> None:
+    """Keep what the host has when a subhost is booted for the first time.
+
+    lower are the directories beneath UPPER, the topmost first.  is_new tells that UPPER has just been made: what was
+    kept for another one before does not count.
+    """
+    if is_new:
+        forget(base)
+    elif is_kept(base, "status"):
+        return
+    found = {name: content(lower, path) for name, path in KEPT.items()}
+    if found["status"]:
+        keep(base, found, sync=False)
+
+
+def content(directories: list[str], path: str) -> bytes:
+    """Return the content of the file that the first of the directories has which has any."""
+    for directory in directories:
+        with files.opened(directory, files.PLACE) as root:
+            data = beneath.content(root, path, LONGEST, beneath.INSIDE)
+        if data:
+            return data
+    return b""
