@@ -172,17 +172,16 @@ def follow_packages(tree: "Tree", base: str, wish: Wish, subhost: Running | None
     from . import packages, renewal
     if not wish.dry_run:
         renewal.take_back(tree, base)
-    if not subhost or wish.dry_run:
-        plan = packages.Plan(tree, base)
-        if plan.is_empty and not wish.dry_run:
-            packages.keep(base, plan.seen)
-        return {"packages": plan.row(), "left": [], "is_done": plan.is_empty}
+    plan = packages.Plan(tree, base)
+    if plan.is_empty and not wish.dry_run:
+        plan.keep()
+    if plan.is_empty or not subhost or wish.dry_run:
+        return {"packages": plan.row(), "left": plan.left, "is_done": plan.is_empty}
     with Inside(subhost) as inside:
         site = packages.Site(subhost.name, root, proc.owner(subhost.init), inside.maintain,
                              lambda: refresh(subhost, root))
-        packages.recover(site)
-        plan = packages.Plan(tree, base)
-        return {"packages": plan.row(), "left": packages.follow(plan, site), "is_done": True}
+        rows, left = packages.follow(tree, base, site)
+    return {"packages": rows, "left": left, "is_done": True}
 
 
 def root_of(subhost: Running) -> Fd:

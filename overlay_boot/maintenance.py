@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 BARE = {"START": "none", "CABLES": "", "INIT": "overlay-init"}      # what of a configuration is not as it says
 BOOTED = b"1"
-ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+# DPKG_FRONTEND_LOCKED: who has dpkg at work has its lock for front ends, as apt has.
+ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8", "DPKG_FRONTEND_LOCKED": "true"}
 LONGEST = 24 * 3600         # seconds, for what maintainer scripts do
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 OPAQUE, REDIRECT = "trusted.overlay.opaque", "trusted.overlay.redirect"     # xattr(7) of directories
 METACOPY = "trusted.overlay.metacopy"
+ORIGIN = "trusted.overlay.origin"       # of what the kernel has copied from a layer beneath
 WHITEOUT = posix.makedev(0, 0)
 NO_DIRECTORY = (ENOENT, ENOTDIR, ELOOP)
 PLACE = posix.O_PATH | posix.O_NOFOLLOW

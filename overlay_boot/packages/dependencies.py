@@ -6,26 +6,32 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from .version import Key
+
 RELATIONS = {"<<": (-1,), "<=": (-1, 0), "=": (0,), ">=": (0, 1), ">>": (1,)}
 NEEDS = ("Pre-Depends", "Depends")
+MOST = 1 << 4       # versions and architectures of a name that are looked at: a subhost can say that it has any number
 
 
 class Present:
     """The packages that are there, and what they provide."""
 
-    __slots__ = ("names", "provided", "same")
+    __slots__ = ("keys", "names", "provided", "same")
 
     def __init__(self, stanzas: "Iterable[Stanza]") -> None:
+        self.keys: dict[str, Key] = {}                  # {version: what orders it}
         self.names: dict[str, list[str]] = {}           # {name: versions}
         self.provided: dict[str, list[str]] = {}        # {name: versions, "" for none}
         self.same: dict[str, list[Stanza]] = {}         # {name: those of which there may be several architectures}
         for one in stanzas:
-            self.names.setdefault(one.name, []).append(one.version)
+            note(self.names, one.name, one.version)
             if one.value("Multi-Arch") == "same":
-                self.same.setdefault(one.name, []).append(one)
+                others = self.same.setdefault(one.name, [])
+                if len(others) < MOST:
+                    others.append(one)
             for word in one.value("Provides").split(","):
                 name, relation, version = parsed(word)
-                self.provided.setdefault(name, []).append(version if relation else "")
+                note(self.provided, name, version if relation else "")
 
     def missing(self, package: Stanza) -> list[str]:
         """Return what a package needs that is not there, as its record has it.
@@ -40,8 +46,22 @@ class Present:
 
     def has(self, alternative: str) -> bool:
         name, relation, version = parsed(alternative)
-        return any(not relation or holds(found, relation, version) for found in self.names.get(name, [])) or any(
-            not relation or found != "" and holds(found, relation, version) for found in self.provided.get(name, []))
+        found, provided = self.names.get(name, []), self.provided.get(name, [])
+        if not relation:
+            return bool(found or provided)
+        other = self.key(version)
+        return any(holds(self.key(one), relation, other) for one in (*found, *provided) if one)
+
+    def key(self, version: str) -> "Key":
+        if version not in self.keys:
+            self.keys[version] = key(version)
+        return self.keys[version]
+
+
+def note(found: dict[str, list[str]], name: str, version: str) -> None:
+    versions = found.setdefault(name, [])
+    if len(versions) < MOST and version not in versions:
+        versions.append(version)
 
 
 def parsed(text: str) -> tuple[str, str, str]:
@@ -55,6 +75,5 @@ def parsed(text: str) -> tuple[str, str, str]:
     return name.strip().partition(":")[0], relation, version
 
 
-def holds(found: str, relation: str, version: str) -> bool:
-    one, other = key(found), key(version)
+def holds(one: "Key", relation: str, other: "Key") -> bool:
     return (one > other) - (one < other) in RELATIONS.get(relation, ())

@@ -4,7 +4,7 @@ The subhost's status file says what the host had when it was made, or was follow
 its own in INFO for each package that it has unpacked inside, and whiteouts for what it has removed: so it is known who
 has moved on, the host or the subhost.
 """
-from ..dpkg import NEW_CONFFILE, PRESENT, WORKING, Database, Stanza, conffiles_text
+from ..dpkg import NEW_CONFFILE, PRESENT, UNCONFIGURED, WORKING, Database, Stanza, conffiles_text
 from .version import is_newer
 
 TYPE_CHECKING = False
@@ -40,6 +40,10 @@ class Change:
         return self.kind in OF_HOST and self.merged is not None and self.merged.state not in WORKING
 
     @property
+    def is_unconfigured(self) -> bool:
+        return self.merged is not None and self.merged.state in UNCONFIGURED
+
+    @property
     def is_change(self) -> bool:
         """Whether anything has to be done."""
         before = self.own.fields if self.own else None
@@ -51,10 +55,10 @@ class Inside:
 
     __slots__ = ("has", "hidden", "unpacked")
 
-    def __init__(self, unpacked: "Set[str]", hidden: "Set[str]", has: "Callable[[str], bool]") -> None:
+    def __init__(self, unpacked: "Set[str]", hidden: "Set[str]", has: "Callable[[str, str], bool]") -> None:
         self.unpacked = unpacked
         self.hidden = hidden
-        self.has = has                  # tells whether UPPER has a file of its own at a path
+        self.has = has                  # tells whether UPPER has a conffile of its own, of its path and package
 
 
 def merge(host: Database, own: Database, inside: Inside) -> list[Change]:
@@ -123,12 +127,14 @@ def of_host(theirs: Stanza, mine: Stanza | None, inside: Inside) -> Stanza:
         pending, awaited = mine.value("Triggers-Pending") or None, mine.value("Triggers-Awaited") or None
     else:
         state, configured, pending, awaited = "unpacked", mine.configured or None if mine else None, None, None
-    conffiles = merged_conffiles(theirs.conffiles, mine.conffiles if mine else {}, inside, settled=state in WORKING)
+    conffiles = merged_conffiles(theirs.conffiles, mine.conffiles if mine else {},
+                                 lambda path: inside.has(path, theirs.name), settled=state in WORKING)
     return theirs.changed(Status=f"{want} ok {state}", Config_Version=configured, Triggers_Pending=pending,
                           Triggers_Awaited=awaited, Conffiles=conffiles_text(conffiles))
 
 
-def merged_conffiles(theirs: dict[str, str], mine: dict[str, str], inside: Inside, *, settled: bool) -> dict[str, str]:
+def merged_conffiles(theirs: dict[str, str], mine: dict[str, str], has: "Callable[[str], bool]", *,
+                     settled: bool) -> dict[str, str]:
     """Return the conffiles with the MD5 sums of what was shipped when the file that is there was installed.
 
     That is the host's, but for what the subhost has of its own.
@@ -136,10 +142,10 @@ def merged_conffiles(theirs: dict[str, str], mine: dict[str, str], inside: Insid
     found = {}
     for path, rest in theirs.items():
         md5, blank, flag = rest.partition(" ")
-        if inside.has(path):
+        if has(path):
             md5 = mine[path].partition(" ")[0] if path in mine else md5 if settled else NEW_CONFFILE
         found[path] = md5 + blank + flag
     for path, rest in mine.items():
-        if path not in theirs and inside.has(path):
+        if path not in theirs and has(path):
             found[path] = rest if " " in rest else f"{rest} obsolete"
     return found

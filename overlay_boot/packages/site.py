@@ -1,7 +1,8 @@
 """A subhost that runs, as a place to change records of packages in, and to have dpkg(1) at work."""
 import posix
+from errno import ENODATA, EOPNOTSUPP, EPERM
 
-from .. import beneath, files, namespaces, paths
+from .. import beneath, dpkg, files, namespaces, paths
 from ..dpkg import LONGEST
 from ..errors import Failure
 from ..files import Fd
@@ -10,6 +11,9 @@ from ..rootfs import made_by
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+CHUNK = 1 << 20
+PRIVATE = ("trusted.", "security.selinux")      # the kernel's, and overlayfs's
 
 
 def part_of(name: str) -> str:
@@ -30,8 +34,11 @@ class Site:
         self.run = run              # raises Failure
         self.refresh = refresh      # what was changed in UPPER is seen
 
-    def write(self, path: str, data: bytes, mode: int, uid: int = 0, gid: int = 0) -> None:
-        """Write a file, or replace it at once.  Raises OSError."""
+    def write(self, path: str, data: bytes | Fd, mode: int, uid: int = 0, gid: int = 0, like: int = -1) -> None:
+        """Write a file, or replace it at once, with bytes or what is in another one.  Raises OSError.
+
+        like is a descriptor of one whose extended attributes it gets, too.
+        """
         name = paths.name(path)
         part = part_of(name)
         with made_by(self.owner), beneath.directory(self.root, paths.parent(f"/{path}"), beneath.INSIDE,
@@ -41,9 +48,14 @@ class Site:
             except FileNotFoundError:
                 pass
             with files.opened(part, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL, 0o600, directory=at) as fd:
-                files.write_all(fd, data)
+                if isinstance(data, bytes):
+                    files.write_all(fd, data)
+                else:
+                    copy(data, fd)
                 posix.fchown(fd, self.owner + uid, self.owner + gid)
                 posix.fchmod(fd, mode)
+                if like != -1:
+                    copy_attributes(like, fd)
                 posix.fsync(fd)
             posix.rename(part, name, src_dir_fd=at, dst_dir_fd=at)
 
@@ -57,7 +69,7 @@ class Site:
 
     def text(self, path: str) -> str:
         """Return the text of a regular file, "" if there is none."""
-        return paths.decode(beneath.content(self.root, path, LONGEST, beneath.INSIDE))
+        return dpkg.text_of(beneath.content(self.root, path, LONGEST + 1, beneath.INSIDE), path)
 
     def names(self, path: str) -> list[str]:
         """Return the names in a directory, none if there is none."""
@@ -70,15 +82,38 @@ class Site:
             return []
 
     def lines(self, path: str) -> list[str]:
-        return self.text(path).splitlines()
+        return dpkg.lines_of(self.text(path))
 
-    def locked(self, path: str) -> Fd:
-        """Return a descriptor of a lock of dpkg's, held as long as that is open.  Raises Failure if it is in use."""
+    def locked(self, path: str, what: str) -> Fd:
+        """Return a descriptor of a lock of dpkg's, held as long as that is open.
+
+        Raises Failure, that what is at work, if it is in use.
+        """
+        if not beneath.exists(self.root, path, beneath.INSIDE):
+            self.write(path, b"", 0o640)
         with beneath.opened(self.root, path, posix.O_PATH, beneath.INSIDE) as found:
             if files.kind_of(found) != files.REGULAR:
                 raise Failure(f"/{path} in {self.name} is not a regular file")
             fd = files.opened(paths.of_descriptor(found), posix.O_RDWR)
         if not namespaces.lock_open_file(fd, 0, 0, exclusive=True):
             posix.close(fd)
-            raise Failure(f"dpkg is at work in {self.name}")
+            raise Failure(f"{what} is at work in {self.name}")
         return fd
+
+
+def copy(source: int, target: int) -> None:
+    """Copy what is in a file, which may be as large as it likes."""
+    with files.opened(paths.of_descriptor(source)) as fd:
+        while chunk := posix.read(fd, CHUNK):
+            files.write_all(target, chunk)
+
+
+def copy_attributes(source: int, target: int) -> None:
+    """Copy what setfacl(1), setcap(8) and others have made, as far as the file system has it."""
+    for name in posix.listxattr(paths.of_descriptor(source)):
+        if not name.startswith(PRIVATE):
+            try:
+                posix.setxattr(target, name, posix.getxattr(paths.of_descriptor(source), name))
+            except OSError as error:
+                if error.errno not in (EOPNOTSUPP, ENODATA, EPERM):
+                    raise

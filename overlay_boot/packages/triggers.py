@@ -7,17 +7,19 @@ if TYPE_CHECKING:
 
 DIRECTORY = f"{RECORDS}/triggers"
 FILES = f"{DIRECTORY}/File"         # a line for each path and package
+UNINCORPORATED = f"{DIRECTORY}/Unincorp"    # what was activated, and is not yet in the status file
 ACTIVATE = ("activate", "activate-await", "activate-noawait")
 NO_AWAIT = "/noawait"               # behind a package
 
 
 def merged_lines(host: list[str], own: list[str], kept: set[str]) -> list[str]:
     """Return the lines that the host has, and those of the subhost that are of packages which it has for itself."""
-    return [*host, *(line for line in own if line not in host and package_of(line) in kept)]
+    there = {*host}
+    return [*host, *(line for line in own if line not in there and package_of(line) in kept)]
 
 
 def package_of(line: str) -> str:
-    return (line.split() or [""])[-1].removesuffix(NO_AWAIT)
+    return line.rpartition(" ")[2].removesuffix(NO_AWAIT)
 
 
 def by_files(lines: list[str], changed: "Iterable[str]") -> dict[str, set[str]]:

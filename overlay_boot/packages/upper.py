@@ -7,31 +7,33 @@ import hashlib
 import posix
 from errno import EBUSY, EEXIST, ENOTEMPTY
 
-from .. import beneath, files, overlayfs, paths
-from ..dpkg import INFO, LONGEST
+from .. import beneath, dpkg, files, overlayfs, paths
+from ..dpkg import INFO, LONGEST, MOST_BYTES
+from ..errors import Failure
 from ..files import Fd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from ..overlayfs import Tree
     Remover = Callable[..., None]
 
-ALIASES = ("bin", "sbin", "lib", "lib32", "lib64", "libo32", "libx32")      # of directories in usr
 CHUNK = 1 << 20
+MOST_HASHED = 1 << 36       # bytes; a file of a subhost's can say that it has any number of them
 
 
 class Upper:
     """UPPER, above the layers of its host."""
 
-    __slots__ = ("aliases", "fd", "lower")
+    __slots__ = ("fd", "hashed", "lower", "read")
 
     def __init__(self, fd: int, lower: "Tree") -> None:
         """Of its descriptor, and the tree that the host's layers make."""
         self.fd = fd
         self.lower = lower
-        self.aliases = {name for name in ALIASES if lower.link(name)}
+        self.read = 0           # bytes of records
+        self.hashed = 0         # bytes of files
 
     def records(self) -> tuple[set[str], set[str]]:
         """Return the records of INFO that dpkg has written inside, and those that it has removed there."""
@@ -58,16 +60,18 @@ class Upper:
                 except FileNotFoundError:
                     pass
 
-    def place(self, path: str) -> str:
-        """Return where a path of a package is: dpkg has /lib/x on record for what is in /usr/lib since Debian 12."""
-        first, slash, _ = path.partition("/")
-        return f"usr/{path}" if slash and first in self.aliases else path
-
     def status(self, path: str) -> posix.stat_result | None:
         """Return what stat(2) says of what UPPER has at a path, None if that is nothing.  Links are not followed."""
+        found = self.opened(path)
+        if found is None:
+            return None
+        with found:
+            return posix.fstat(found)
+
+    def opened(self, path: str) -> Fd | None:
+        """Return a descriptor, as a place only, of what UPPER has at a path, None if that is nothing."""
         try:
-            with beneath.opened(self.fd, path, posix.O_PATH | posix.O_NOFOLLOW, beneath.REFUSED) as fd:
-                return posix.fstat(fd)
+            return beneath.opened(self.fd, path, posix.O_PATH | posix.O_NOFOLLOW, beneath.REFUSED)
         except OSError as error:
             if error.errno not in files.NOWHERE:
                 raise
@@ -78,43 +82,46 @@ class Upper:
         return link_of(self.fd, path)
 
     def has_file(self, path: str) -> bool:
-        """Tell whether UPPER has a regular file of its own at a path of a package."""
-        found = self.status(self.place(path))
+        """Tell whether UPPER has a regular file of its own at a path."""
+        found = self.status(path)
         return found is not None and found.st_mode & files.KIND == files.REGULAR
 
+    def among(self, wanted: "Iterable[str]") -> "Iterator[tuple[str, posix.stat_result]]":
+        """Yield (path, what stat(2) says of it) of what UPPER has at paths: by directory, of which it has few."""
+        by_parent: dict[str, list[str]] = {}
+        for path in wanted:
+            by_parent.setdefault(path.rpartition("/")[0], []).append(path)
+        for parent, found in by_parent.items():
+            there = dict(self.entries(parent or "."))
+            if there:
+                yield from ((path, there[paths.name(path)]) for path in found if paths.name(path) in there)
+
     def text(self, path: str) -> str:
-        """Return the text of a file that UPPER has; "" if it has none."""
-        return paths.decode(beneath.content(self.fd, path, LONGEST, beneath.REFUSED))
+        """Return the text of a record in UPPER, "" if it has none.  Raises Failure if there is too much."""
+        data = beneath.content(self.fd, path, LONGEST + 1, beneath.REFUSED)
+        self.read += len(data)
+        if self.read > MOST_BYTES:
+            raise Failure(f"the records of packages in UPPER have more than {MOST_BYTES >> 20} MiB")
+        return dpkg.text_of(data, path)
 
     def lines(self, path: str) -> list[str]:
-        return self.text(path).splitlines()
+        return dpkg.lines_of(self.text(path))
 
-    def remove_copies(self, record: str, conffiles: dict[str, str], shipped: set[str]) -> list[str]:
-        """Remove the files of a package that dpkg has unpacked inside and nobody has changed.
+    def md5(self, path: str) -> str:
+        """Return the MD5 sum of a regular file, "" if it is none, or gone.  Raises Failure if there is too much."""
+        found = self.status(path)
+        self.hashed += found.st_size if found else 0
+        if self.hashed > MOST_HASHED:
+            raise Failure(f"the files of packages in UPPER have more than {MOST_HASHED >> 30} GiB")
+        return md5_of(self.fd, path)
 
-        conffiles are {path: MD5 sum} as they were shipped; shipped are the paths that the host has of the package.
-        Returns the paths of what was changed, and stays.
-        """
-        parted = (line.partition("  ") for line in self.lines(f"{INFO}/{record}.md5sums"))
-        md5sums = {path: md5 for md5, _, path in parted}
-        kept, directories = [], []
-        for path in sorted((line[1:] for line in self.lines(f"{INFO}/{record}.list") if line != "/."), reverse=True):
-            at = self.place(path)
-            found = self.status(at)
-            if found is None or overlayfs.is_whiteout(found):
-                continue
-            kind = found.st_mode & files.KIND
-            if kind == files.DIRECTORY:
-                directories.append(at)
-            elif kind == files.SYMLINK and path not in conffiles and self.is_shipped_link(at) or (
-                    kind == files.REGULAR and self.is_unchanged(at, path, md5sums, conffiles, shipped)):
-                self.unlink(at)
-            elif path not in conffiles:
-                kept.append(f"/{path}")
-        for at in directories:              # the deepest first
-            self.remove_idle_whiteouts(at)
-            self.remove_directory(at)
-        return kept
+    def md5sums(self, record: str) -> dict[str, str]:
+        """Return {path: MD5 sum} of the files that a package has which dpkg has unpacked inside, but for conffiles."""
+        return parsed_md5sums(self.lines(f"{INFO}/{record}.md5sums"))
+
+    def paths(self, record: str) -> list[str]:
+        """Return the paths of the files that a package has which dpkg has unpacked inside, a directory before these."""
+        return sorted(line[1:] for line in self.lines(f"{INFO}/{record}.list") if line not in ("/.", ""))
 
     def is_shipped_link(self, at: str) -> bool:
         """Tell whether a symbolic link can be the package's: dpkg keeps one that somebody has put for a directory."""
@@ -127,14 +134,6 @@ class Upper:
             if overlayfs.is_whiteout(status) and self.lower.status(f"{directory}/{name}") is None:
                 self.unlink(f"{directory}/{name}")
 
-    def is_unchanged(self, at: str, path: str, md5sums: dict[str, str], conffiles: dict[str, str],
-                     shipped: set[str]) -> bool:
-        """Tell whether UPPER has a file as it was shipped.  A conffile that the host has not got counts as changed."""
-        if path in conffiles and (path not in shipped or self.lower.status(at) is None):
-            return False
-        wanted = conffiles[path].partition(" ")[0] if path in conffiles else md5sums.get(path)
-        return wanted is not None and md5_of(self.fd, at) == wanted
-
     def remove_directory(self, at: str) -> None:
         """Remove a directory if nothing is in it, and the host has the same one, or none."""
         found, below = self.status(at), self.lower.status(at)
@@ -143,20 +142,13 @@ class Upper:
             return
         self.remove(posix.rmdir, at)
 
-    def remove_whiteouts(self, shipped: set[str], conffiles: dict[str, str]) -> None:
-        """Remove what hides files of a package of the host, but for conffiles, which somebody has removed."""
-        for path in shipped:
-            found = self.status(self.place(path)) if path not in conffiles else None
-            if found and overlayfs.is_whiteout(found):
-                self.unlink(self.place(path))
+    def remove_records(self, records: "Collection[str]") -> None:
+        """Remove the files of packages in INFO, and what hides those of the host.
 
-    def remove_records(self, record: str) -> None:
-        """Remove the files of a package in INFO, and what hides those of the host.
-
-        The last one is the list, by which the next call knows that there are others, if this is killed.
+        The last one of each is the list, by which the next call knows that there are others, if this is killed.
         """
         for name in sorted((name for name, _ in self.entries(INFO)), key=lambda name: name.endswith(".list")):
-            if name.rpartition(".")[0] == record:
+            if name.rpartition(".")[0] in records:
                 self.unlink(f"{INFO}/{name}")
 
     def unlink(self, path: str) -> None:
@@ -198,10 +190,18 @@ def md5_of(root: int, path: str) -> str:
 
 def md5(place: Fd) -> str:
     """Return the MD5 sum of what a descriptor is the place of, "" if that is no regular file."""
-    if files.kind_of(place) != files.REGULAR:
+    status = posix.fstat(place)
+    if status.st_mode & files.KIND != files.REGULAR:
         return ""                       # a device does something when it is opened
-    made = hashlib.md5(usedforsecurity=False)
+    made, left = hashlib.md5(usedforsecurity=False), status.st_size
     with files.opened(paths.of_descriptor(place)) as fd:
-        while chunk := posix.read(fd, CHUNK):
+        while chunk := posix.read(fd, min(CHUNK, left)):        # it may grow meanwhile
             made.update(chunk)
+            left -= len(chunk)
     return made.hexdigest()
+
+
+def parsed_md5sums(lines: "Iterable[str]") -> dict[str, str]:
+    """Return {path: MD5 sum} of the lines of a package's record of them."""
+    parted = (line.partition("  ") for line in lines)
+    return {path: md5 for md5, _, path in parted}

@@ -7,6 +7,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     Number = tuple[int, str]        # digits, without zeroes before them, and how many of them
     Part = list[tuple[list[int], Number]]
+    Key = tuple[Part, Part, Part]
+
+LONGEST = 256       # what is compared of a version: none is longer, as it is a part of the name of a file
 
 
 def is_newer(one: str, other: str) -> bool:
@@ -14,11 +17,11 @@ def is_newer(one: str, other: str) -> bool:
     return key(one) > key(other)
 
 
-def key(version: str) -> "tuple[Part, Part, Part]":
+def key(version: str) -> "Key":
     """Return what orders versions."""
-    epoch, colon, rest = version.partition(":")
+    epoch, colon, rest = version[:LONGEST].partition(":")
     if not colon:
-        epoch, rest = "0", version
+        epoch, rest = "0", version[:LONGEST]
     upstream, dash, revision = rest.rpartition("-")
     return parts(epoch), parts(upstream if dash else rest), parts(revision if dash else "0")
 

@@ -2,15 +2,17 @@
 
 The host is a system of a few programs, in which dpkg installs packages that are made on the spot.
 """
+import fcntl
 import json
 import os
 import shutil
+import signal
 
 import debs
 import pytest
 from conftest import cannot_run
 from debs import deb, dpkg
-from machine import FOLLOW, one_line, read, run, write
+from machine import DIFF, FOLLOW, one_line, read, run, start, wait_for, write
 
 LEFT = 3
 CONFIGURED = 'echo "$DPKG_MAINTSCRIPT_PACKAGE $*" >>/var/log/scripts'
@@ -357,6 +359,280 @@ def test_a_maintainer_script_that_fails(ground):
     assert "ii" in one.sh("dpkg -l lib") and follow(one, "--dry-run")["packages"] == []
 
 
+LISTENER = {"postinst": '[ ! -e /srv/fails ]; mkdir -p /srv; echo >/srv/begun; while [ -e /srv/waits ]; do :; done; echo "$*" >>/srv/heard'}
+
+
+def spoken_to(ground):
+    """A subhost with a package that listens to a trigger, and its host, whose package has just activated it."""
+    listener = deb(ground.root, "listener", "1", {"usr/lib/listener": ""}, LISTENER, triggers="interest-noawait /usr/share/spoken\n")
+    versions = [deb(ground.root, "speaker", version, {f"usr/share/spoken/{version}": ""}) for version in "12"]
+    dpkg(ground.root, "-i", versions[0])
+    one = ground.subhost(listener)
+    one.sh("mkdir -p /srv; rm -f /srv/*")
+    dpkg(ground.root, "-i", versions[1])
+    return one
+
+
+def test_a_trigger_that_fails(ground):
+    """The next call does what is left, with a package of the subhost's, too."""
+    one = spoken_to(ground)
+    one.sh("echo >/srv/fails")
+    assert "dpkg failed with exit status 1" in one_line(run(FOLLOW, one.conf))
+    assert "iF" in one.sh("dpkg -l listener")
+    assert "dpkg failed with exit status 1" in one_line(run(FOLLOW, one.conf))
+    one.sh("rm /srv/fails")
+    assert follow(one, "--dry-run", status=LEFT)["is_done"] is False
+    follow(one)
+    assert one.inside("cat", "/srv/heard") == "configure 1"       # as dpkg has it after a trigger that has failed
+    assert "ii" in one.sh("dpkg -l listener") and one.inside("dpkg", "--audit") == ""
+    assert follow(one, "--dry-run")["is_done"] is True
+
+
+def test_killed_while_a_trigger_runs(ground):
+    """The subhost boots in between, and the next call does the rest."""
+    one = spoken_to(ground)
+    one.sh("echo >/srv/waits")
+    child = start(FOLLOW, one.conf)
+    wait_for(lambda: os.path.exists(f"{one.upper}/srv/begun"))
+    child.send_signal(signal.SIGKILL)
+    child.communicate()
+    one.stopped()
+    one.booted()
+    one.sh("rm /srv/waits")
+    follow(one)
+    assert one.inside("cat", "/srv/heard") == "configure 1" and one.inside("dpkg", "--audit") == ""
+    assert "ii" in one.sh("dpkg -l listener") and follow(one, "--dry-run")["is_done"] is True
+
+
+@pytest.mark.parametrize(("lock", "who"), [("lock", "dpkg"), ("lock-frontend", "apt or dpkg")])
+def test_dpkg_that_runs_inside(ground, lock, who):
+    versions = [deb(ground.root, "lib", version) for version in "12"]
+    dpkg(ground.root, "-i", versions[0])
+    one = ground.subhost(deb(ground.root, "own", "1"))
+    dpkg(ground.root, "-i", versions[1])
+    before = debs.seen(one.upper)
+    with open(f"/proc/{one.init}/root/var/lib/dpkg/{lock}", "r+") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        assert one_line(run(FOLLOW, one.conf)) == f"overlay-follow: {who} is at work in {one.name}"
+        assert debs.seen(one.upper) == before
+    assert changes(follow(one)) == {("lib", "upgraded")}
+
+
+def test_apt_that_runs_on_the_host(ground):
+    """Between two runs of dpkg, what is on record is about to change; what is settled can be followed."""
+    versions = [deb(ground.root, "lib", version) for version in "123"]
+    dpkg(ground.root, "-i", versions[0])
+    one = ground.subhost(deb(ground.root, "own", "1"))
+    with open(f"{ground.root}/var/lib/dpkg/lock-frontend", "r+") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        run("chroot", ground.root, "env", "DPKG_FRONTEND_LOCKED=1", "dpkg", "--unpack", versions[1])
+        assert one_line(run(FOLLOW, one.conf)) == "overlay-follow: dpkg is at work on the host"
+        run("chroot", ground.root, "env", "DPKG_FRONTEND_LOCKED=1", "dpkg", "--configure", "lib")
+        assert changes(follow(one)) == {("lib", "upgraded")}
+
+
+def test_the_plan_is_made_under_the_lock(ground):
+    """What dpkg inside does before overlay-follow has the lock is not undone."""
+    if not shutil.which("strace"):
+        cannot_run("no strace")
+    versions = [deb(ground.root, "lib", version) for version in "12"]
+    own = [deb(ground.root, name, "1", {f"usr/lib/{name}": ""}) for name in ("own", "more")]
+    dpkg(ground.root, "-i", versions[0])
+    one = ground.subhost(own[0])
+    dpkg(ground.root, "-i", versions[1])
+    trace = f"{ground.root}/trace"
+    with open(f"/proc/{one.init}/root/var/lib/dpkg/lock", "r+") as lock, open(f"/proc/{one.init}/root/var/lib/dpkg/lock-frontend", "r+") as other:
+        for file in (lock, other):
+            fcntl.lockf(file, fcntl.LOCK_EX)
+        run("strace", "-o", trace, "-e", "trace=fcntl", FOLLOW, one.conf)
+    number = [" F_OFD_SETLK," in line for line in read(trace).splitlines()].index(True) + 1
+    os.unlink(trace)
+    child = start("strace", "-o", trace, "-e", "trace=fcntl", "-e", f"inject=fcntl:delay_enter=2s:when={number}", FOLLOW, one.conf)
+    wait_for(lambda: len(read(trace).splitlines()) >= number - 1)
+    ground.inside(one, "-i", own[1])
+    said, _ = child.communicate()
+    assert child.returncode == 0, said
+    assert "ii" in one.sh("dpkg -l more")
+    ground.is_as_fresh(one, *own)
+
+
+def test_a_copy_of_a_file_of_the_hosts(ground):
+    """Its content is the host's, its mode and owner are the subhost's; what somebody has changed stays, and is told."""
+    kinds = ("mode", "owner", "back", "changed", "gone", "moved", "same")
+    versions = [deb(ground.root, "lib", version, {f"usr/lib/{kind}": version if kind != "same" else "" for kind in kinds
+                                                  if version == "1" or kind not in ("gone", "moved")}) for version in "12"]
+    versions.append(deb(ground.root, "libnew", "1", {"usr/lib/moved": "2"}, Breaks="lib (<< 2)", Replaces="lib (<< 2)"))
+    removed = deb(ground.root, "removed", "1", {"usr/lib/removed/kept": "1", "usr/lib/removed/gone": "1"})
+    dpkg(ground.root, "-i", versions[0], removed)
+    one = ground.subhost(deb(ground.root, "own", "1"))
+    assert changes(follow(one)) == set()
+    one.sh("""cd /usr/lib; chmod 4711 mode; chown 7:7 owner; chmod 700 back; chmod 644 back; echo mine >>changed; chmod 600 gone moved same
+        chmod 700 removed/*; echo mine >removed/kept""")
+    dpkg(ground.root, "-i", *versions[1:])
+    dpkg(ground.root, "-P", "removed")
+    row = follow(one, status=LEFT)
+    assert row["left"] == ["/usr/lib/changed is the subhost's own, and hides that of lib"]
+    assert one.inside("stat", "-c", "%n %a %u %s", *(f"/usr/lib/{kind}" for kind in ("mode", "owner", "back", "changed", "moved", "same"))) == (
+        "/usr/lib/mode 4711 0 1\n/usr/lib/owner 644 7 1\n/usr/lib/back 644 0 1\n/usr/lib/changed 644 0 6\n/usr/lib/moved 600 0 1\n/usr/lib/same 600 0 0")
+    assert one.inside("cat", "/usr/lib/mode", "/usr/lib/owner", "/usr/lib/back", "/usr/lib/moved") == "2222"
+    assert upper_files(one) & {"usr/lib/back", "usr/lib/gone"} == set()
+    assert one.sh("ls /usr/lib/removed").split() == ["kept"]
+    assert follow(one)["left"] == [] and follow(one, "--dry-run")["packages"] == []
+
+
+def test_a_copy_of_which_nobody_knows_what_it_was(ground):
+    versions = [deb(ground.root, "lib", version, {"usr/lib/lib": version}) for version in "12"]
+    dpkg(ground.root, "-i", versions[0])
+    one = ground.subhost(deb(ground.root, "own", "1"))
+    one.sh("chmod 600 /usr/lib/lib")
+    dpkg(ground.root, "-i", versions[1])
+    assert follow(one, status=LEFT)["left"] == ["/usr/lib/lib is the subhost's own, and hides that of lib"]
+
+
+def test_an_override_inside_alone(ground):
+    """dpkg gives what it installs the owner and the mode of an override, whether that was there before or not."""
+    write(f"{ground.root}/etc/group", "root:x:0:\n")
+    versions = [deb(ground.root, "lib", version, {"usr/bin/lib": version, "usr/bin/tool": version, "usr/bin/own": version}) for version in "12"]
+    dpkg(ground.root, "-i", versions[0])
+    one = ground.subhost(versions[0])
+    assert changes(follow(one)) == {("lib", "returned")}
+    one.sh("dpkg-statoverride --update --add root root 0711 /usr/bin/lib; dpkg-statoverride --add root root 0700 /usr/bin/tool")
+    dpkg(ground.root, "-i", versions[1])
+    assert changes(follow(one)) == {("lib", "upgraded")}
+    assert one.inside("stat", "-c", "%a %s", "/usr/bin/lib", "/usr/bin/tool") == "711 1\n700 1" and one.inside("cat", "/usr/bin/lib", "/usr/bin/tool") == "22"
+    ground.inside(one, "-i", versions[1])
+    assert changes(follow(one)) == {("lib", "returned")}
+    assert one.inside("stat", "-c", "%a", "/usr/bin/lib", "/usr/bin/tool", "/usr/bin/own") == "711\n700\n755"
+    assert "usr/bin/own" not in upper_files(one)
+
+
+@pytest.mark.parametrize("unpacked", [False, True], ids=["inherited", "unpacked"])
+def test_a_diversion_inside(ground, unpacked):
+    """What the host upgrades comes to where the subhost has it, and what stands in its place stays."""
+    versions = [deb(ground.root, "lib", version, {"usr/bin/lib": version, f"usr/bin/new{version}": version, "etc/lib.conf": version}, conffiles=["etc/lib.conf"])
+                for version in "12"]
+    wrapper = deb(ground.root, "wrapper", "1", {"usr/bin/lib": "wrapper"}, {
+        "preinst": "dpkg-divert --package wrapper --rename --divert /usr/bin/lib.real --add /usr/bin/lib",
+        "postrm": "dpkg-divert --package wrapper --rename --remove /usr/bin/lib"})
+    dpkg(ground.root, "-i", versions[0])
+    one = ground.subhost(*([versions[0]] if unpacked else []), wrapper)
+    one.sh("dpkg-divert --local --rename --add /usr/bin/new2; dpkg-divert --local --rename --add /etc/lib.conf; echo mine >/usr/bin/new2")
+    follow(one)
+    assert one.inside("cat", "/usr/bin/lib", "/usr/bin/lib.real") == "wrapper1"
+    dpkg(ground.root, "-i", versions[1])
+    assert changes(follow(one)) == {("lib", "upgraded")}
+    assert one.inside("cat", "/usr/bin/lib", "/usr/bin/lib.real", "/usr/bin/new2", "/usr/bin/new2.distrib", "/etc/lib.conf.distrib") == "wrapper2mine\n22"
+    assert one.inside("dpkg", "-V") == "" and "lib.conf\n" not in one.sh("ls /etc")
+    assert one.sh("ls -A /usr/bin /etc | grep [.]dpkg- || :") == "" and changes(follow(one)) == set()
+    ground.inside(one, "-P", "wrapper")
+    follow(one)
+    assert one.inside("cat", "/usr/bin/lib") == "2" and "lib.real" not in one.sh("ls /usr/bin")
+
+
+def test_registers_that_alone_have_changed(ground):
+    """No package has, and so it is with what the host removes."""
+    write(f"{ground.root}/etc/group", "root:x:0:\n")
+    dpkg(ground.root, "-i", deb(ground.root, "lib", "1", {"usr/bin/lib": "1"}))
+    one = ground.subhost(deb(ground.root, "own", "1"))
+    one.sh("dpkg-statoverride --add root root 0700 /usr/bin/mine; dpkg-divert --local --no-rename --add /usr/bin/mine")
+    for change, found in (("--add root root 0750", True), ("--remove", False)):
+        run("chroot", ground.root, "dpkg-statoverride", *change.split(), "/usr/bin/lib")
+        run("chroot", ground.root, "dpkg-divert", "--local", "--no-rename", change.split()[0], "/usr/bin/other")
+        assert changes(follow(one)) == set()
+        assert ("/usr/bin/lib" in one.sh("dpkg-statoverride --list")) is found
+        assert ("/usr/bin/other" in one.sh("dpkg-divert --list")) is found
+        assert "/usr/bin/mine" in one.sh("dpkg-statoverride --list") and "/usr/bin/mine" in one.sh("dpkg-divert --list")
+        assert follow(one, "--dry-run")["is_done"] is True
+
+
+def accounts(root, **lines):
+    for name, text in lines.items():
+        write(f"{root}/etc/{name}", text)
+
+
+def test_accounts_that_do_not_fit(ground):
+    """Numbers that are another one's, with nothing else to do: they are told, each time, and nobody gets them."""
+    accounts(ground.root, group="root:x:0:\n")
+    dpkg(ground.root, "-i", deb(ground.root, "lib", "1"))
+    one = ground.subhost(deb(ground.root, "own", "1"))
+    one.sh("echo 'mine:x:300:' >>/etc/group; echo 'byname:x:310:' >>/etc/group; echo 'us:x:0400:400::/:' >>/etc/passwd")
+    assert follow(one)["left"] == []
+    with open(f"{ground.root}/etc/passwd") as file:
+        passwd = file.read()
+    accounts(ground.root, group="root:x:0:\ntheirs:x:300:\nbyname:x:301:\nwhole:x:302:\n",
+             passwd=passwd + "theirs:x:300:300::/:\nbyname:x:301:301::/:\nwhole:x:302:302:\u2028 a:/:\nthem:x:400:302::/:\n")
+    left = ["byname of group(5) has the number 310 in the subhost, and 301 on the host",
+            "theirs of group(5) has a number on the host that is another one's in the subhost: 300",
+            "theirs of passwd(5) has a group on the host that it cannot have in the subhost: theirs",
+            "them of passwd(5) has a number on the host that is another one's in the subhost: 400"]
+    row = follow(one, status=LEFT)
+    assert sorted(row["left"]) == left
+    assert one.inside("cat", "/etc/passwd").split("\n")[-3:] == ["us:x:0400:400::/:", "byname:x:301:310::/:", "whole:x:302:302:\u2028 a:/:"]
+    assert one.inside("cat", "/etc/group").split("\n")[-1] == "whole:x:302:"
+    before = debs.seen(one.upper)
+    assert sorted(follow(one, status=LEFT)["left"]) == left and debs.seen(one.upper) == before
+    assert {line.partition(": ")[2] for line in run(FOLLOW, one.conf).stdout.splitlines()} == {*left}
+
+
+def test_members_of_groups(ground):
+    """What packages have changed is; what people have changed, on either side, stays."""
+    with open(f"{ground.root}/etc/passwd") as file:
+        passwd = file.read() + "daemon:x:300:300::/:\nweb:x:301:300::/:\nold:x:302:300::/:\nme:x:1000:1000::/:\n"
+    accounts(ground.root, passwd=passwd, group="root:x:0:\nkeys:x:300:old,web\n", gshadow="root:*::\nkeys:!::old,web\n")
+    dpkg(ground.root, "-i", deb(ground.root, "lib", "1"))
+    one = ground.subhost()
+    one.sh("echo inside:x:1001:1001::/: >>/etc/passwd; sed -i '/^keys/s/web/web,inside/' /etc/group /etc/gshadow")
+    assert follow(one)["left"] == []
+    accounts(ground.root, group="root:x:0:\nkeys:x:300:web,daemon,me\nnew:x:303:web,me\n", gshadow="root:*::\nkeys:!::web,daemon,me\nnew:!::web,me\n")
+    assert follow(one)["left"] == []
+    assert one.inside("cat", "/etc/group") == "root:x:0:\nkeys:x:300:web,inside,daemon\nnew:x:303:web"
+    assert one.inside("cat", "/etc/gshadow") == "root:*::\nkeys:!::web,inside,daemon\nnew:!::web"
+    assert follow(one, "--dry-run")["is_done"] is True
+
+
+HOSTILE = {
+    "a status file that is long": ("status", lambda path: os.truncate(path, 1 << 32)),
+    "one of too many fields": ("status", lambda path: write(path, "Package: a\n" + "a:\n" * (1 << 19))),
+    "a list that is long": ("info/lib.list", lambda path: os.truncate(path, 1 << 40)),
+    "one of too many lines": ("info/lib.list", lambda path: write(path, "/a\n" * (1 << 20))),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_records_that_are_hostile(ground, kind):
+    """They cost nobody his memory, or his patience: that is one line."""
+    versions = [deb(ground.root, "lib", version, {"usr/lib/lib": version}) for version in "12"]
+    dpkg(ground.root, "-i", versions[0])
+    one = ground.subhost(versions[0], deb(ground.root, "own", "1"))
+    dpkg(ground.root, "-i", versions[1])
+    name, spoil = HOSTILE[kind]
+    spoil(f"{one.upper}/var/lib/dpkg/{name}")
+    limited = "ulimit -v 400000; exec "
+    for command in (FOLLOW, DIFF):
+        line = one_line(run("sh", "-c", f"{limited} {command} {one.conf}", seconds=30))
+        assert "MiB" in line or "has more than" in line, line
+
+
+def test_the_first_boot_is_what_a_subhost_was_made_over(ground):
+    """It has never been followed, and is not running when its host is upgraded."""
+    migrate = 'mkdir -p /srv; echo "$2 to {0}" >>/srv/schema'
+    versions = [deb(ground.root, "data", version, {}, {"postinst": migrate.format(version)}) for version in "12"]
+    dpkg(ground.root, "-i", versions[0])
+    one = ground.subhost()
+    one.sh("echo mine >>/srv/schema")
+    one.stopped()
+    dpkg(ground.root, "-i", versions[1])
+    one.booted()
+    one.stopped()
+    assert changes(follow(one)) == {("data", "upgraded")} and one.is_gone()
+    assert read(f"{one.upper}/srv/schema").splitlines() == [" to 1", "mine", "1 to 2"]
+    shutil.rmtree(one.upper)
+    os.mkdir(one.upper)
+    dpkg(ground.root, "-i", versions[0])
+    one.booted()
+    assert changes(follow(one)) == set()        # UPPER is a new one
+
+
 STEP = 1 if os.environ.get("OVERLAY_BOOT_KILL") == "all" else 4      # how many calls further on it is killed next
 CHANGING = ("unlinkat", "renameat", "rmdir", "fsync", "rename")
 
@@ -398,10 +674,12 @@ def test_killed_anywhere(ground):
     files = {"usr/lib/lib/a": "", "etc/lib.conf": "shipped"}
     versions = [deb(ground.root, "lib", version, {**files, "usr/lib/lib/b": version, f"usr/lib/lib.{version}": ""}, SCRIPTS, ["etc/lib.conf"])
                 for version in "123"]
-    own = deb(ground.root, "own", "1", {"usr/lib/own": ""}, Depends="lib")
+    heard = {"postinst": 'mkdir -p /srv; [ "$1$2" = configure ] || echo >/srv/heard'}
+    own = deb(ground.root, "own", "1", {"usr/lib/own": ""}, heard, triggers="interest-noawait /usr/lib/lib\n", Depends="lib")
     dpkg(ground.root, "-i", versions[0])
     one = ground.subhost(own)
     ground.inside(one, "-i", versions[1])
+    one.sh("rm -f /srv/heard")
     one.stopped()
     shutil.rmtree(f"{one.base}/followed", ignore_errors=True)
     dpkg(ground.root, "-i", versions[2])
@@ -422,7 +700,8 @@ def test_killed_anywhere(ground):
 
     again()
     assert changes(follow(one)) == {("lib", "upgraded")}
-    ground.is_as_fresh(one, own)
+    assert os.path.exists(f"{one.upper}/srv/heard")
+    ground.is_as_fresh(one, own, but={"/srv/heard"})
     one.stopped()
     expected, killed = state(), 0
     for call in CHANGING:

@@ -1,0 +1,215 @@
+"""What becomes of the files that UPPER has of packages which are the host's now.
+
+What dpkg has unpacked inside, and nobody has changed, goes.  Of a file that was the host's, and of which the subhost
+has changed the owner or the mode, that stays, and the content becomes the host's.  What somebody has put in the place
+of a file of the host's stays, and is told.
+
+Kept in BASE is what the host had before: so it is known whether a content was ever the package's.
+"""
+import posix
+
+from .. import files, overlayfs, paths
+from ..files import Fd
+from .merge import REMOVED, Change
+from .plan import Plan
+from .site import Site
+from .upper import md5
+
+
+class Copies:
+    """The files of packages in UPPER."""
+
+    __slots__ = ("md5sums", "of_path", "others", "overrides", "plan", "site", "told", "upper")
+
+    def __init__(self, plan: Plan, site: Site) -> None:
+        self.plan = plan
+        self.site = site
+        self.upper = plan.upper
+        self.overrides = plan.overrides()
+        self.others = plan.own_paths()              # files that another package has, which is the subhost's own
+        self.md5sums: dict[str, dict[str, str]] | None = None       # of what the host had, by packages
+        self.of_path: dict[str, str] | None = None
+        self.told: dict[str, str] = {}              # {where it is: what is left to the administrator, in words}
+
+    def settle(self) -> list[str]:
+        """Do what is to be done.  Returns what is left to the administrator, in words."""
+        unpacked = [one for one in self.plan.of_host if one.was_unpacked]
+        for one in unpacked:
+            self.give_back(one)
+        self.upper.remove_records({one.own.record for one in unpacked if one.own})
+        self.site.refresh()
+        for one in self.plan.of_host:
+            self.renew(one)
+        for one in self.plan.changes:
+            if one.own and not one.was_unpacked and (one in self.plan.of_host or one.kind == REMOVED):
+                self.drop(one)
+        self.site.refresh()
+        return [*self.told.values()]
+
+    def give_back(self, one: Change) -> None:
+        """Remove the files of a package that dpkg has unpacked inside and nobody has changed."""
+        assert one.own and one.host
+        shipped, conffiles = self.plan.paths(one.host.record), one.own.conffiles
+        md5sums = self.upper.md5sums(one.own.record)
+        places = {self.plan.places.of(path, one.own.name): path for path in self.upper.paths(one.own.record)}
+        found = dict(self.upper.among(places))
+        directories = []
+        for at in sorted(found, reverse=True):
+            path, kind = places[at], found[at].st_mode & files.KIND
+            if kind == files.DIRECTORY:
+                directories.append(at)
+            elif overlayfs.is_whiteout(found[at]) or at in self.others:
+                pass
+            elif path in conffiles:
+                if self.is_shipped_conffile(one, path, at):
+                    self.upper.unlink(at)
+            elif kind == files.SYMLINK and self.upper.is_shipped_link(at):
+                if path not in shipped or at == self.plan.host_places.of(path, one.host.name):
+                    self.upper.unlink(at)
+            elif kind == files.REGULAR and self.upper.md5(at) == md5sums.get(path):
+                if path not in shipped or not self.put(one, path, at):
+                    self.upper.unlink(at)
+            else:
+                self.tell(at, f"/{at} was changed inside, and hides that of {one.record}")
+        for at in directories:              # the deepest first
+            self.upper.remove_idle_whiteouts(at)
+            self.upper.remove_directory(at)
+        places = {self.plan.host_places.of(path, one.host.name): path for path in shipped - one.host.conffiles.keys()}
+        for at, status in self.upper.among(places):
+            if overlayfs.is_whiteout(status) and self.plan.places.of(places[at], one.host.name) == at:
+                self.upper.unlink(at)
+
+    def is_shipped_conffile(self, one: Change, path: str, at: str) -> bool:
+        """Tell whether a conffile is as it was shipped, and the host has it at the same place."""
+        assert one.own and one.host
+        return (self.plan.host_places.of(path, one.host.name) == at and self.plan.lower.status(at) is not None
+                and path in self.plan.paths(one.host.record)
+                and self.upper.md5(at) == one.own.conffiles[path].partition(" ")[0])
+
+    def put(self, one: Change, path: str, at: str, mine: posix.stat_result | None = None) -> bool:
+        """Put a file of the host's where the subhost has it otherwise than the host.  Returns whether it has.
+
+        mine is what stat(2) says of the one that is there, whose mode and owner count, if no override does.
+        """
+        assert one.host
+        there = self.plan.host_places.of(path, one.host.name)
+        source = self.plan.lower.opened(there)
+        if source is None:
+            return False
+        with source:
+            status = posix.fstat(source)
+            if status.st_mode & files.KIND != files.REGULAR:
+                return False
+            mode, uid, gid = self.overridden(path) or attributes(mine or status)
+            if at == there and (mode, uid, gid) == attributes(status):
+                return False
+            with self.attributes_of(at if mine else "", source) as like:
+                self.site.write(at, source, mode, uid, gid, like)
+        return True
+
+    def attributes_of(self, at: str, source: Fd) -> Fd:
+        """Return a descriptor of the file of which the extended attributes count."""
+        own = self.upper.opened(at) if at else None
+        return own if own is not None else Fd(posix.dup(source))
+
+    def overridden(self, path: str) -> tuple[int, int, int] | None:
+        """Return mode and owners that an override in the subhost gives a file, None if there is none."""
+        found = self.overrides.get(path)
+        accounts = self.plan.accounts
+        if not found or not accounts:
+            return None
+        uid, gid = accounts.number("passwd", found.user), accounts.number("group", found.group)
+        return (found.mode, uid, gid) if uid is not None and gid is not None else None
+
+    def renew(self, one: Change) -> None:
+        """Have what UPPER has at the paths of a package, and dpkg has not unpacked there, be what the host has now."""
+        assert one.host
+        name = one.host.name
+        shipped = self.plan.paths(one.host.record) - one.host.conffiles.keys()
+        places = {self.plan.places.of(path, name): path for path in shipped}
+        there = dict(self.upper.among(places))
+        for at, status in there.items():
+            if status.st_mode & files.KIND != files.DIRECTORY and not overlayfs.is_whiteout(status):
+                self.renew_file(one, places[at], at, status)
+        for path in shipped & self.overrides.keys():
+            at = self.plan.places.of(path, name)
+            if at not in there:
+                self.put(one, path, at)
+        for path in shipped & self.plan.places.diverted.keys():
+            at, outside = self.plan.places.of(path, name), self.plan.host_places.of(path, name)
+            if at != outside:
+                if at not in there or overlayfs.is_whiteout(there[at]):
+                    self.put(one, path, at)
+                if self.plan.shows(outside):
+                    self.site.remove(outside)
+
+    def renew_file(self, one: Change, path: str, at: str, status: posix.stat_result) -> None:
+        """renew(), of one file of UPPER."""
+        assert one.host
+        outside = self.plan.host_places.of(path, one.host.name)
+        theirs = self.plan.lower.status(outside)
+        if at in self.told or theirs is None or self.has_attribute(at, overlayfs.METACOPY):
+            return                      # the content is the host's
+        if status.st_mode & theirs.st_mode & files.KIND == files.SYMLINK and (
+                self.upper.link(at) == self.plan.lower.link(outside)):
+            return
+        own = self.upper.md5(at)
+        if own and own == self.md5_outside(outside):
+            if at == outside and at not in self.others and attributes(theirs) == attributes(status):
+                self.upper.unlink(at)
+        elif own and at not in self.others and (own == self.former_md5(path) or self.is_overridden(path, at, status)):
+            if not self.put(one, path, at, status):
+                self.upper.unlink(at)
+        else:
+            self.tell(at, f"/{at} is the subhost's own, and hides that of {one.record}")
+
+    def md5_outside(self, path: str) -> str:
+        found = self.plan.lower.opened(path)
+        if found is None:
+            return ""
+        with found:
+            return md5(found)
+
+    def is_overridden(self, path: str, at: str, status: posix.stat_result) -> bool:
+        """Tell whether a file was copied from the host for an override, where it is not known what the host had."""
+        return (not self.former() and self.overridden(path) == attributes(status)
+                and self.has_attribute(at, overlayfs.ORIGIN))
+
+    def has_attribute(self, at: str, name: str) -> bool:
+        """Tell whether a file in UPPER has an extended attribute of overlayfs's."""
+        found = self.upper.opened(at)
+        if found is None:
+            return False
+        with found:
+            return name in posix.listxattr(paths.of_descriptor(found))
+
+    def former_md5(self, path: str) -> str:
+        """Return the MD5 sum of a file that the host had at a path, "" if it is not known."""
+        if self.of_path is None:
+            self.of_path = {path: md5 for found in self.former().values() for path, md5 in found.items()}
+        return self.of_path.get(path, "")
+
+    def former(self) -> dict[str, dict[str, str]]:
+        if self.md5sums is None:
+            self.md5sums = self.plan.kept_md5sums()
+        return self.md5sums
+
+    def drop(self, one: Change) -> None:
+        """Remove what UPPER has of files that the host has not got any more, and that nobody has changed."""
+        assert one.own
+        md5sums = self.former().get(one.own.record, {})
+        places = {self.plan.places.of(path, one.own.name): path for path in md5sums}
+        for at, status in [*self.upper.among(places)]:
+            if (status.st_mode & files.KIND == files.REGULAR and at not in self.others
+                    and self.plan.lower.status(self.plan.host_places.of(places[at], one.own.name)) is None
+                    and self.upper.md5(at) == md5sums[places[at]]):
+                self.upper.unlink(at)
+                while (at := paths.parent(f"/{at}")[1:]) and self.plan.lower.status(at) is None:
+                    self.upper.remove_directory(at)
+
+    def tell(self, at: str, line: str) -> None:
+        self.told.setdefault(at, line)
+
+
+def attributes(status: posix.stat_result) -> tuple[int, int, int]:
+    return status.st_mode & 0o7777, status.st_uid, status.st_gid

@@ -1,0 +1,233 @@
+"""What is to be done with the packages of a subhost, as they and the host's are now.  Nothing is changed here."""
+import zlib
+
+from .. import dpkg, files, followed, paths
+from ..dpkg import DIVERSIONS, INFO, RECORDS, STATUS, Database
+from ..errors import Failure
+from ..followed import KEPT, MD5SUMS, OVERRIDES, UNFINISHED
+from . import registers
+from .accounts import FILES, Accounts
+from .dependencies import Present
+from .merge import AHEAD, HELD, LEFT_OUT, OF_HOST, OWN, Change, Inside, merge
+from .merge import UNFINISHED as HALF_DONE
+from .places import Places
+from .upper import Upper
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..overlayfs import Tree
+    from .registers import Override
+
+UPDATES = f"{RECORDS}/updates"
+KEPT_RECORDS = ("list", "postrm")               # of a package that was removed, and not purged
+
+
+class Plan:
+    """What is to be done with the packages of a subhost."""
+
+    __slots__ = ("accounts", "base", "found", "has_status", "has_updates", "hidden", "host", "host_places", "is_begun",
+                 "lower", "missing", "places", "registers", "seen", "spared", "tree", "upper")
+
+    def __init__(self, tree: "Tree", base: str) -> None:
+        """tree is the subhost's, of which one layer is its own; base is the path of BASE."""
+        self.base = base
+        self.tree = tree
+        self.lower = tree.beneath(1)
+        self.upper = Upper(tree.roots[0], self.lower)
+        self.seen = to_be_kept(self.lower)      # what is merged, whatever the host does meanwhile
+        self.has_status = self.upper.has_file(STATUS)
+        self.has_updates = any(name.isdigit() for name, _ in self.upper.entries(UPDATES))
+        self.is_begun = followed.is_kept(base, UNFINISHED)          # by one that did not come to its end
+        self.spared = {*followed.kept_lines(base, UNFINISHED)}
+        theirs = paths.decode(self.seen["status"])
+        own = self.upper.text(STATUS) if self.has_status else paths.decode(followed.kept(base, "status")) or theirs
+        self.host = Database(theirs)
+        is_any = bool(self.host.stanzas)
+        self.registers = self.merged_registers() if is_any else {}
+        self.host_places = Places(self.lower, self.theirs("diversions"))
+        self.places = Places(self.lower, self.register("diversions", DIVERSIONS))
+        unpacked, removed = self.upper.records()
+        inside = Inside(unpacked, removed, self.has_conffile)
+        self.found = merge(self.host, Database(own), inside) if is_any else []
+        self.missing = self.what_is_missing()
+        self.hidden = self.to_be_hidden()
+        self.accounts = self.merged_accounts() if is_any else None
+
+    @property
+    def changes(self) -> list[Change]:
+        return [one for one in self.found if one.is_change]
+
+    @property
+    def of_host(self) -> list[Change]:
+        """The packages of which the files are the host's from now on."""
+        return [one for one in self.changes if one.kind in OF_HOST]
+
+    @property
+    def configured(self) -> list[str]:
+        """The records of the packages that dpkg has to configure: also those that it has failed to, for a trigger."""
+        return [one.record for one in self.found
+                if one.configures or self.is_begun and one.is_unconfigured and one.record not in self.spared]
+
+    @property
+    def is_empty(self) -> bool:
+        return not (
+            self.is_begun or self.has_updates or self.changes or self.configured or self.hidden or self.registers
+            or self.accounts and self.accounts.changed())
+
+    @property
+    def left(self) -> list[str]:
+        """What is left to the administrator, whatever is done, in words."""
+        return self.accounts.conflicts if self.accounts else []
+
+    def theirs(self, name: str) -> list[str]:
+        """Return the lines of a file of KEPT that the host has."""
+        return dpkg.lines_of(paths.decode(self.seen[name]))
+
+    def register(self, name: str, path: str) -> list[str]:
+        """Return the lines of a register as it will be in the subhost."""
+        if path in self.registers:
+            return self.registers[path]
+        return self.upper.lines(path) if self.upper.has_file(path) else self.theirs(name)
+
+    def merged_registers(self) -> dict[str, list[str]]:
+        """Return {path: lines} of the registers in UPPER that change."""
+        found = {}
+        for name, (path, size) in registers.REGISTERS.items():
+            if self.upper.has_file(path):
+                own = self.upper.lines(path)
+                merged = registers.merged(self.theirs(name), own, followed.kept_lines(self.base, name), size)
+                if merged != own:
+                    found[path] = merged
+        return found
+
+    def overrides(self) -> "dict[str, Override]":
+        return registers.overrides(self.register("statoverride", OVERRIDES))
+
+    def merged_accounts(self) -> Accounts:
+        """Return the accounts, of those files that UPPER has."""
+        own = {kind: self.upper.lines(f"etc/{kind}") for kind in FILES if self.upper.has_file(f"etc/{kind}")}
+        base = {kind: followed.kept_lines(self.base, kind) for kind in FILES if followed.is_kept(self.base, kind)}
+        return Accounts({kind: dpkg.lines(self.lower, f"etc/{kind}") for kind in FILES}, own, base)
+
+    def has_conffile(self, path: str, package: str) -> bool:
+        """Tell whether UPPER has a conffile of a package."""
+        return self.upper.has_file(self.places.of(path, package))
+
+    def what_is_missing(self) -> dict[str, list[str]]:
+        """Return {record: what it needs and is not there} of packages of the subhost's."""
+        present = Present(one.merged for one in self.found if one.merged and one.merged.is_present)
+        return {one.record: needed for one in self.found
+                if one.kind in (OWN, AHEAD, HELD) and one.merged and one.merged.is_present
+                for needed in [present.missing(one.merged)] if needed}
+
+    def paths(self, record: str) -> set[str]:
+        """Return the paths that the host has of a package, without the first /."""
+        found = dpkg.lines(self.lower, f"{INFO}/{record}.list")
+        return {line[1:] for line in found if line[:1] == "/" and line != "/."}
+
+    def own_paths(self) -> set[str]:
+        """Return where the files are of packages that are the subhost's own."""
+        return {self.places.of(path, one.own.name) for one in self.found
+                if one.own and one.was_unpacked and one.kind in (OWN, AHEAD, HELD, HALF_DONE)
+                for path in self.upper.paths(one.own.record)}
+
+    def to_be_hidden(self) -> list[str]:
+        """Return what has come to the host with packages that were removed inside: paths in the subhost."""
+        wanted: set[str] = set()
+        left_out = [one for one in self.found if one.kind == LEFT_OUT and one.host]
+        records = self.records_of({one.record for one in left_out}) if left_out else {}
+        for one in left_out:
+            assert one.host
+            left = {*one.host.conffiles, *(f"{INFO}/{one.record}.{kind}" for kind in KEPT_RECORDS)} if one.own else ()
+            places = {path: self.host_places.of(path, one.host.name) for path in self.paths(one.host.record)}
+            places.update((path, path) for path in records.get(one.record, ()))
+            wanted.update(at for path, at in places.items() if path not in left and self.shows(at))
+        for one in self.found if wanted else ():
+            if one.host and one.merged and one.merged.is_present:
+                wanted -= {self.host_places.of(path, one.host.name) for path in self.paths(one.host.record)}
+        return sorted(wanted)
+
+    def shows(self, path: str) -> bool:
+        """Tell whether the subhost sees a file of the host's at a path."""
+        with self.tree.find(path) as found:
+            return bool(found) and found.layer >= self.tree.own and found.kind != files.DIRECTORY
+
+    def records_of(self, wanted: set[str]) -> dict[str, list[str]]:
+        """Return {record: the paths of its files in INFO} of packages of the host's."""
+        found: dict[str, list[str]] = {}
+        for name in self.lower.names_in(INFO):
+            record = name.rpartition(".")[0]
+            if record in wanted:
+                found.setdefault(record, []).append(f"{INFO}/{name}")
+        return found
+
+    def kept_md5sums(self) -> dict[str, dict[str, str]]:
+        """Return {record: {path: MD5 sum}} of what the host had when followed last, none if not known."""
+        return unpacked_md5sums(followed.kept(self.base, MD5SUMS))
+
+    def begin(self) -> None:
+        """Note in BASE, until all is done, that it is not, and which packages are left alone."""
+        if not self.is_begun:
+            spared = [f"{one.record}\n" for one in self.found if one.is_unconfigured and not one.configures]
+            followed.keep(self.base, {UNFINISHED: paths.encode("".join(spared))})
+
+    def keep(self) -> None:
+        """Keep what the host has, for the next time; nothing is unfinished then."""
+        found, accounts = dict(self.seen), self.accounts
+        if accounts:
+            for kind in accounts.refused:
+                lines = accounts.to_be_kept(kind, self.theirs(kind))
+                found[kind] = paths.encode("".join(f"{line}\n" for line in lines))
+        keep(self.base, self.lower, found)
+        if followed.is_kept(self.base, UNFINISHED):
+            followed.forget(self.base, (UNFINISHED,))
+
+    def row(self) -> "list[dict[str, Any]]":
+        """Return what is told of the packages: a dictionary for each."""
+        return [{"package": one.record, "change": one.kind, "was": one.own.version if one.own else None,
+                 "is": one.merged.version if one.merged and one.merged.is_present else None,
+                 "missing": self.missing.get(one.record, [])}
+                for one in self.found if (one.is_change and (one.own or one.merged and one.merged.is_present))
+                or one.kind == HALF_DONE or one.record in self.missing]
+
+
+def to_be_kept(lower: "Tree") -> dict[str, bytes]:
+    """Return what the host has in the files of KEPT."""
+    return {name: paths.encode(dpkg.read(lower, path)) for name, path in KEPT.items()}
+
+
+def keep(base: str, lower: "Tree", found: dict[str, bytes]) -> None:
+    """Keep what the host had when it was looked at, to_be_kept(), and the MD5 sums of its files where that is new."""
+    if found["status"] != followed.kept(base, "status") or not followed.is_kept(base, MD5SUMS):
+        found = {MD5SUMS: packed_md5sums(lower), **found}
+    followed.keep(base, found)
+
+
+def packed_md5sums(lower: "Tree") -> bytes:
+    """Return what the host has on record of MD5 sums: a line with the name of each record, and those of it."""
+    packing = zlib.compressobj(1)
+    found = []
+    for name in sorted(lower.names_in(INFO)):
+        record, _, kind = name.rpartition(".")
+        if kind == "md5sums":
+            found.append(packing.compress(paths.encode(f"{record}\n{dpkg.read(lower, f'{INFO}/{name}')}")))
+    return b"".join((*found, packing.flush()))
+
+
+def unpacked_md5sums(packed: bytes) -> dict[str, dict[str, str]]:
+    """Return {record: {path: MD5 sum}} of packed_md5sums()."""
+    try:
+        text = paths.decode(zlib.decompress(packed)) if packed else ""
+    except zlib.error as error:
+        raise Failure(f"{MD5SUMS} in BASE is damaged: {error}") from None
+    found: dict[str, dict[str, str]] = {}
+    of_record: dict[str, str] = {}
+    for line in text.split("\n"):
+        md5, parts, path = line.partition("  ")
+        if parts:
+            of_record[path] = md5
+        elif line:
+            of_record = found[line] = {}
+    return found
