@@ -1,6 +1,6 @@
 """The directory `followed` in BASE: what the host had when the packages of a subhost followed it last.
 
-What is kept there has the same names as in KEPT.  A file more is there as long as a merge is not done: UNFINISHED.
+What is kept there has the names in KEPT, and those below.
 """
 import posix
 
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 FOLLOWED = "followed"
 OVERRIDES, ARCHITECTURES = f"{RECORDS}/statoverride", f"{RECORDS}/arch"
-MD5SUMS = "md5sums"         # of all files of packages, compressed: see packages/copies.py
+MD5SUMS = "md5sums"         # of all files of packages, compressed
+CHOSEN = "alternatives"     # what the links of update-alternatives(1) lead to: a name and a path in each line
 KEPT = {"passwd": "etc/passwd", "group": "etc/group", "statoverride": OVERRIDES, "diversions": DIVERSIONS,
         "arch": ARCHITECTURES, "status": STATUS}       # in this order: the status is what counts
 UNFINISHED = "unfinished"   # the packages that were not configured before it, each in a line: they are left alone
@@ -51,7 +52,7 @@ def keep(base: str, found: dict[str, bytes], *, sync: bool = True) -> None:
             posix.rename(f"{place}/.{name}", f"{place}/{name}")
 
 
-def forget(base: str, names: "Iterable[str]" = (*KEPT, MD5SUMS, UNFINISHED)) -> None:
+def forget(base: str, names: "Iterable[str]" = (*KEPT, MD5SUMS, CHOSEN, UNFINISHED)) -> None:
     """Have nothing kept of these."""
     for name in names:
         try:

@@ -259,7 +259,7 @@ def chooses_conffiles(site: Site) -> bool:
 
 
 def settle_alternatives(plan: Plan, site: Site) -> list[str]:
-    """Have update-alternatives forget what is gone with packages, and give back what is as the host has it.
+    """Have update-alternatives choose what was chosen inside, and forget what is gone.  Give back what the host has.
 
     Returns what cannot be, in words.
     """
@@ -267,6 +267,8 @@ def settle_alternatives(plan: Plan, site: Site) -> list[str]:
     for name, _ in [*plan.upper.entries(alternatives.DIRECTORY)]:
         path = f"{alternatives.DIRECTORY}/{name}"
         try:
+            if name in plan.strayed and beneath.exists(site.root, plan.strayed[name], beneath.INSIDE):
+                site.run(["update-alternatives", "--set", name, plan.strayed[name]])
             for choice in alternatives.choices(site.lines(path)):
                 if choice[0] == "/" and not beneath.exists(site.root, choice, beneath.INSIDE):
                     site.run(["update-alternatives", "--remove", name, choice])
@@ -315,4 +317,6 @@ def told(rows: "list[Row]") -> list[str]:
             more = f" and {len(row['missing']) - SHOWN} more" if len(row["missing"]) > SHOWN else ""
             found.append(f"{row['package']} needs what the host has not got any more: "
                          f"{', '.join(row['missing'][:SHOWN])}{more}")
+        if row["conflicts"]:
+            found.append(f"{row['package']} cannot be there together with {', '.join(row['conflicts'][:SHOWN])}")
     return found

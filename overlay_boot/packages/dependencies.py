@@ -10,19 +10,21 @@ if TYPE_CHECKING:
 
 RELATIONS = {"<<": (-1,), "<=": (-1, 0), "=": (0,), ">=": (0, 1), ">>": (1,)}
 NEEDS = ("Pre-Depends", "Depends")
+REFUSES = ("Conflicts", "Breaks")
 MOST = 1 << 4       # versions and architectures of a name that are looked at: a subhost can say that it has any number
 
 
 class Present:
     """The packages that are there, and what they provide."""
 
-    __slots__ = ("keys", "names", "provided", "same")
+    __slots__ = ("keys", "names", "provided", "refused", "same")
 
     def __init__(self, stanzas: "Iterable[Stanza]") -> None:
         self.keys: dict[str, Key] = {}                  # {version: what orders it}
         self.names: dict[str, list[str]] = {}           # {name: versions}
         self.provided: dict[str, list[str]] = {}        # {name: versions, "" for none}
         self.same: dict[str, list[Stanza]] = {}         # {name: those of which there may be several architectures}
+        self.refused: dict[str, list[tuple[str, str]]] = {}     # {name: (who refuses it, the relation)}
         for one in stanzas:
             note(self.names, one.name, one.version)
             if one.value("Multi-Arch") == "same":
@@ -32,6 +34,10 @@ class Present:
             for word in one.value("Provides").split(","):
                 name, relation, version = parsed(word)
                 note(self.provided, name, version if relation else "")
+            for word in ",".join(map(one.value, REFUSES)).split(","):
+                who = self.refused.setdefault(parsed(word)[0], [])
+                if len(who) < MOST:
+                    who.append((one.name, word))
 
     def missing(self, package: Stanza) -> list[str]:
         """Return what a package needs that is not there, as its record has it.
@@ -43,6 +49,20 @@ class Present:
         return [*(" ".join(group.split()) for group in groups
                   if group and not any(self.has(one) for one in group.split("|"))),
                 *(f"{one.record} (= {package.version})" for one in others if one.version != package.version)]
+
+    def refusing(self, package: Stanza) -> list[str]:
+        """Return who, as the records have it, cannot be there together with a package."""
+        found = []
+        for who, word in self.refused.get(package.name, ()):
+            _, relation, version = parsed(word)
+            if who != package.name and (not relation or holds(self.key(package.version), relation, self.key(version))):
+                found.append(who)
+        for word in ",".join(map(package.value, REFUSES)).split(","):
+            name, relation, version = parsed(word)
+            if name != package.name and any(not relation or holds(self.key(one), relation, self.key(version))
+                                            for one in self.names.get(name, ())):
+                found.append(name)
+        return [*dict.fromkeys(found)]
 
     def has(self, alternative: str) -> bool:
         name, relation, version = parsed(alternative)

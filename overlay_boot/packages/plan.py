@@ -4,8 +4,8 @@ import zlib
 from .. import dpkg, files, followed, paths
 from ..dpkg import DIVERSIONS, INFO, RECORDS, STATUS, Database
 from ..errors import Failure
-from ..followed import KEPT, MD5SUMS, OVERRIDES, UNFINISHED
-from . import registers
+from ..followed import CHOSEN, KEPT, MD5SUMS, OVERRIDES, UNFINISHED
+from . import alternatives, registers
 from .accounts import FILES, Accounts
 from .dependencies import Present
 from .merge import AHEAD, HELD, LEFT_OUT, OF_HOST, OWN, Change, Inside, merge
@@ -28,7 +28,7 @@ class Plan:
     """What is to be done with the packages of a subhost."""
 
     __slots__ = ("accounts", "base", "found", "has_status", "has_updates", "hidden", "host", "host_places", "is_begun",
-                 "lower", "missing", "places", "registers", "seen", "spared", "tree", "upper")
+                 "lower", "missing", "places", "refusing", "registers", "seen", "spared", "strayed", "tree", "upper")
 
     def __init__(self, tree: "Tree", base: str) -> None:
         """tree is the subhost's, of which one layer is its own; base is the path of BASE."""
@@ -51,9 +51,11 @@ class Plan:
         unpacked, removed = self.upper.records()
         inside = Inside(unpacked, removed, self.has_conffile)
         self.found = merge(self.host, Database(own), inside) if is_any else []
-        self.missing = self.what_is_missing()
+        self.missing, self.refusing = self.what_does_not_fit()
         self.hidden = self.to_be_hidden()
         self.accounts = self.merged_accounts() if is_any else None
+        before = (line.partition(" ") for line in followed.kept_lines(base, CHOSEN))
+        self.strayed = alternatives.strayed(self.upper, {name: target for name, _, target in before})
 
     @property
     def changes(self) -> list[Change]:
@@ -74,7 +76,7 @@ class Plan:
     def is_empty(self) -> bool:
         return not (
             self.is_begun or self.has_updates or self.changes or self.configured or self.hidden or self.registers
-            or self.accounts and self.accounts.changed())
+            or self.strayed or self.accounts and self.accounts.changed())
 
     @property
     def left(self) -> list[str]:
@@ -115,12 +117,15 @@ class Plan:
         """Tell whether UPPER has a conffile of a package."""
         return self.upper.has_file(self.places.of(path, package))
 
-    def what_is_missing(self) -> dict[str, list[str]]:
-        """Return {record: what it needs and is not there} of packages of the subhost's."""
-        present = Present(one.merged for one in self.found if one.merged and one.merged.is_present)
-        return {one.record: needed for one in self.found
-                if one.kind in (OWN, AHEAD, HELD) and one.merged and one.merged.is_present
-                for needed in [present.missing(one.merged)] if needed}
+    def what_does_not_fit(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+        """Return {record: what it needs} and {record: what cannot be there with it} of the subhost's packages."""
+        own = [(one.record, one.merged) for one in self.found
+               if one.kind in (OWN, AHEAD, HELD) and one.merged and one.merged.is_present]
+        present = Present(one.merged for one in self.found if own and one.merged and one.merged.is_present)
+        missing = {record: present.missing(stanza) for record, stanza in own}
+        refusing = {record: present.refusing(stanza) for record, stanza in own}
+        return ({record: found for record, found in missing.items() if found},
+                {record: found for record, found in refusing.items() if found})
 
     def paths(self, record: str) -> set[str]:
         """Return the paths that the host has of a package, without the first /."""
@@ -188,9 +193,9 @@ class Plan:
         """Return what is told of the packages: a dictionary for each."""
         return [{"package": one.record, "change": one.kind, "was": one.own.version if one.own else None,
                  "is": one.merged.version if one.merged and one.merged.is_present else None,
-                 "missing": self.missing.get(one.record, [])}
+                 "missing": self.missing.get(one.record, []), "conflicts": self.refusing.get(one.record, [])}
                 for one in self.found if (one.is_change and (one.own or one.merged and one.merged.is_present))
-                or one.kind == HALF_DONE or one.record in self.missing]
+                or one.kind == HALF_DONE or one.record in self.missing or one.record in self.refusing]
 
 
 def to_be_kept(lower: "Tree") -> dict[str, bytes]:
@@ -199,7 +204,9 @@ def to_be_kept(lower: "Tree") -> dict[str, bytes]:
 
 
 def keep(base: str, lower: "Tree", found: dict[str, bytes]) -> None:
-    """Keep what the host had when it was looked at, to_be_kept(), and the MD5 sums of its files where that is new."""
+    """Keep what the host had when it was looked at, to_be_kept(), and what is chosen; MD5 sums where they are new."""
+    links = "".join(f"{name} {target}\n" for name, target in sorted(alternatives.chosen(lower).items()))
+    found = {CHOSEN: paths.encode(links), **found}
     if found["status"] != followed.kept(base, "status") or not followed.is_kept(base, MD5SUMS):
         found = {MD5SUMS: packed_md5sums(lower), **found}
     followed.keep(base, found)

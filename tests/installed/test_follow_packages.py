@@ -93,7 +93,7 @@ def test_an_upgrade_of_the_host(ground):
     assert "Version: 1" in one.inside("dpkg", "-s", "lib")              # else there would be nothing to do
     before = debs.seen(one.upper)
     row = follow(one, "--dry-run", status=LEFT)
-    assert row["packages"] == [{"package": "lib", "change": "upgraded", "was": "1", "is": "2", "missing": []}]
+    assert row["packages"] == [{"package": "lib", "change": "upgraded", "was": "1", "is": "2", "missing": [], "conflicts": []}]
     assert debs.seen(one.upper) == before
     assert changes(follow(one)) == {("lib", "upgraded")}
     assert read(f"{one.upper}/var/log/scripts").splitlines()[-1] == "lib configure 1"
@@ -326,6 +326,33 @@ def test_alternatives(ground):
     assert changes(follow(one)) == {("tool-c", "returned")}
     assert not os.path.exists(f"{one.upper}/etc/alternatives/tool") and upper_files(one) == set()
     ground.is_as_fresh(one)
+
+
+def test_an_alternative_that_was_chosen_inside(ground):
+    """It stays chosen, also if it was the host's when it was, and whatever the host chooses since."""
+    tools = [deb(ground.root, f"tool-{name}", "1", {f"usr/bin/tool-{name}": name}, {
+        "postinst": f"update-alternatives --install /usr/bin/tool tool /usr/bin/tool-{name} {number}"}) for number, name in enumerate("ab")]
+    dpkg(ground.root, "-i", tools[0])
+    one = ground.subhost()
+    one.inside("update-alternatives", "--set", "tool", "/usr/bin/tool-a")
+    assert changes(follow(one)) == set()
+    dpkg(ground.root, "-i", tools[1])
+    assert changes(follow(one)) == {("tool-b", "new")}
+    assert one.inside("readlink", "/etc/alternatives/tool") == "/usr/bin/tool-a"
+    assert one.inside("update-alternatives", "--query", "tool").splitlines()[2] == "Status: manual"
+    assert follow(one, "--dry-run")["is_done"] is True
+
+
+def test_packages_that_cannot_be_there_together(ground):
+    """It is told before anything is done, and what it is about."""
+    base, lib, lib2 = deb(ground.root, "base", "1"), deb(ground.root, "lib", "1"), deb(ground.root, "lib", "2", Breaks="own (<< 2), other (>= 2)")
+    dpkg(ground.root, "-i", base, lib)
+    one = ground.subhost(*(deb(ground.root, name, "1", **fields) for name, fields in {
+        "own": {}, "other": {}, "picky": {"Conflicts": "new (>> 1), base (>> 1)"}, "fine": {"Conflicts": "fine, new (= 1)"}}.items()))
+    dpkg(ground.root, "-i", lib2, deb(ground.root, "new", "2"))
+    row = follow(one, "--dry-run", status=LEFT)
+    assert {each["package"]: each["conflicts"] for each in row["packages"] if each["conflicts"]} == {"own": ["lib"], "picky": ["new"]}
+    assert f"{one.name}: own cannot be there together with lib\n" in run(FOLLOW, "--dry-run", one.conf).stdout
 
 
 def test_one_that_does_not_run(ground):
