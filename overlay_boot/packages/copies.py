@@ -197,12 +197,14 @@ class Copies:
     def drop(self, one: Change) -> None:
         """Remove what UPPER has of files that the host has not got any more, and that nobody has changed."""
         assert one.own
-        md5sums = self.former().get(one.own.record, {})
+        md5sums = {path: md5 for path, md5 in self.former().get(one.own.record, {}).items()
+                   if path not in one.own.conffiles}
         places = {self.plan.places.of(path, one.own.name): path for path in md5sums}
         for at, status in [*self.upper.among(places)]:
+            path = places[at]
+            outside = self.plan.host_places.of(path, one.own.name)
             if (status.st_mode & files.KIND == files.REGULAR and at not in self.others
-                    and self.plan.lower.status(self.plan.host_places.of(places[at], one.own.name)) is None
-                    and self.upper.md5(at) == md5sums[places[at]]):
+                    and self.upper.md5(at) == md5sums[path] != self.md5_outside(outside)):
                 self.upper.unlink(at)
                 while (at := paths.parent(f"/{at}")[1:]) and self.plan.lower.status(at) is None:
                     self.upper.remove_directory(at)

@@ -28,7 +28,8 @@ class Plan:
     """What is to be done with the packages of a subhost."""
 
     __slots__ = ("accounts", "base", "found", "has_status", "has_updates", "hidden", "host", "host_places", "is_begun",
-                 "lower", "missing", "places", "refusing", "registers", "seen", "spared", "strayed", "tree", "upper")
+                 "lower", "missing", "places", "refused", "refusing", "registers", "seen", "spared", "strayed", "tree",
+                 "upper")
 
     def __init__(self, tree: "Tree", base: str) -> None:
         """tree is the subhost's, of which one layer is its own; base is the path of BASE."""
@@ -45,6 +46,8 @@ class Plan:
         own = self.upper.text(STATUS) if self.has_status else paths.decode(followed.kept(base, "status")) or theirs
         self.host = Database(theirs)
         is_any = bool(self.host.stanzas)
+        self.accounts = self.merged_accounts() if is_any else None
+        self.refused = self.refused_overrides()
         self.registers = self.merged_registers() if is_any else {}
         self.host_places = Places(self.lower, self.theirs("diversions"))
         self.places = Places(self.lower, self.register("diversions", DIVERSIONS))
@@ -53,7 +56,6 @@ class Plan:
         self.found = merge(self.host, Database(own), inside) if is_any else []
         self.missing, self.refusing = self.what_does_not_fit()
         self.hidden = self.to_be_hidden()
-        self.accounts = self.merged_accounts() if is_any else None
         before = (line.partition(" ") for line in followed.kept_lines(base, CHOSEN))
         self.strayed = alternatives.strayed(self.upper, {name: target for name, _, target in before})
 
@@ -81,7 +83,9 @@ class Plan:
     @property
     def left(self) -> list[str]:
         """What is left to the administrator, whatever is done, in words."""
-        return self.accounts.conflicts if self.accounts else []
+        return [*(self.accounts.conflicts if self.accounts else []),
+                *(f"an override of the host's is left out, as the subhost has not got its user or group: {line}"
+                  for line in self.refused)]
 
     def theirs(self, name: str) -> list[str]:
         """Return the lines of a file of KEPT that the host has."""
@@ -97,12 +101,25 @@ class Plan:
         """Return {path: lines} of the registers in UPPER that change."""
         found = {}
         for name, (path, size) in registers.REGISTERS.items():
-            if self.upper.has_file(path):
-                own = self.upper.lines(path)
-                merged = registers.merged(self.theirs(name), own, followed.kept_lines(self.base, name), size)
-                if merged != own:
-                    found[path] = merged
+            has_own = self.upper.has_file(path)
+            theirs = self.accepted(name)
+            own = self.upper.lines(path) if has_own else self.theirs(name)
+            merged = registers.merged(theirs, own, followed.kept_lines(self.base, name), size) if has_own else theirs
+            if merged != own:
+                found[path] = merged
         return found
+
+    def refused_overrides(self) -> list[str]:
+        """Return the lines of overrides for somebody whom the subhost has not got: dpkg would not work with them."""
+        own = {*self.upper.lines(OVERRIDES)} if self.accounts else set()
+        return [line for line in self.theirs("statoverride")
+                for one in registers.overrides([line]).values()
+                if line not in own and self.accounts and None in (
+                    self.accounts.number("passwd", one.user), self.accounts.number("group", one.group))]
+
+    def accepted(self, name: str) -> list[str]:
+        """Return the lines of a register that the host has, without what is refused."""
+        return [line for line in self.theirs(name) if name != "statoverride" or line not in self.refused]
 
     def overrides(self) -> "dict[str, Override]":
         return registers.overrides(self.register("statoverride", OVERRIDES))
@@ -182,6 +199,7 @@ class Plan:
         """Keep what the host has, for the next time; nothing is unfinished then."""
         found, accounts = dict(self.seen), self.accounts
         if accounts:
+            found["statoverride"] = paths.encode("".join(f"{line}\n" for line in self.accepted("statoverride")))
             for kind in accounts.refused:
                 lines = accounts.to_be_kept(kind, self.theirs(kind))
                 found[kind] = paths.encode("".join(f"{line}\n" for line in lines))

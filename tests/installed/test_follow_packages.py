@@ -533,6 +533,27 @@ def test_an_override_inside_alone(ground):
     assert "usr/bin/own" not in upper_files(one)
 
 
+@pytest.mark.parametrize("own", ["", "--add root root 0700 /usr/bin/mine"], ids=["none", "one"])
+def test_an_override_for_somebody_who_is_not_there(ground, own):
+    """dpkg does not work with it: it is left out until the subhost has the user."""
+    write(f"{ground.root}/etc/group", "root:x:0:\n")
+    versions = [deb(ground.root, "lib", version, {"usr/bin/lib": version}) for version in "12"]
+    dpkg(ground.root, "-i", versions[0])
+    one = ground.subhost()
+    one.sh(f"echo me:x:1000:1000::/: >>/etc/passwd; echo me:x:1000: >>/etc/group; [ -z '{own}' ] || dpkg-statoverride {own}")
+    assert changes(follow(one)) == set()
+    for name, line in {"passwd": "them:x:1001:1001::/:", "group": "them:x:1001:"}.items():
+        write(f"{ground.root}/etc/{name}", read(f"{ground.root}/etc/{name}") + line + "\n")
+    run("chroot", ground.root, "dpkg-statoverride", "--add", "them", "them", "0700", "/usr/bin/lib")
+    dpkg(ground.root, "-i", versions[1])
+    line = "an override of the host's is left out, as the subhost has not got its user or group: them them 700 /usr/bin/lib"
+    assert follow(one, status=LEFT)["left"] == [line] and follow(one, status=LEFT)["left"] == [line]
+    assert one.inside("dpkg", "--audit") == "" and ("mine" in one.sh("dpkg-statoverride --list || :")) is bool(own)
+    one.sh("echo them:x:1001:1001::/: >>/etc/passwd; echo them:x:1001: >>/etc/group")
+    assert follow(one)["left"] == [] and "them them 700 /usr/bin/lib" in one.sh("dpkg-statoverride --list")
+    assert follow(one, "--dry-run")["is_done"] is True
+
+
 @pytest.mark.parametrize("unpacked", [False, True], ids=["inherited", "unpacked"])
 def test_a_diversion_inside(ground, unpacked):
     """What the host upgrades comes to where the subhost has it, and what stands in its place stays."""
