@@ -19,7 +19,7 @@ from .upper import md5
 class Copies:
     """The files of packages in UPPER."""
 
-    __slots__ = ("md5sums", "of_path", "others", "overrides", "plan", "site", "told", "upper")
+    __slots__ = ("hiding", "md5sums", "of_path", "others", "overrides", "plan", "site", "told", "upper")
 
     def __init__(self, plan: Plan, site: Site) -> None:
         self.plan = plan
@@ -29,6 +29,7 @@ class Copies:
         self.others = plan.own_paths()              # files that another package has, which is the subhost's own
         self.md5sums: dict[str, dict[str, str]] | None = None       # of what the host had, by packages
         self.of_path: dict[str, str] | None = None
+        self.hiding: dict[str, Change] = {}         # {a directory in UPPER: what has a file in its place}
         self.told: dict[str, str] = {}              # {where it is: what is left to the administrator, in words}
 
     def settle(self) -> list[str]:
@@ -43,6 +44,10 @@ class Copies:
         for one in self.plan.changes:
             if one.own and not one.was_unpacked and (one in self.plan.of_host or one.kind == REMOVED):
                 self.drop(one)
+        for at, one in self.hiding.items():
+            self.upper.remove_directory(at)
+            if self.upper.status(at):
+                self.tell(at, f"/{at} is the subhost's own, and hides that of {one.record}")
         self.site.refresh()
         return [*self.told.values()]
 
@@ -129,7 +134,11 @@ class Copies:
         places = {self.plan.places.of(path, name): path for path in shipped}
         there = dict(self.upper.among(places))
         for at, status in there.items():
-            if status.st_mode & files.KIND != files.DIRECTORY and not overlayfs.is_whiteout(status):
+            if self.upper.is_directory(status):
+                below = self.plan.lower.status(at)
+                if below and not self.upper.is_directory(below):
+                    self.hiding[at] = one
+            elif not overlayfs.is_whiteout(status):
                 self.renew_file(one, places[at], at, status)
         for path in shipped & self.overrides.keys():
             at = self.plan.places.of(path, name)
@@ -206,7 +215,7 @@ class Copies:
             if (status.st_mode & files.KIND == files.REGULAR and at not in self.others
                     and self.upper.md5(at) == md5sums[path] != self.md5_outside(outside)):
                 self.upper.unlink(at)
-                while (at := paths.parent(f"/{at}")[1:]) and self.plan.lower.status(at) is None:
+                while (at := paths.parent(f"/{at}")[1:]) and not self.upper.is_directory(self.plan.lower.status(at)):
                     self.upper.remove_directory(at)
 
     def tell(self, at: str, line: str) -> None:

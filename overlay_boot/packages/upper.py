@@ -134,10 +134,14 @@ class Upper:
             if overlayfs.is_whiteout(status) and self.lower.status(f"{directory}/{name}") is None:
                 self.unlink(f"{directory}/{name}")
 
+    @staticmethod
+    def is_directory(found: posix.stat_result | None) -> bool:
+        return found is not None and found.st_mode & files.KIND == files.DIRECTORY
+
     def remove_directory(self, at: str) -> None:
         """Remove a directory if nothing is in it, and the host has the same one, or none."""
         found, below = self.status(at), self.lower.status(at)
-        if below and found and (below.st_mode, below.st_uid, below.st_gid) != (
+        if found and self.is_directory(below) and below and (below.st_mode, below.st_uid, below.st_gid) != (
                 found.st_mode, found.st_uid, found.st_gid):
             return
         self.remove(posix.rmdir, at)

@@ -507,6 +507,20 @@ def test_a_copy_of_a_file_of_the_hosts(ground):
     assert follow(one)["left"] == [] and follow(one, "--dry-run")["packages"] == []
 
 
+def test_a_copy_of_what_is_of_another_kind_now(ground):
+    """A file that was a directory, and the other way round."""
+    versions = [deb(ground.root, "lib", "1", {"usr/share/a": "1", "usr/share/b/c/d": "1", "usr/share/e/f": "1"}),
+                deb(ground.root, "lib", "2", {"usr/share/a/x": "2", "usr/share/b/c": "2", "usr/share/e": "2"})]
+    dpkg(ground.root, "-i", versions[0])
+    one = ground.subhost(deb(ground.root, "own", "1"))
+    assert changes(follow(one)) == set()
+    one.sh("chmod 700 /usr/share/a /usr/share/b/c/d; echo mine >/usr/share/e/mine")
+    dpkg(ground.root, "-i", versions[1])
+    assert follow(one, status=LEFT)["left"] == ["/usr/share/e is the subhost's own, and hides that of lib"]
+    assert one.inside("cat", "/usr/share/a/x", "/usr/share/b/c", "/usr/share/e/mine") == "22mine"
+    assert follow(one, "--dry-run")["is_done"] is True
+
+
 def test_a_copy_of_which_nobody_knows_what_it_was(ground):
     versions = [deb(ground.root, "lib", version, {"usr/lib/lib": version}) for version in "12"]
     dpkg(ground.root, "-i", versions[0])
