@@ -483,6 +483,9 @@ def test_the_plan_is_made_under_the_lock(ground):
     ground.is_as_fresh(one, *own)
 
 
+NET_RAW = bytes.fromhex("0100000200200000" + 24 * "0")       # as setcap(8) writes it
+
+
 def test_a_copy_of_a_file_of_the_hosts(ground):
     """Its content is the host's, its mode and owner are the subhost's; what somebody has changed stays, and is told."""
     kinds = ("mode", "owner", "back", "changed", "gone", "moved", "same")
@@ -495,6 +498,7 @@ def test_a_copy_of_a_file_of_the_hosts(ground):
     assert changes(follow(one)) == set()
     one.sh("""cd /usr/lib; chmod 4711 mode; chown 7:7 owner; chmod 700 back; chmod 644 back; echo mine >>changed; chmod 600 gone moved same
         chmod 700 removed/*; echo mine >removed/kept""")
+    os.setxattr(f"/proc/{one.init}/root/usr/lib/owner", "security.capability", NET_RAW)
     dpkg(ground.root, "-i", *versions[1:])
     dpkg(ground.root, "-P", "removed")
     row = follow(one, status=LEFT)
@@ -502,6 +506,7 @@ def test_a_copy_of_a_file_of_the_hosts(ground):
     assert one.inside("stat", "-c", "%n %a %u %s", *(f"/usr/lib/{kind}" for kind in ("mode", "owner", "back", "changed", "moved", "same"))) == (
         "/usr/lib/mode 4711 0 1\n/usr/lib/owner 644 7 1\n/usr/lib/back 644 0 1\n/usr/lib/changed 644 0 6\n/usr/lib/moved 600 0 1\n/usr/lib/same 600 0 0")
     assert one.inside("cat", "/usr/lib/mode", "/usr/lib/owner", "/usr/lib/back", "/usr/lib/moved") == "2222"
+    assert os.getxattr(f"{one.upper}/usr/lib/owner", "security.capability") == NET_RAW
     assert upper_files(one) & {"usr/lib/back", "usr/lib/gone"} == set()
     assert one.sh("ls /usr/lib/removed").split() == ["kept"]
     assert follow(one)["left"] == [] and follow(one, "--dry-run")["packages"] == []
