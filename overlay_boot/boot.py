@@ -50,9 +50,10 @@ LOG_TIMEOUT = 1             # seconds, for what a service has printed to come to
 class Boot:
     """A boot, and what its steps have made so far."""
 
-    __slots__ = ("addresses", "begun", "bound", "cables", "command", "config", "fences", "foreground", "group",
-                 "handed_over", "hooks", "host", "hostname", "is_new", "keeper", "log", "logged", "mounts", "network",
-                 "own", "reserve", "rights", "root", "services", "shell", "sources", "state", "users", "wait")
+    __slots__ = ("addresses", "begun", "bound", "cables", "command", "config", "fences", "follower", "foreground",
+                 "group", "handed_over", "hooks", "host", "hostname", "is_new", "keeper", "log", "logged", "mounts",
+                 "network", "own", "reserve", "rights", "root", "services", "shell", "sources", "state", "users",
+                 "wait")
 
     config: Config
     sources: Sources            # what the root file system is made of
@@ -73,15 +74,16 @@ class Boot:
     hostname: str
     keeper: Keeper
 
-    def __init__(self, config: Config, *, foreground: bool = False, shell: bool = False, bound: bool = False,
+    def __init__(self, config: Config, *, foreground: bool = False, shell: bool = False, follower: int | None = None,
                  wait: bool = False) -> None:
-        """A subhost that is bound lives no longer than this process.
+        """A subhost for a shell lives no longer than this process: it will be without services, and then hibernate.
 
-        So does one for a shell: it will be without services, and then hibernate.  wait tells whether services are
-        waited for however long they take, and one that fails is a failure.
+        So does one for the process of an overlay-follow.  wait tells whether services are waited for however long they
+        take, and one that fails is a failure.
         """
         self.config = config
-        self.bound = bound or shell
+        self.bound = follower is not None or shell
+        self.follower = follower
         self.foreground = foreground
         self.shell = shell
         self.wait = wait
@@ -215,6 +217,8 @@ def sweep(boot: Boot) -> None:
         from . import subhosts
         subhosts.refuse_inherited(boot.config.name)
     boot.state.begin(boot.config.path)
+    if boot.follower:
+        boot.state.note("follower", boot.follower)
 
 
 @step("Control group")
@@ -516,13 +520,13 @@ WAKING = [sweep_hibernating, control_group, reopen_mounts, resolve_again, reopen
           init_again, service_groups, pid_1_again, hand_over, await_services]
 
 
-def boot(config: Config, *, foreground: bool = False, shell: bool = False, bound: bool = False,
+def boot(config: Config, *, foreground: bool = False, shell: bool = False, follower: int | None = None,
          wait: bool = False) -> None:
     """Boot a subhost.  Returns once its PID 1 has been executed, and has started the services; see Boot."""
     posix.umask(0o022)
     namespaces.close_range(3)
     try:
-        Boot(config, foreground=foreground, shell=shell, bound=bound, wait=wait).run()
+        Boot(config, foreground=foreground, shell=shell, follower=follower, wait=wait).run()
     except Failure as failure:
         config.locate(failure)
         raise

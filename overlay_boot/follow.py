@@ -6,20 +6,21 @@ import posix
 import time
 
 from . import beneath, files, interruption, namespaces, old_files, overlayfs, paths, proc, running, trees
-from .config import NO, NONE, PACKAGES, RESTART, Config
+from .config import NONE, Config
 from .errors import DONE, FAILED, Failure, complain, doing, reason
 from .files import Fd
 from .maintenance import Bare, Inside, bare
 from .old_files import Finder, Process
 from .running import NotRunning, Running
 from .side_by_side import Child, configs_running, side_by_side
-from .state import MOMENT, State, directory_of, names, wait_for
+from .state import MOMENT, PATIENCE, State, Taken, names, wait_for
 from .stop import Watch, send, stop_service, takes_requests
-from .subhosts import config_of, identified
+from .subhosts import identified
 from .subhosts_conf import listed, real
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from .overlayfs import Tree
@@ -34,42 +35,100 @@ SHOWN = 3               # files of a service that are named
 class Wish:
     """What overlay-follow is to do, by its options."""
 
-    __slots__ = ("dry_run", "packages", "restart", "waits")
+    __slots__ = ("dry_run", "is_brief", "packages", "restart")
 
     def __init__(self, *, dry_run: bool = False, restart: bool = False, packages: bool = True,
-                 waits: bool = True) -> None:
+                 is_brief: bool = False) -> None:
         self.dry_run = dry_run          # nothing but to tell what is to be done
         self.restart = restart          # start services anew that use old files
         self.packages = packages        # else the view only
-        self.waits = waits              # for another overlay-follow
+        self.is_brief = is_brief        # to wait for nothing, and to execute nothing
 
 
-def follow(name: str, path: str, wish: Wish) -> "Row":
+def follow(name: str, path: str, wish: Wish, begun: "Callable[[], object]" = lambda: None) -> "Row":
     """Have a subhost of that name and configuration file see its host as it is now.
 
-    Returns what overlay-follow --json prints of it.  Raises Failure.
+    begun is called when no other overlay-follow is at work with it any more.  Returns what overlay-follow --json prints
+    of it.  Raises Failure.
     """
     row: Row = {"name": name, "state": "stopped", "is_done": True, "packages": None, "left": [], "restarted": [],
                 "old": []}
+    if not path:
+        find(name)
+        raise Failure(f"the state file of {name} does not note its configuration file")
+    if wish.dry_run:
+        return {**row, **followed(name, path, wish, may_change=False)}
+    with lock_of(config_in(path).base) as lock:
+        may_change = is_taken(lock) or not wish.is_brief and bool(await_others(lock))
+        begun()
+        try:
+            found = followed(name, path, wish, may_change=may_change)
+        except Taken:                   # somebody has just begun to boot it
+            await_boot(name)
+            found = followed(name, path, wish, may_change=may_change)
+    return {**row, **found}
+
+
+def followed(name: str, path: str, wish: Wish, *, may_change: bool) -> "Row":
+    """Do it, or with dry_run tell what is to be done; without may_change, change nothing in UPPER or on record.
+
+    Returns what there is to tell.  Raises Taken if the subhost is being booted.
+    """
     try:
         subhost = find(name)
     except NotRunning:
         if is_hibernating(name):
             if not wish.dry_run:
                 refresh_hibernating(name)
-            return {**row, "state": "hibernating"}
-        return {**row, **follow_stopped(path, wish)} if wish.packages and path else row
+            return {"state": "hibernating"}
+        return follow_stopped(path, wish) if wish.packages else {}
     with subhost.state, subhost:
         try:
-            with files.opened(directory_of(name), files.READ_DIRECTORY) as lock:
-                if not wish.dry_run:
-                    claim(lock, name, wish)
-                    subhost.record = subhost.state.record()         # which that one may have changed
-                return {**row, "state": "running", **follow_running(subhost, wish)}
+            return {"state": "running", **follow_running(subhost, wish, may_change=may_change)}
         except (OSError, Failure):
             if subhost.is_ending(MOMENT):
                 raise NotRunning(name) from None
             raise
+
+
+def lock_of(base: str) -> Fd:
+    """Return a descriptor of what is locked, flock(2), by whoever follows the subhost of that BASE, running or not.
+
+    It is the directory with what the host had: only root can open that, and what is in it is written by one at a time.
+    """
+    from .followed import FOLLOWED
+    place = f"{base}/{FOLLOWED}"
+    files.make_directory(place, 0o700)
+    return files.opened(place, files.READ_DIRECTORY | posix.O_NOFOLLOW)
+
+
+def is_taken(lock: int) -> bool:
+    """Take the lock; tell whether nobody else has it."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def await_others(lock: int) -> bool:
+    """Take the lock, when nobody else has it any more."""
+    with interruption.Wait():
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    return True
+
+
+def await_boot(name: str) -> None:
+    """Wait until the boot of a subhost that is under way has come to its end, for a while."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        try:
+            subhost = find(name)
+        except NotRunning:
+            time.sleep(MOMENT)
+            continue
+        with subhost.state, subhost:
+            return
 
 
 def follow_stopped(path: str, wish: Wish) -> "Row":
@@ -82,15 +141,12 @@ def follow_stopped(path: str, wish: Wish) -> "Row":
     config.resolve()
     if config.image or config.tmpfs or config.layers or config.lower == [config.upper]:
         return {}
-    with files.opened(config.base, files.READ_DIRECTORY) as lock:
-        if not wish.dry_run:
-            claim(lock, config.name, wish)
-        with trees.of_config(config) as tree:
-            row = follow_packages(tree, config.base, wish)
-        if not wish.dry_run and not row["is_done"]:
-            with Bare(bare(path)) as subhost, root_of(subhost) as root, tree_of(subhost) as tree:
-                row = follow_packages(tree, config.base, wish, subhost, root)
-        return row
+    with trees.of_config(config) as tree:
+        row = follow_packages(tree, config.base, wish)
+    if not wish.dry_run and not row["is_done"]:
+        with Bare(bare(path)) as subhost, root_of(subhost) as root, tree_of(subhost) as tree:
+            row = follow_packages(tree, config.base, wish, subhost, root)
+    return row
 
 
 def config_in(path: str) -> Config:
@@ -124,40 +180,27 @@ def is_hibernating(name: str) -> bool:
         return False
 
 
-def claim(lock: int, name: str, wish: Wish) -> None:
-    """Wait until no other overlay-follow is at work with a subhost.
-
-    Raises Failure if the subhost has ended meanwhile, or if another one is at work and is not to be waited for.
-    """
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        if not wish.waits:
-            raise Failure("another overlay-follow is at work with it") from None
-        with interruption.Wait():
-            fcntl.flock(lock, fcntl.LOCK_EX)
-    if not posix.fstat(lock).st_nlink:
-        raise NotRunning(name)
-
-
-def follow_running(subhost: Running, wish: Wish) -> "Row":
+def follow_running(subhost: Running, wish: Wish, *, may_change: bool) -> "Row":
     """Return what has become of the packages, the services that were started anew, and who uses old files then."""
     row: Row = {}
     with root_of(subhost) as root, tree_of(subhost) as tree:
-        look = find_old_files if wish.dry_run else see
-        old = look(subhost, root, tree)               # before programs are executed in it
+        def look() -> list[Process]:
+            return find_old_files(subhost, root, tree) if wish.dry_run else see(subhost, root, tree, renews=may_change)
+
+        old = look()                                  # before programs are executed in it
         base = base_of(subhost, tree) if wish.packages else ""
         if base:
             row = follow_packages(tree, base, wish, subhost, root)
             if row["packages"]:
-                old = look(subhost, root, tree)
+                old = look()
         restarted: list[str] = []
-        if not wish.dry_run:
+        if may_change and not wish.is_brief:
             wanted = {*subhost.record.restart, *(one.service for one in old if wish.restart)}
             restarted = [word for word in subhost.record.start if word in wanted]
             if restarted:
                 start_anew(subhost, root, restarted, [one.number for one in old if one.service in restarted])
-                old = see(subhost, root, tree)
+                old = look()
+        if may_change:
             note(subhost, old)
     return {**row, "restarted": restarted, "old": [*map(described, old)]}
 
@@ -242,11 +285,14 @@ def base_of(subhost: Running, tree: "Tree") -> str:
     return config_in(config).base if config and tree.own and len(tree) > 1 else ""
 
 
-def see(subhost: Running, root: int, tree: "Tree") -> list[Process]:
-    """Have a subhost see its host as it is now.  Returns the processes that use old files."""
+def see(subhost: Running, root: int, tree: "Tree", *, renews: bool) -> list[Process]:
+    """Have a subhost see its host as it is now, with renews also where files are in use.
+
+    Returns the processes that use old files.
+    """
     refresh(subhost, root)
     old = find_old_files(subhost, root, tree)
-    base = base_of(subhost, tree) if old and not hides_something(subhost) else ""
+    base = base_of(subhost, tree) if old and renews and not hides_something(subhost) else ""
     if base:
         renew(subhost, root, tree, base, {path for one in old for path in one.files})
     return old
@@ -386,60 +432,17 @@ class Follower(Child):
         """In the process: follow, and write down what came of it.  Return the exit status."""
         try:
             posix.dup2(self.output, 2)
-            row = follow(*identified(self.word, "overlay-follow"), self.wish)
-            files.write_all(self.result, marshal.dumps(row))
+            files.write_all(self.result, marshal.dumps(self.followed()))
         except BaseException as error:
             complain(reason(error) if isinstance(error, Exception) else "interrupted")
             return FAILED
         return DONE
+
+    def followed(self) -> "Row | None":
+        return follow(*identified(self.word, "overlay-follow"), self.wish)
 
     def reap(self) -> None:
         super().reap()
         with self.result:
             if not self.status:
                 self.row = marshal.loads(posix.pread(self.result, posix.fstat(self.result).st_size, 0))
-
-
-def host_changed(*, before: bool) -> None:
-    """At the end of a run of dpkg(1) on the host, or before its beginning: do what FOLLOW says for each that runs.
-
-    Nothing of this may be in the way of dpkg: what fails is told.
-    """
-    from . import packages
-    outdated = []
-    settled: dict[tuple[str, ...], bool] = {}       # {directories beneath UPPER: whether dpkg has come to an end there}
-    for name in names():
-        try:
-            config = config_in(config_of(name))
-            if config.follow == NO:
-                continue
-            subhost = find(name)
-            if subhost.state.is_of_2_0_0:
-                with subhost.state, subhost:
-                    continue
-            with subhost.state, subhost, tree_of(subhost) as tree:
-                host = packages.Host(tree)
-                if before:
-                    if tree.own and not packages.is_kept(config.base):
-                        host.keep(config.base)
-                    continue
-                beneath_it = tuple(subhost.record.lower.values())
-                if beneath_it not in settled:
-                    settled[beneath_it] = host.is_settled()
-                is_settled = settled[beneath_it]
-            row = follow(name, config.path, Wish(packages=is_settled and config.follow in (PACKAGES, RESTART),
-                                                 restart=is_settled and config.follow == RESTART, waits=False))
-            if is_settled:
-                outdated += summary(row)
-        except NotRunning:
-            pass
-        except Exception as failure:    # whatever a subhost may have brought about
-            complain(f"{name}: {reason(failure)}")
-    if outdated:
-        complain(f"old files are in use in {', '.join(outdated)}: overlay-follow --all --restart restarts the services")
-
-
-def summary(row: "Row") -> list[str]:
-    """Return a subhost with the services that use old files, none if nothing does."""
-    services = [*dict.fromkeys(one["service"] or one["command"] for one in row["old"])]
-    return [f"{row['name']} ({', '.join(services)})"] if services else []

@@ -81,9 +81,9 @@ def added(fd: int, begin: int) -> bytes:
         return posix.pread(source, MOST_SHOWN, begin)
 
 
-def mark(what: str) -> bytes:
+def mark(what: str, by: str = "overlay-boot") -> bytes:
     """Return the line for what happens to a subhost now."""
-    return paths.encode(f"{time.strftime('%Y-%m-%d %H:%M:%S')} overlay-boot: {what}\n")
+    return paths.encode(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {by}: {what}\n")
 
 
 def mark_boot(fd: int, config: str) -> None:

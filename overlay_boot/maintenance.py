@@ -7,6 +7,7 @@ from .config import Config
 from .errors import DONE, FAILED, Failure, complain, reason
 from .files import Fd
 from .running import Running
+from .state import Taken
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 BARE = {"START": "none", "CABLES": "", "INIT": "overlay-init"}      # what of a configuration is not as it says
 BOOTED = b"1"
 # DPKG_FRONTEND_LOCKED: who has dpkg at work has its lock for front ends, as apt has.
+TAKEN = 3                   # the exit status of the child, if another process boots it
 ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8", "DPKG_FRONTEND_LOCKED": "true"}
 LONGEST = 24 * 3600         # seconds, for what maintainer scripts do
 
@@ -31,33 +33,39 @@ class Bare:
         self.config = config
 
     def __enter__(self) -> Running:
-        """Raises Failure if it cannot be booted, after the child has told why."""
+        """Raises Taken if another process boots it, Failure if it cannot be booted, after the child has told why."""
         source, sink = processes.make_pipe()
         held, self.sink = processes.make_pipe()
+        follower = posix.getpid()
         self.process = posix.fork()
         if self.process == 0:
-            posix._exit(self.boot(sink, held))
+            posix._exit(self.boot(follower, sink, held))
         posix.close(held)
         posix.close(sink)
         with Fd(source):
             is_booted = posix.read(source, 1) == BOOTED
+        if not is_booted:
+            name = self.config.name
+            if self.let_go() == TAKEN:
+                raise Taken(f"{name} is being booted by another process")
+            raise Failure(f"{name} cannot be booted for its packages to be followed")
         try:
-            if not is_booted:
-                raise Failure(f"{self.config.name} cannot be booted for its packages to be followed")
             self.subhost = running.find(self.config.name)
         except BaseException:
             self.let_go()
             raise
         return self.subhost
 
-    def boot(self, sink: int, held: int) -> int:
+    def boot(self, follower: int, sink: int, held: int) -> int:
         """In the child: boot it, and wait for the parent, or for its end.  Return the exit status."""
         try:
             own = [posix.dup2(fd, number) for fd, number in ((held, 0), (sink, 1))]
-            boot(self.config, bound=True)
+            boot(self.config, follower=follower)
             posix.write(own[1], BOOTED)
             posix.closerange(3, posix.sysconf("SC_OPEN_MAX"))       # with COMMAND
             posix.read(own[0], 1)
+        except Taken:
+            return TAKEN
         except BaseException as error:
             complain(reason(error) if isinstance(error, Exception) else "interrupted")
             return FAILED
@@ -71,10 +79,10 @@ class Bare:
         finally:
             self.let_go()
 
-    def let_go(self) -> None:
-        """Have the child end."""
+    def let_go(self) -> int:
+        """Have the child end.  Returns its exit status."""
         posix.close(self.sink)
-        posix.waitpid(self.process, 0)
+        return posix.waitstatus_to_exitcode(posix.waitpid(self.process, 0)[1])
 
 
 def bare(path: str) -> Config:

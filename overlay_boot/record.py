@@ -151,6 +151,7 @@ SCHEMA = (
     # Facts, which go with the file.
     Field("format", "format"),
     Field("config", "config"),
+    Field("follower", "follower", process),
     Field("system-calls", "system_calls", system_calls, empty=""),
     Field("start", "start", words, " ".join, empty=()),
     Field("timeout", "timeout", seconds, empty=0.0),
@@ -189,6 +190,7 @@ class Record:
     mount_point: str | None         # the directory on which UPPER's tmpfs is mounted
     format: str | None
     config: str | None              # the path of the configuration file; None as long as nothing was made
+    follower: int | None            # the overlay-follow that it has been booted for, without its services
     system_calls: str               # "default", "all", or the filter, base64; "" with an earlier version
     start: tuple[str, ...]          # the services that have to be stopped
     timeout: float                  # STOP_TIMEOUT, in seconds

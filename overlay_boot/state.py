@@ -24,7 +24,7 @@ import time
 from errno import EACCES, ELOOP, ENOENT, ENOSPC, EPERM, ETXTBSY
 
 from . import files, paths, proc, record
-from .errors import Failure, doing
+from .errors import Failure, complain, doing
 from .namespaces import COMMAND, KEEPER, STOP, lock, locked_by
 from .record import Record
 
@@ -53,6 +53,10 @@ def is_place_of(name: str, path: str) -> bool:
     """Tell whether a path is where a subhost has its directories; 2.0.0 had KIND.NAME beside its state file."""
     return paths.parent(path) == directory_of(name) or (
         paths.parent(path) == STATES and paths.name(path).endswith(f".{name}"))
+
+
+class Taken(Failure):
+    """A name whose subhost runs, or is being booted by another process."""
 
 
 class State:
@@ -213,8 +217,8 @@ def refuse_link(path: str) -> None:
 def claim(name: str) -> State:
     """Open the state file for a boot, with COMMAND locked.
 
-    Waits for a stop to end.  Raises Failure if the subhost is running, or is
-    being booted by another process.
+    Waits for a stop to end, and for an overlay-follow that has booted the subhost for its packages alone.  Raises Taken
+    if the subhost is running, or is being booted by another process.
     """
     from . import interruption
     while True:
@@ -227,15 +231,22 @@ def claim(name: str) -> State:
             if booting and booting == state.keeper():       # clearing up after PID 1's own end
                 await_clearing(name, booting)
             elif booting and not locked_by(state.fd, STOP):
-                raise Failure(f"{name} is being booted already, by process {booting}")
+                if not state.record().follower:
+                    raise Taken(f"{name} is being booted already, by process {booting}")
+                await_follower(name, booting)
         elif state.is_current():
             keeper = state.keeper()
             if not keeper:
                 return state
-            if not is_ending(keeper):
-                raise Failure(f"{name} is running already, from {state.record().config}")
-            state.close()
-            await_clearing(name, keeper)
+            if is_ending(keeper):
+                state.close()
+                await_clearing(name, keeper)
+                continue
+            found = state.record()
+            if not found.follower:
+                raise Taken(f"{name} is running already, from {found.config}")
+            state.close()                   # with COMMAND, which its end takes
+            await_follower(name, keeper)
             continue
         state.close()
 
@@ -249,6 +260,18 @@ def await_clearing(name: str, keeper: int) -> None:
     with interruption.Wait():
         if not wait_for(keeper) and proc.is_stopped(keeper):
             raise Failure(f"process {keeper}, which is to clear up after {name}, is stopped: SIGCONT lets it go on")
+
+
+def await_follower(name: str, process: int) -> None:
+    """Wait for the end of an overlay-follow that has booted a subhost for its packages alone, by that of a process.
+
+    Raises Failure if a signal comes.
+    """
+    from . import interruption
+    complain(f"{name}: waiting for overlay-follow, which has packages configured in it")
+    with interruption.Wait():
+        while not wait_for(process):
+            pass
 
 
 def is_ending(keeper: int) -> bool:

@@ -1,6 +1,6 @@
 """upgraded pre|post: executed by dpkg(1) before and after it has changed the host, as /etc/dpkg/dpkg.cfg.d says."""
 from ..errors import Failure
-from ..follow import host_changed
+from ..upgrade import host_changed
 from . import run
 
 BEFORE, AFTER = "pre", "post"

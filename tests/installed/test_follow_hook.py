@@ -1,13 +1,12 @@
 """What dpkg does by itself on a host whose subhosts run: FOLLOW of overlay-boot.conf(5)."""
-import contextlib
-import fcntl
 import os
 import shutil
 
 import debs
 import pytest
+from conftest import cannot_run
 from debs import deb, dpkg
-from machine import GO, PROGRAMS, read, run, start, write
+from machine import GO, PROGRAMS, read, run, start, wait_for, write
 from test_follow import SERVICE
 
 HOOKS = "/etc/dpkg/dpkg.cfg.d/overlay-boot"
@@ -44,6 +43,13 @@ def test_dpkg_itself_runs_them(host, subhost):
     assert one.inside("cat", "/usr/lib/lib") == "1" and os.path.exists(f"{one.base}/followed/md5sums")
 
 
+IN_BACKGROUND = "the packages follow in the background (overlay-log shows how)"
+
+
+def version(one, package):
+    return one.inside("dpkg-query", "-W", "-f", "${Version}", package)
+
+
 @pytest.mark.parametrize("wish", ["no", "view", "packages", "restart"])
 def test_what_is_done(host, subhost, wish):
     versions = [deb(host, "lib", version, {"usr/lib/lib": version, "usr/sbin/one": read(f"{host}/usr/sbin/one")}) for version in "12"]
@@ -56,10 +62,13 @@ def test_what_is_done(host, subhost, wish):
     dpkg(host, "-i", versions[1])
     done = run(f"{PROGRAMS}/upgraded", "post")
     assert done.returncode == 0 and done.stdout == ""
-    said = f"upgraded: old files are in use in {one.name} (/etc/init.d/one): overlay-follow --all --restart restarts the services\n"
-    assert done.stderr == (said if wish in ("view", "packages") else "")
+    old = f"upgraded: old files are in use in {one.name} (/etc/init.d/one): overlay-follow --all --restart restarts the services\n"
+    background = f"upgraded: {one.name}: {IN_BACKGROUND}\n"
+    assert done.stderr == {"no": "", "view": old, "packages": background + old, "restart": background}[wish]
     assert one.inside("cat", "/usr/lib/lib") == ("1" if wish == "no" else "2")
-    assert one.inside("dpkg-query", "-W", "-f", "${Version}", "lib") == ("2" if wish in ("packages", "restart") else "1")
+    if wish in ("packages", "restart"):
+        wait_for(lambda: "overlay-follow: lib is 2, was 1\n" in read(one.log))
+    assert version(one, "lib") == ("2" if wish in ("packages", "restart") else "1")
     assert one.inside("cat", "/order").splitlines()[1:] == (["no one", "one"] if wish == "restart" else [])
 
 
@@ -69,28 +78,93 @@ def test_between_two_runs_of_dpkg(host, subhost):
     dpkg(host, "-i", versions[0])
     one = subhost(LOWER=host, FOLLOW="restart").booted()
     assert one.go("dpkg", "-i", deb(host, "own", "1")).returncode == 0
-    for words, version in ((("--unpack", versions[1]), "1"), (("--configure", "lib"), "2")):
-        dpkg(host, *words)
-        assert run(f"{PROGRAMS}/upgraded", "post").stderr == ""
-        assert one.inside("cat", "/usr/lib/lib") == "2"
-        assert one.inside("dpkg-query", "-W", "-f", "${Version}", "lib") == version
-
-
-def test_it_waits_for_no_other_one(host, subhost):
-    """Which may be at work with maintainer scripts of the subhost, for hours."""
-    one = subhost(LOWER=host).booted()
-    with open_directory(f"/run/overlay-boot/{one.name}") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        done = run(f"{PROGRAMS}/upgraded", "post")
-    assert (done.returncode, done.stderr) == (0, f"upgraded: {one.name}: another overlay-follow is at work with it\n")
+    dpkg(host, "--unpack", versions[1])
     assert run(f"{PROGRAMS}/upgraded", "post").stderr == ""
+    assert one.inside("cat", "/usr/lib/lib") == "2" and version(one, "lib") == "1"
+    dpkg(host, "--configure", "lib")
+    assert run(f"{PROGRAMS}/upgraded", "post").stderr == f"upgraded: {one.name}: {IN_BACKGROUND}\n"
+    wait_for(lambda: version(one, "lib") == "2")
 
 
-@contextlib.contextmanager
-def open_directory(path):
-    held = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    yield held
-    os.close(held)
+def locked(path):
+    """A file that is locked as dpkg does it, until it is closed: by a process of its own."""
+    process = start("python3", "-c", f"""if True:
+        import fcntl, sys
+        file = open({path!r}, "a")
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        print("locked", flush=True)
+        sys.stdin.read()""", stdin=-1)
+    assert process.stdout.readline() == b"locked\n"
+    return process
+
+
+def test_apt_goes_first(host, subhost):
+    """What is run in a subhost waits until the package manager of the host has come to an end, however often it runs dpkg."""
+    versions = [deb(host, "lib", version, {"usr/lib/lib": version}) for version in "123"]
+    dpkg(host, "-i", versions[0])
+    one = subhost(LOWER=host, FOLLOW="packages").booted()
+    assert one.go("dpkg", "-i", deb(host, "own", "1")).returncode == 0
+    frontend = locked(f"{host}/var/lib/dpkg/lock-frontend")
+    for number in (1, 2):
+        done = run("env", "DPKG_FRONTEND_LOCKED=true", "chroot", host, "dpkg", "-i", versions[number])
+        assert done.returncode == 0, done.stderr
+        assert IN_BACKGROUND in run(f"{PROGRAMS}/upgraded", "post").stderr
+        assert version(one, "lib") == "1"
+    frontend.communicate()
+    wait_for(lambda: version(one, "lib") == "3")
+    wait_for(lambda: "lib is 3, was 1\n" in read(one.log))
+    assert read(one.log).count("overlay-follow: lib is") == 1
+
+
+HELD = "[ ! -p /hold ] || read -r line </hold"
+
+
+def test_dpkg_waits_for_no_maintainer_script(host, subhost):
+    """Nor for another overlay-follow that does: what the host has is seen meanwhile."""
+    versions = [deb(host, "lib", version, {"usr/lib/lib": version}, scripts={"postinst": HELD}) for version in "123"]
+    dpkg(host, "-i", versions[0])
+    one = subhost(LOWER=host, FOLLOW="packages").booted()
+    assert one.go("dpkg", "-i", deb(host, "own", "1")).returncode == 0
+    one.sh("mkfifo /hold")
+    for number in (1, 2):
+        dpkg(host, "-i", versions[number])
+        done = run(f"{PROGRAMS}/upgraded", "post")
+        assert (done.returncode, done.stderr) == (0, f"upgraded: {one.name}: {IN_BACKGROUND}\n")
+        assert one.inside("cat", "/usr/lib/lib") == f"{number + 1}"
+        wait_for(lambda: run("pgrep", "-f", "lib.postinst configure").returncode == 0)
+    for told in ("lib is 2, was 1", "lib is 3, was 2"):
+        one.sh("echo >/hold")
+        wait_for(lambda told=told: told in read(one.log))
+    assert version(one, "lib") == "3"
+
+
+MUTE = """if True:
+    import ctypes, os, sys, time
+    fuse = os.open("/dev/fuse", os.O_RDWR)
+    namespace = os.open(f"/proc/{sys.argv[1]}/ns/mnt", os.O_RDONLY)
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.setns(namespace, 0) == 0
+    options = f"fd={fuse},rootmode=40000,user_id=0,group_id=0"
+    assert libc.mount(b"mute", b"/etc/init.d", b"fuse", 0, options.encode()) == 0, os.strerror(ctypes.get_errno())
+    print("mounted", flush=True)
+    time.sleep(1000000)
+"""
+
+
+def test_dpkg_waits_for_no_file_system_of_a_subhost(host, subhost):
+    """One on which a process of the subhost answers nothing hides its start scripts, and a service uses an old file."""
+    if "fuse\n" not in read("/proc/filesystems"):
+        cannot_run("no FUSE")
+    one = subhost(LOWER=host, START="/etc/init.d/one").booted()
+    shutil.copy(f"{host}/usr/sbin/one", f"{host}/usr/sbin/new")
+    os.rename(f"{host}/usr/sbin/new", f"{host}/usr/sbin/one")
+    mute = start("python3", "-c", MUTE, str(one.init))
+    assert mute.stdout.readline() == b"mounted\n", mute.stderr.read()
+    done = run(f"{PROGRAMS}/upgraded", "post")
+    mute.kill()
+    mute.communicate()
+    said = f"upgraded: {one.name}: could not be looked at within 5 s: call overlay-follow {one.name}\n"
+    assert (done.returncode, done.stderr) == (0, said)
 
 
 # A chain of processes, the last of which maps a file that has another one in its place.

@@ -71,6 +71,7 @@ LAYERS = [
     ["packages/__init__"],
     ["renewal"],
     ["follow"],
+    ["upgrade"],
     ["baseline/root", "baseline/layer", "baseline/workshop"],
     ["baseline/packages", "baseline/accounts"],
     ["baseline/apt", "baseline/system"],
