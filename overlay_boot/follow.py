@@ -347,8 +347,7 @@ def start_anew(subhost: Running, root: int, services: list[str], users: list[int
         refresh(subhost, root)
         for word in services:
             try:
-                inside.execute([word, "start"] if word[0] == "/" else ["service", word, "start"], STARTS_WITHIN,
-                               watch.is_out_of_hand)
+                inside.start(word, STARTS_WITHIN, watch.is_out_of_hand)
             except (OSError, Failure) as failure:
                 complain(f"{subhost.name}: cannot start {word}: {reason(failure)}")
         if takes_requests(subhost.init):

@@ -1,7 +1,7 @@
 """A subhost while it is being maintained: commands in it, and a boot for that alone, without services or cables."""
 import posix
 
-from . import cgroup, environment, fences, files, namespaces, paths, proc, processes, running, stop
+from . import cgroup, environment, fences, files, namespaces, paths, proc, processes, running, services, stop
 from .boot import boot
 from .config import Config
 from .errors import DONE, FAILED, Failure, complain, reason
@@ -108,9 +108,22 @@ class Inside:
         with self.group, self.own:
             namespaces.setns(self.own, namespaces.NEWPID)
 
+    def start(self, word: str, seconds: float, is_over: "Callable[[], bool]") -> None:
+        """Start a service of START, in its control group, where it has one.  Raises Failure as execute() does."""
+        command = [word, "start"] if word[0] == "/" else ["service", word, "start"]
+        try:
+            group = cgroup.directory(services.group_of(word), self.group)
+        except FileNotFoundError:
+            self.execute(command, seconds, is_over)
+            return
+        with group:
+            self.execute(command, seconds, is_over, group=group)
+
     def execute(self, words: list[str], seconds: float, is_over: "Callable[[], bool]" = lambda: False,
-                variables: dict[str, str] | None = None) -> None:
+                variables: dict[str, str] | None = None, group: int | None = None) -> None:
         """Run a command to its end in the subhost, and in its fences.  What it prints goes to LOG, as in a boot.
+
+        group is the control group that it is in, by default that of the subhost.
 
         Raises Failure if it cannot be executed, fails, has not ended after so many seconds, or before is_over says that
         there is no use in it.
@@ -118,7 +131,8 @@ class Inside:
         subhost = self.subhost
         env = {**environment.inside(), **(variables or {})}
         with console_of(subhost) as console, processes.Child(
-                processes.candidates(words[0]), words, env, console, console, "/", cgroup=self.group,
+                processes.candidates(words[0]), words, env, console, console, "/",
+                cgroup=self.group if group is None else group,
                 inside=subhost.init_fd, fences=fences.around(subhost.init, subhost.record.system_calls),
                 users=proc.has_other_users(subhost.init), is_over=is_over) as child:
             try:

@@ -6,16 +6,19 @@ number as long as somebody uses it, and overlayfs passes on the number that a fi
 """
 import posix
 
-from . import beneath, files, namespaces, paths, proc
+from . import beneath, files, namespaces, paths, proc, services
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .overlayfs import Tree
     from .running import Running
 
 INODE_BITS = (1 << 56) - 1      # of a number as overlayfs has it, with xino the number of the layer is above
 LONGEST_SCRIPT = 1 << 17        # bytes of an init script that are read
 LONGEST_PID_FILE = 64
+OF_OTHERS = 0o022               # bits of a mode: who may write besides the owner
 IN_PATH = "/._-+"               # what a path has besides letters and digits
 
 
@@ -114,15 +117,18 @@ class Finder:
 def tell_services(running: "Running", root: int, found: list[Process]) -> None:
     """Tell each of the processes which service of START it belongs to, as far as that can be known.
 
-    That is the one of which the process, or a parent of it, executes a program whose path has the service's name in it,
-    or that its script names; or of which it is the process in a pid file.
+    The kernel knows what is in the control group of a service.  A service that has nothing there may have been started
+    by a script that does not go there by itself.  Then it is the one of which the process, or a parent of it, executes
+    a program whose path has the service's name in it, or that its script names; or of which it is the process in a pid
+    file.
     """
-    services = [Service(root, word) for word in running.record.start]
-    if not services or not found:
+    if not running.record.start or not found:
         return
-    pid_files = numbers_in_run(root)
+    by_group = services.processes(running)
+    known: dict[int, str | None] = {running.init: None, **by_group}
+    guessed = [Service(root, word) for word in running.record.start if word not in by_group.values()]
+    pid_files = numbers_in_run(root, proc.owner(running.init)) if guessed else {}
     members = {*running.members()}
-    known: dict[int, str | None] = {running.init: None}
 
     def of(process: int) -> str | None:
         """Return the service of a process, of its parent if it has none of its own."""
@@ -131,7 +137,7 @@ def tell_services(running: "Running", root: int, found: list[Process]) -> None:
             passed.append(process)
             known[process] = None               # a circle would be a number that is used again
             try:
-                found = next((one.word for one in services if one.has(process, pid_files)), None)
+                found = next((one.word for one in guessed if one.has(process, pid_files)), None)
                 process = 0 if found else proc.stat(process).parent
             except OSError:                     # it has ended, or its program is out of reach
                 break
@@ -176,17 +182,36 @@ def is_in_path(letter: str) -> bool:
     return letter.isalnum() or letter != "" and letter in IN_PATH
 
 
-def numbers_in_run(root: int) -> dict[int, str]:
-    """Return {process id inside: path} of the pid files in /run and the directories there."""
-    found = {}
+def numbers_in_run(root: int, owner: int) -> dict[int, str]:
+    """Return {process id inside: path} of the pid files in /run and the directories there, as far as root wrote them.
+
+    owner is root of the subhost, as the host has him.  Nobody else may have the right to put them there.
+    """
+    found: dict[int, str] = {}
     for directory in ("run", *(f"run/{name}" for name in beneath.names(root, "run", beneath.REFUSED))):
-        for name in beneath.names(root, directory, beneath.REFUSED):
-            if not name.endswith(".pid"):
-                continue
-            try:
-                text = beneath.content(root, f"{directory}/{name}", LONGEST_PID_FILE, beneath.REFUSED)
-            except OSError:             # what keeps it from being read is the subhost's business
-                continue
-            if text.strip().isdigit():
-                found[int(text)] = f"/{directory}/{name}"
+        try:
+            with beneath.directory(root, directory, beneath.REFUSED) as at:
+                if is_roots(at, owner):
+                    found.update(numbers_in(at, f"/{directory}", owner))
+        except OSError as error:        # what keeps it from being read is the subhost's business
+            if error.errno in files.SCARCE:
+                raise
     return found
+
+
+def numbers_in(directory: int, place: str, owner: int) -> "Iterator[tuple[int, str]]":
+    """Yield (process id inside, path) of the pid files of root in a directory, which is at place."""
+    for name in beneath.names(directory, ".", beneath.REFUSED):
+        if name.endswith(".pid"):
+            with beneath.opened(directory, name, posix.O_PATH | posix.O_NOFOLLOW, beneath.REFUSED) as place_of_file:
+                if files.kind_of(place_of_file) == files.REGULAR and is_roots(place_of_file, owner):
+                    with files.opened(paths.of_descriptor(place_of_file)) as fd:
+                        text = posix.read(fd, LONGEST_PID_FILE)
+                    if text.strip().isdigit():
+                        yield int(text), f"{place}/{name}"
+
+
+def is_roots(fd: int, owner: int) -> bool:
+    """Tell whether a file or directory belongs to root, and nobody else can write to it."""
+    status = posix.fstat(fd)
+    return status.st_uid == owner and not status.st_mode & OF_OTHERS

@@ -190,13 +190,7 @@ def seen(running: "Running", *, in_detail: bool = False) -> "list[Seen] | None":
 
 def one_seen(word: str, verdict: "tuple[int, bool] | None", own: int, *, in_detail: bool) -> "Seen":
     """Return what has become of a service, by what PID 1 says of its start, and by its control group."""
-    try:
-        with cgroup.directory(group_of(word), own) as group:
-            members = cgroup.members(group)
-    except OSError as error:
-        if error.errno not in (*files.NOWHERE, ENODEV):     # it has just been removed
-            raise
-        members = []
+    members = members_of(word, own)
     status, has_left = verdict or (None, False)
     if status is None:
         state = STARTING
@@ -208,6 +202,29 @@ def one_seen(word: str, verdict: "tuple[int, bool] | None", own: int, *, in_deta
         state = ENDED if has_left else DONE
     found = {"name": name_of(word), "state": state, "status": status, "processes": len(members)}
     return {**found, "memory": sum(map(proc.memory, members)), "since": since(members)} if in_detail else found
+
+
+def processes(running: "Running") -> dict[int, str]:
+    """Return {process id: word of START} of what is in the control groups of services."""
+    found: dict[int, str] = {}
+    try:
+        with cgroup.group(running.record.cgroup or "") as own:
+            for word in running.record.start:
+                found.update(dict.fromkeys(members_of(word, own), word))
+    except FileNotFoundError:       # another command has just cleared that
+        pass
+    return found
+
+
+def members_of(word: str, own: int) -> list[int]:
+    """Return what is in the control group of a service, none if there is no such group."""
+    try:
+        with cgroup.directory(group_of(word), own) as group:
+            return cgroup.members(group)
+    except OSError as error:
+        if error.errno not in (*files.NOWHERE, ENODEV):     # it has just been removed
+            raise
+        return []
 
 
 def since(members: list[int]) -> float | None:

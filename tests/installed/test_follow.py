@@ -110,6 +110,56 @@ def test_services_that_use_old_files_are_told_and_started_anew(served):
     assert followed("--restart", served.name)[0]["restarted"] == []
 
 
+def group_of(process):
+    return read(f"/proc/{process}/cgroup").strip().rpartition("/")[2]
+
+
+def with_nobody(one):
+    one.sh("echo nobody:x:65534:65534::/:/bin/sh >>/etc/passwd; echo nogroup:x:65534: >>/etc/group")
+
+
+def test_a_service_is_what_is_in_its_control_group(served):
+    """Whatever it executes; and somebody else who executes its program is none of it, also after it was started anew."""
+    shutil.copy(f"{served.lower}/usr/bin/sleep", f"{served.lower}/usr/bin/hidden")
+    write(f"{served.lower}/etc/init.d/two", "#!/bin/sh\n/usr/bin/hid*n 1000000 </dev/null >/dev/null 2>&1 &\n", 0o755)
+    served.stopped()
+    served.booted()
+    with_nobody(served)
+    other = start(GO, "-u", "nobody", served.name, "/usr/sbin/one", "1000000")
+    wait_for(lambda: served.row()["processes"] == 4)
+    for path in ("usr/bin/hidden", "usr/sbin/one"):
+        replace(f"{served.lower}/{path}")
+    [row] = followed(served.name, status=LEFT)
+    assert {(one["service"], group_of(one["pid"]), *one["files"]) for one in row["old"]} == {
+        ("/etc/init.d/one", "one.service", "/usr/sbin/one"), ("/etc/init.d/two", "two.service", "/usr/bin/hidden"),
+        (None, served.name, "/usr/sbin/one")}
+    followed("--restart", served.name, status=LEFT)
+    replace(f"{served.lower}/usr/sbin/one")
+    [row] = followed(served.name, status=LEFT)
+    assert sorted((one["service"] or "", group_of(one["pid"])) for one in row["old"] if one["files"] == ["/usr/sbin/one"]) == [
+        ("", served.name), ("/etc/init.d/one", "one.service")]
+    other.terminate()
+    other.communicate()
+
+
+def test_a_pid_file_that_is_not_roots_is_not_believed(served):
+    """A service that has nothing in its control group is found by these; /run/lock is for all to write to."""
+    with_nobody(served)
+    served.sh("read -r pid </run/two.pid; kill $pid; rm /run/two.pid; mkdir /run/open /run/given")
+    os.chmod(f"/proc/{served.init}/root/run/open", 0o777)
+    os.chown(f"/proc/{served.init}/root/run/given", 65534, 65534)
+    shutil.copy(f"{served.lower}/usr/bin/sleep", f"{served.lower}/usr/bin/mine")
+    begin = "/usr/bin/mine 1000000 </dev/null >/dev/null 2>&1 & for place in lock open given; do echo $! >/run/$place/two.pid; done"
+    served.inside("sh", "-c", begin, user="nobody")
+    served.sh("read -r pid </run/lock/two.pid; echo $pid >/run/lock/roots; mv /run/lock/roots /run/lock/two.pid")
+    replace(f"{served.lower}/usr/bin/mine")
+    [row] = followed(served.name, status=LEFT)
+    assert old_of(row) == {(None, "/usr/bin/mine")}
+    served.sh("read -r pid </run/lock/two.pid; echo $pid >/run/two.pid")
+    [row] = followed(served.name, status=LEFT)
+    assert old_of(row) == {("/etc/init.d/two", "/usr/bin/mine")}
+
+
 def test_what_is_mounted_below_lower(serving_root, subhost, apart):
     """What the host has on a file system of its own is followed in the overlay mount that this has in the subhost."""
     apart(f"{serving_root}/usr")
