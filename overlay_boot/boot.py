@@ -335,6 +335,8 @@ def keep_beneath(boot: Boot) -> None:
     except OSError as error:
         if error.errno != EROFS:
             complain(reason(error))
+    if boot.sources.hiding:
+        boot.state.note("hiding", boot.sources.hiding)
 
 
 @step("POSTMOUNT")
@@ -342,12 +344,17 @@ def postmount(boot: Boot) -> None:
     if hooks.is_default(boot.config, "POSTMOUNT"):
         with rootfs.made_for(boot.users):
             boot.hooks.postmount(boot.root, boot.network, boot.users)
-        return
-    boot.hooks.postmount(boot.root, boot.network)
-    if boot.users or not boot.config.capabilities & MKNOD:
-        rootfs.keep_devices(boot.sources.live)
-    if boot.users:
-        boot.root = rootfs.remount_root(boot.sources, boot.root, boot.users, boot.log)
+    else:
+        boot.hooks.postmount(boot.root, boot.network)
+        if boot.users or not boot.config.capabilities & MKNOD:
+            rootfs.keep_devices(boot.sources.live)
+        if boot.users:
+            boot.root = rootfs.remount_root(boot.sources, boot.root, boot.users, boot.log)
+            if boot.sources.hiding:
+                boot.state.note("hiding", boot.sources.hiding)
+    if boot.shell and boot.sources.apart:
+        from . import hibernation
+        hibernation.keep_apart(boot.state, boot.sources.apart)
 
 
 @step("User namespace", lambda boot: boot.config.userns != NO)

@@ -35,11 +35,11 @@ def tree_of(name: str, config: str) -> Tree:
             record, keeper = opened.record(), opened.keeper()
     except FileNotFoundError:
         return configured(config)
-    tree = trees.of_record(record, keeper)
+    tree = trees.of_record(record, keeper, hides=False)
     if tree.own and len(tree) > 1:
         return tree
     if record.mount_point:
-        raise Failure(f"UPPER of {name} is in memory, and out of reach while {name} hibernates")
+        raise Failure(f"UPPER of {name} is in memory, and out of reach")
     with tree:
         return configured(config)       # UPPER is in an IMAGE, or it is no overlay mount
 

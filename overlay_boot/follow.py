@@ -6,9 +6,9 @@ import posix
 import time
 
 from . import beneath, files, interruption, namespaces, old_files, overlayfs, paths, proc, running, trees
-from .config import NONE, Config
+from .config import Config
 from .errors import DONE, FAILED, Failure, complain, doing, reason
-from .files import Fd
+from .files import Fd, Fds
 from .maintenance import Bare, Inside, bare
 from .old_files import Finder, Process
 from .running import NotRunning, Running
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .overlayfs import Tree
+    from .record import Record
     Row = dict[str, Any]
 
 STARTS_WITHIN = 30      # seconds, for a service
@@ -244,19 +245,15 @@ def refresh(subhost: Running, root: int) -> None:
         if mount.kind == OVERLAY:
             refresh_mount(root, number, mount.place)
     if len(subhost.record.lower) > 1:
-        refresh_apart(subhost)
+        refresh_apart(subhost.record, subhost.keeper)
 
 
-def refresh_apart(subhost: Running) -> None:
-    """refresh(), of mounts that rootfs.set_apart() made: only the keeper has descriptors of them."""
-    for path in trees.descriptors(subhost.keeper):
-        try:
-            if files.kind(path) == files.DIRECTORY:
-                with files.opened(path, files.PLACE) as fd:
-                    if posix.fstatvfs(fd).f_flag & posix.ST_RDONLY:     # without UPPER
-                        overlayfs.drop_cached_names(fd)
-        except FileNotFoundError:                           # closed meanwhile
-            pass
+def refresh_apart(record: "Record", keeper: int) -> None:
+    """refresh(), of mounts that rootfs.set_apart() made, and that no path leads to."""
+    with Fds(trees.apart(record, keeper)) as found:
+        for fd in found:
+            if posix.fstatvfs(fd).f_flag & posix.ST_RDONLY:     # without UPPER
+                overlayfs.drop_cached_names(fd)
 
 
 def refresh_hibernating(name: str) -> None:
@@ -264,6 +261,7 @@ def refresh_hibernating(name: str) -> None:
     from . import hibernation
     with State(name) as state:
         subhost = hibernation.Hibernating(state)
+        refresh_apart(subhost.record, 0)
         with hibernation.reopened(subhost.record) as mounts, hibernation.root_of(mounts) as root:
             for number, mount in subhost.mounts().items():
                 if mount.kind == OVERLAY:
@@ -292,18 +290,10 @@ def see(subhost: Running, root: int, tree: "Tree", *, renews: bool) -> list[Proc
     """
     refresh(subhost, root)
     old = find_old_files(subhost, root, tree)
-    base = base_of(subhost, tree) if old and renews and not hides_something(subhost) else ""
+    base = base_of(subhost, tree) if old and renews else ""
     if base:
         renew(subhost, root, tree, base, {path for one in old for path in one.files})
     return old
-
-
-def hides_something(subhost: Running) -> bool:
-    """Tell whether HIDE hides something of LOWER: the tree does not know what, so nothing is to be copied from it."""
-    if not subhost.record.config:
-        return False
-    config = config_in(subhost.record.config)
-    return config.value("HIDE", config.base) != NONE
 
 
 @doing("renew what is seen")

@@ -5,6 +5,8 @@ of a subhost booted with --shell is mounted on a file before its PID 1 is execut
 
     /run/overlay-boot/NAME/mounts/mnt
 
+What only the keeper has open otherwise, such as an UPPER in an IMAGE, is mounted beside it, by numbers.
+
 So there is nothing to be done in time when the processes end, in whichever way: a subhost with such
 a file and without a keeper hibernates.  The kernel takes such a mount only where it is not propagated,
 so the directory is a private mount of itself.  A mount namespace keeps the user namespace that it belongs to.
@@ -22,7 +24,7 @@ from .state import State, directory_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import TypeVar
 
     from .userns import UserNamespace
@@ -72,6 +74,32 @@ def lock_kept_mounts(state: State, host: View, own: View, root: int, users: "Use
     with network.OnHost():
         unmount(file)
     return keep(file, make)
+
+
+@doing("keep what nothing else leads to")
+def keep_apart(state: State, apart: "Iterable[int]") -> None:
+    """Mount what descriptors of this mount namespace lead to, and nothing else does but the keeper, which will end."""
+    directory = mounts_of(state.name)
+    for number, fd in enumerate(apart):
+        with Fd(namespaces.open_tree(paths.of_descriptor(fd))) as mounted, network.OnHost():
+            place = f"{directory}/{number}"
+            posix.mkdir(place, 0o700)
+            with files.opened(place, files.PLACE) as target:
+                namespaces.move_mount(mounted, target)
+
+
+def kept_apart(record: Record) -> list[Fd]:
+    """Return descriptors of what keep_apart() has mounted."""
+    with network.OnHost():
+        return [files.opened(path, files.PLACE) for path in kept_apart_in(record.mounts or "")]
+
+
+def kept_apart_in(directory: str) -> list[str]:
+    """Return the paths of what keep_apart() has mounted."""
+    try:
+        return [f"{directory}/{name}" for name in posix.listdir(directory) if name.isdigit()] if directory else []
+    except FileNotFoundError:
+        return []
 
 
 def mounts_of(name: str) -> str:
@@ -148,7 +176,9 @@ def release(directory: str) -> None:
     """Remove what unshare_kept_mounts() made, as far as it got."""
     file = file_in(directory)
     with network.OnHost():
-        for remove, path in ((unmount, file), (posix.unlink, file), (unmount, directory), (posix.rmdir, directory)):
+        apart = kept_apart_in(directory)
+        for remove, path in (*((unmount, path) for path in (file, *apart)), (posix.unlink, file),
+                             *((posix.rmdir, path) for path in apart), (unmount, directory), (posix.rmdir, directory)):
             try:
                 remove(path)
             except FileNotFoundError:

@@ -260,7 +260,7 @@ def is_whiteout(status: posix.stat_result) -> bool:
     return status.st_mode & files.KIND == files.CHARACTER_DEVICE and status.st_rdev == WHITEOUT
 
 
-def drop_cached_names(root: Fd) -> None:
+def drop_cached_names(root: int) -> None:
     """Have an overlay mount, of which root is the root directory, ask its layers again for what nobody uses.
 
     Raises OSError, EINVAL for a directory that is not the root of a mount.

@@ -114,6 +114,15 @@ def ids_text(pair: tuple[int, int]) -> str:
     return f"{pair[0]}:{pair[1]}"
 
 
+def place(text: str) -> tuple[int, int, int]:
+    position, device, inode = text.split(" ")
+    return number(position), number(device), number(inode)
+
+
+def place_text(triple: tuple[int, int, int]) -> str:
+    return " ".join(map(str, triple))
+
+
 def inodes(text: str) -> tuple[int, int]:
     of_file, of_namespace = text.split(" ")
     return number(of_file), number(of_namespace)
@@ -162,6 +171,7 @@ SCHEMA = (
     Field("uses:", "uses"),
     Field("lower:", "lower"),
     Field("lower-mount:", "lower_mounts"),
+    Field("hiding", "hiding", place, place_text),
     Field("layer:", "layers"),
     Field("share:", "shares", share, share_text),
     Field("old", "old", processes, " ".join, empty=()),
@@ -201,6 +211,7 @@ class Record:
     uses: dict[str, str]            # {device:inode : real path} of UPPER and WORK of an overlay mount
     lower: dict[str, str]           # {number: directory} of what is beneath it, the topmost first
     lower_mounts: dict[str, str]    # {number: path} where what is mounted below LOWER is seen
+    hiding: tuple[int, int, int] | None     # the number of layers above the one that hides something, its device, inode
     layers: dict[str, str]          # {digest: archive}
     shares: dict[str, Share]        # {id of the mount: share}
     old: tuple[str, ...]            # PROCESS:START of those that overlay-follow found to use old files

@@ -240,6 +240,8 @@ def mount_overlay(sources: Sources, users: "UserNamespace | None") -> None:
             number = len(sources.layers)
             hiding = mount_hiding_layer(sources, layers[number:], users)
             layers.insert(number, hiding)
+            sources.apart.keep(posix.dup(hiding))
+            sources.hiding = (number, *files.identity(hiding))
         stacks = stacks_of_mounts(sources, hiding) if sources.mounts else []
         with Fds(upper_and_work(sources, users)) as (upper, work, *both):
             mount_beneath(sources.live, *both)

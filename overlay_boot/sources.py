@@ -29,8 +29,8 @@ class Sources:
     puts them above LOWER, and makes an UPPER that does not persist.
     """
 
-    __slots__ = ("apart", "base", "has_devices", "hide", "is_private", "layers", "live", "lower", "mounts", "name",
-                 "options", "tmpfs", "upper", "work")
+    __slots__ = ("apart", "base", "has_devices", "hide", "hiding", "is_private", "layers", "live", "lower", "mounts",
+                 "name", "options", "tmpfs", "upper", "work")
 
     def __init__(self, config: Config) -> None:
         self.name = config.name
@@ -45,7 +45,9 @@ class Sources:
         self.options = config.overlay
         self.has_devices = bool(config.capabilities & MKNOD)    # else device files in them do not work
         self.is_private = bool(config.tmpfs or config.image)     # no path of the host's leads to UPPER
-        self.apart = Fds()              # what nothing else leads to: UPPER then, and the mounts of rootfs.set_apart()
+        self.apart = Fds()              # what nothing else leads to: UPPER then, the mounts of rootfs.set_apart(), and
+        # the layer that hides something: the number of those above it, its device, and its inode.
+        self.hiding: tuple[int, int, int] | None = None
         self.mounts: list[LowerMount] = []      # what is mounted below LOWER, and is to be seen
 
     def put_layers(self, directories: list[str]) -> None:

@@ -1,7 +1,7 @@
 """The tree of files that a subhost sees: its layers as they are on record, or as its configuration has them now."""
 import posix
 
-from . import files, proc, rootfs, uppers
+from . import files, hibernation, proc, rootfs, uppers
 from .config import Config
 from .errors import Failure, complain
 from .files import Fd, Fds
@@ -11,42 +11,58 @@ from .sources import Sources
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .record import Record
 
 
-def of_record(record: "Record", keeper: int) -> Tree:
+def of_record(record: "Record", keeper: int, *, hides: bool = True) -> Tree:
     """Return the tree of a subhost that is on record; keeper is the process id of its keeper, 0 if that has ended.
 
-    It lacks UPPER where nobody but the subhost has that: in an IMAGE or on a tmpfs, once the keeper has ended.
+    Without hides, what HIDE hides is seen.  It lacks UPPER where that is out of reach, or the layer that hides it is:
+    both can be where the keeper alone has them.
     """
-    with Fds() as found:
-        upper = upper_of(record, keeper)
+    hiding = record.hiding if hides else None
+    with Fds(apart(record, keeper)) as theirs, Fds() as found:
+        layer = next((fd for fd in theirs if hiding and files.identity(fd) == hiding[1:]), None)
+        upper = None if hiding and layer is None else upper_of(record, theirs)
         if upper is not None:
             found.keep(upper)
-        for number in sorted(record.lower, key=int):
-            if record.lower[number] != record.upper:
-                found.keep(rootfs.directory(record.lower[number], "LOWER"))
+        for number, path in enumerate(record.lower[key] for key in sorted(record.lower, key=int)):
+            if hiding and layer is not None and number == hiding[0]:
+                found.keep(posix.dup(layer))
+            if path != record.upper:
+                found.keep(rootfs.directory(path, "LOWER"))
         roots = Fds(found)
         found.let_go()
     return Tree(roots, {*record.lower_mounts.values()}, own=int(upper is not None))
 
 
-def upper_of(record: "Record", keeper: int) -> Fd | None:
-    """Return a descriptor of UPPER, None if it cannot be reached.
+def upper_of(record: "Record", theirs: "Iterable[int]") -> Fd | None:
+    """Return a descriptor of UPPER, which can be one of theirs, None if it cannot be reached.
 
     What it is, is on record for every overlay mount of this version.
     """
     is_uncertain = not record.uses and not record.mount_point and files.kind(record.upper) == files.DIRECTORY
     if is_uncertain or any(uppers.is_there(record.upper, one) for one in record.uses):
         return files.opened(record.upper, files.PLACE)
+    return next((Fd(posix.dup(fd)) for fd in theirs if uppers.identity(fd) in record.uses), None)
+
+
+def apart(record: "Record", keeper: int) -> list[Fd]:
+    """Return descriptors of what no path leads to, boot.start_keeper(), or hibernation.keep_apart() has mounted."""
+    found = []
     for path in descriptors(keeper):
-        if any(uppers.is_there(path, one) for one in record.uses):
-            return files.opened(path, files.PLACE)
-    return None
+        try:
+            if files.kind(path) == files.DIRECTORY:
+                found.append(files.opened(path, files.PLACE))
+        except FileNotFoundError:               # closed meanwhile
+            pass
+    return found + hibernation.kept_apart(record)
 
 
 def descriptors(keeper: int) -> list[str]:
-    """Return paths of what the keeper has open: it keeps what nothing else leads to, boot.start_keeper()."""
+    """Return paths of what the keeper has open."""
     try:
         return [f"/proc/{keeper}/fd/{name}" for name in posix.listdir(f"/proc/{keeper}/fd")] if keeper else []
     except proc.ENDED:

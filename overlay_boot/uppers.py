@@ -93,8 +93,8 @@ def above(mine: dict[str, str]) -> set[str]:
     return found
 
 
-def identity(path: str) -> str:
-    return ":".join(map(str, files.identity(path)))
+def identity(place: str | int) -> str:
+    return ":".join(map(str, files.identity(place)))
 
 
 def check_use(mine: dict[str, str], name: str) -> None:

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 from conftest import cannot_run
-from machine import DISKFILE, FOLLOW, GO, LS, one_line, read, run, start, wait_for, write
+from machine import BOOT, DIFF, DISKFILE, FOLLOW, GO, LS, one_line, read, run, start, wait_for, write
 
 LEFT = 3
 SERVICE = """#!/bin/sh
@@ -174,20 +174,30 @@ def test_what_is_mounted_below_lower(serving_root, subhost, apart):
     assert (row["restarted"], row["old"]) == (["/etc/init.d/one"], [])
 
 
-@pytest.mark.parametrize("settings", [{"UPPER": "tmpfs:16M"}, {"IMAGE": "../disk.img"}],
-                         ids=["tmpfs", "image"])
-def test_an_upper_that_nobody_else_sees(serving_root, subhost, settings, directory):
-    """The keeper has it open: what the subhost has there is its own, and is not old."""
+@pytest.mark.parametrize("hibernates", [False, True], ids=["booted", "woken"])
+@pytest.mark.parametrize("settings", [{"UPPER": "tmpfs:16M"}, {"IMAGE": "../disk.img"}, {"UPPER": "tmpfs:16M", "HIDE": "/usr/bin/mine"}],
+                         ids=["tmpfs", "image", "hiding"])
+def test_an_upper_that_nobody_else_sees(serving_root, subhost, settings, hibernates, directory, machine):
+    """The keeper has it open, or what hibernates keeps it: what the subhost has there is its own, and is not old."""
+    machine.look()
     assert run(DISKFILE, "--create", "16M", f"{directory}/disk.img").returncode == 0
     one = subhost(LOWER=serving_root, START="/etc/init.d/one", **settings)
     os.mkdir(f"{one.base}/mnt")
+    if hibernates:
+        assert run(BOOT, "--shell", one.conf, input="").returncode == 0
+        write(f"{serving_root}/etc/made", "new")
+        assert followed(one.name) == [{**nothing(one, "hibernating"), "packages": None}]
     one.booted()
     one.sh("cp /usr/bin/sleep /usr/bin/mine; /usr/bin/mine 1000 </dev/null >/dev/null 2>&1 &")
     wait_for(lambda: "mine" in one.inside("ps", "ax"))
     assert followed(one.name) == [nothing(one, "running")]
     replace(f"{serving_root}/usr/sbin/one")
     [row] = followed(one.name, status=LEFT)
-    assert old_of(row) == {("/etc/init.d/one", "/usr/sbin/one")}
+    assert old_of(row) == {("/etc/init.d/one", "/usr/sbin/one")} and row["packages"] == []
+    assert one.go("sh", "-c", "exec /usr/sbin/one 0.01").returncode == 0
+    assert [line.split()[-1] for line in run(DIFF, "--files", one.name).stdout.splitlines() if "mine" in line] == ["/usr/bin/mine"]
+    one.stopped()
+    machine.is_as_before()
 
 
 def test_a_library_of_all_of_them(served):
@@ -227,7 +237,7 @@ def test_who_opens_the_path_of_a_file_in_use_gets_the_new_one(served):
 
 
 def test_nothing_of_what_is_hidden_is_copied(served):
-    """HIDE hides a file of the host's, which a file of the subhost's own has the path of."""
+    """HIDE hides a file of the host's, of which a process uses the one that the host had before; all else is renewed."""
     write(f"{served.lower}/etc/shadow", "root:$y$secret:1::::::\n")
     served.stopped()
     served.configure(LOWER=served.lower, START="/etc/init.d/one", HIDE="secrets")
@@ -235,11 +245,25 @@ def test_nothing_of_what_is_hidden_is_copied(served):
     holder = start(GO, served.name, "sh", "-c", "exec 3</etc/shadow; echo done; exec tail -f /dev/null")
     assert holder.stdout.readline() == b"done\n"
     replace(f"{served.lower}/usr/sbin/one", "new")
-    followed("--view", served.name, status=LEFT)
+    replace(f"{served.lower}/etc/shadow", "root:$y$secret:2::::::\n")
+    [row] = followed("--view", served.name, status=LEFT)
+    assert old_of(row) == {("/etc/init.d/one", "/usr/sbin/one")}
     assert "secret" not in served.inside("cat", "/etc/shadow")
-    assert served.go("sh", "-c", 'read -r line </usr/sbin/one; [ "$line" = new ]').returncode == 1      # nor is anything else
+    assert served.inside("cat", "/usr/sbin/one") == "new"
     served.stopped()
     holder.communicate()
+
+
+def test_a_program_that_is_hidden(served):
+    """A program of the subhost's own in the place of one that HIDE hides is none of the host's."""
+    served.stopped()
+    served.configure(LOWER=served.lower, START="/etc/init.d/one", HIDE="/usr/sbin/two")
+    served.write("usr/sbin/own", "")
+    shutil.copy(f"{served.lower}/usr/sbin/one", f"{served.upper}/usr/sbin/own")
+    served.booted()
+    assert served.go("ls", "/usr/sbin/two").returncode
+    served.sh("cp /usr/sbin/own /usr/sbin/two; /usr/sbin/two 1000000 </dev/null >/dev/null 2>&1 & wait_for=$!; sleep 0.2; rm /usr/sbin/two")
+    assert followed("--view", served.name)[0]["old"] == []
 
 
 @pytest.mark.parametrize("call, number", [("rename", 1), ("renameat", 1), ("unlinkat", 2), ("unlink", 1)])

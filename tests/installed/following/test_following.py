@@ -137,6 +137,11 @@ def rows_are_in_postgresql(one):
     assert one.inside("psql", "-qAtc", "select answer from asked", user="postgres") == "42"
 
 
+def rows_are_there(one):
+    rows_are_in_mariadb(one)
+    rows_are_in_postgresql(one)
+
+
 def put_into_mariadb(one):
     one.sh("mariadb", input="create database x; use x; create table asked (answer int) engine=innodb; insert into asked values (42);")
 
@@ -147,7 +152,7 @@ def put_into_postgresql(one):
 
 @pytest.mark.deadline(LONG)
 def test_from_debian_12_to_13(host, subhost):
-    """Mail and database are of packages of the host's, the web server of packages of the subhost's; none is installed again."""
+    """Mail and databases are of packages of the host's, the web server of packages of the subhost's; none is installed again."""
     nginx = [path.removeprefix(host.root) for path in glob.glob(f"{host.root}/srv/packages/*nginx*.deb")]
 
     def mail():
@@ -163,9 +168,10 @@ def test_from_debian_12_to_13(host, subhost):
         return one.serves("nginx")
 
     def database():
-        return subhost(START="postgresql")
+        return subhost(START="mariadb postgresql")
 
-    three = {mail(): (mail_is_accepted, mail), web(): (page_is_served, web), database(): (rows_are_in_postgresql, database)}
+    three = {mail(): (mail_is_accepted, mail), web(): (page_is_served, web), database(): (rows_are_there, database)}
+    put_into_mariadb([*three][-1])
     put_into_postgresql([*three][-1])
     for one, (answers, _) in three.items():
         answers(one)
