@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 SUBVOLUME = 256         # the inode number of its root
+# What the host does not permit on a file system of its own, nobody can do in the subhost.
+CARRIED = {"nosuid": namespaces.NOSUID, "nodev": namespaces.NODEV, "noexec": namespaces.NOEXEC}
 NOT_SHOWN = ("/dev", "/proc", "/run", "/sys")       # POSTMOUNT mounts something else there
 
 
@@ -46,6 +48,9 @@ def find(wanted: list[str], lower: list[str], base: str) -> list[LowerMount]:
                 look_at(number, mount, found.setdefault(inside, LowerMount(inside)))
     for word in named:
         if word not in found or not found[word].roots:
+            if word in found and any(files.kind(f"{paths.real(path).rstrip('/')}{word}") not in (0, files.DIRECTORY)
+                                     for path in lower):
+                raise Failure(f"LOWER_MOUNTS: {word} is no directory: mount a file in the subhost by SHARE")
             raise Failure(f"LOWER_MOUNTS: nothing is mounted on {word} below LOWER")
     return [found[inside] for inside in sorted(found) if found[inside].roots]
 
@@ -76,11 +81,13 @@ def is_to_be_shown(place: str, inside: str, base: str) -> bool:
 
 
 def look_at(number: int, mount: Mount, found: LowerMount) -> None:
-    """Note the root directory of a mount, unless another one is upon it, or it has just gone."""
+    """Note the root directory of a mount, and what it forbids, unless another one is upon it, or it has just gone."""
     try:
         with files.opened(mount.place, files.PLACE | posix.O_NOFOLLOW) as fd:
             if namespaces.mount_of(fd) == (number, True):
                 found.roots.add(files.identity(fd))
+                for option in mount.options:
+                    found.attributes |= CARRIED.get(option, 0)
     except OSError:             # a file, or a network file system whose server is gone
         pass
 
@@ -115,11 +122,11 @@ def look_in(layer: int, place: str, inside: str) -> Layer:
 class Stack:
     """The layers that a mount has beneath UPPER: their paths, the topmost first, of which number are LAYERs."""
 
-    __slots__ = ("hidden", "inside", "is_mounted", "number", "paths", "work")
+    __slots__ = ("attributes", "hidden", "inside", "is_mounted", "number", "paths", "work")
 
     def __init__(self, mount: LowerMount, lower: list[str], layers: int, hiding: int = -1) -> None:
         """lower are LAYER's, which are so many, and LOWER's directories; hiding is the layer between them, or -1."""
-        self.inside, self.work = mount.inside, mount.work
+        self.inside, self.work, self.attributes = mount.inside, mount.work, mount.attributes
         self.paths: list[str] = []
         self.number = 0
         self.hidden: Fd | None = None       # what that layer has
@@ -204,12 +211,9 @@ def make_directory(root: int, path: str, mode: int = 0, like: "Attributes | None
         posix.umask(mask)
 
 
-def attach(root: int, mounted: "Iterable[tuple[str, Fd]]", attributes: int = 0) -> None:
-    """Mount each (path, descriptor) below the directory root, if there is a directory for it, and close it.
-
-    They get these attributes more, as the keeper gives them to the root.
-    """
-    for inside, fd in mounted:
+def attach(root: int, mounted: "Iterable[tuple[str, Fd, int]]") -> None:
+    """Mount each (path, descriptor, attributes) below the directory root, if it has the place, and close it."""
+    for inside, fd, attributes in mounted:
         with fd:
             if attributes:
                 namespaces.mount_setattr(fd, attributes)

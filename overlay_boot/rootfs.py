@@ -245,12 +245,14 @@ def mount_overlay(sources: Sources, users: "UserNamespace | None") -> None:
         stacks = stacks_of_mounts(sources, hiding) if sources.mounts else []
         with Fds(upper_and_work(sources, users)) as (upper, work, *both):
             mount_beneath(sources.live, *both)
-            mounted = [(stack.inside, mount_part(sources, stack, upper, work, users)) for stack in reversed(stacks)]
+            for_all = namespaces.NODEV if users or not sources.has_devices else 0   # as the keeper has it for the root
+            mounted = [(stack.inside, mount_part(sources, stack, upper, work, users), stack.attributes | for_all)
+                       for stack in reversed(stacks)]
             mount_layers(sources, layers, upper, work)
     if mounted:
         from . import lower_mounts
         with directory(sources.live, "LIVE") as root:
-            lower_mounts.attach(root, reversed(mounted), namespaces.NODEV if users or not sources.has_devices else 0)
+            lower_mounts.attach(root, reversed(mounted))
 
 
 def stacks_of_mounts(sources: Sources, hiding: int) -> "list[Stack]":
@@ -371,7 +373,7 @@ def whole_lower(sources: Sources, lower: list[int], users: "UserNamespace | None
             part = sources.part(mount.inside, stack.paths, 0)
             part.apart = Fds()          # nobody looks at it again
             with part.apart, opened_lower(part, users) as layers:
-                mounted.append((mount.inside, merged(layers, sources.live)))
+                mounted.append((mount.inside, merged(layers, sources.live), 0))
     with merged(lower, sources.live) as root, directory(sources.live, "LIVE") as live:
         namespaces.move_mount(root, live)
         lower_mounts.attach(root, mounted)

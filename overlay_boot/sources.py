@@ -10,10 +10,11 @@ WORKS = "mounts"        # the directory in WORK that has the work directories of
 class LowerMount:
     """What is mounted below LOWER: the path where it is in the subhost, and the identities of its root directories."""
 
-    __slots__ = ("inside", "roots")
+    __slots__ = ("attributes", "inside", "roots")
 
     def __init__(self, inside: str) -> None:
         self.inside = inside
+        self.attributes = 0                             # nosuid and the like, of mount_setattr(2)
         self.roots: set[tuple[int, int]] = set()        # more than one where several directories of LOWER have one
 
     @property

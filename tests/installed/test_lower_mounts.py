@@ -102,6 +102,41 @@ def test_devices(disks, lower, subhost, settings, works):
         assert (one.go("sh", "-c", f"exec <{path}").returncode == 0) is works, path
 
 
+@pytest.mark.parametrize("settings", [{"CAPABILITIES": "all"}, {"USERNS": "auto"}, {"HIDE": "/srv/x"}], ids=["all", "users", "hiding"])
+def test_what_the_host_forbids_there(disks, own_root, subhost, settings):
+    """In the overlay mount as well, for what is written in it; and only there."""
+    disks.mount(disks.image("ext4"), f"{own_root}/home", "loop,nosuid,noexec,nodev")
+    disks.mount(disks.image("ext4"), f"{own_root}/srv", "loop,nosuid")
+    shutil.copy(f"{own_root}/usr/bin/true", f"{own_root}/home/below")
+    one = subhost(LOWER=own_root, **settings).booted()
+    one.sh("for place in /home /srv /opt; do mkdir -p $place; cp /usr/bin/true $place/true; done")
+    assert one.go("/srv/true").returncode == one.go("/opt/true").returncode == 0
+    for path in ("/home/true", "/home/below"):
+        done = one.go("sh", "-c", path)
+        assert done.returncode == 126 and "Permission denied" in done.stderr
+    options = {words[4]: {*words[5].split(",")} & {"nosuid", "noexec"}
+               for words in map(str.split, read(f"/proc/{one.init}/mountinfo").splitlines()) if words[4] in ("/", "/home", "/srv")}
+    assert options == {"/": set(), "/home": {"nosuid", "noexec"}, "/srv": {"nosuid"}}
+
+
+def test_a_file_that_something_is_mounted_on(disks, own_root, subhost, fails, machine):
+    """An overlay mount has a directory: what is beneath is seen, and who wants the file is told how to have it."""
+    for name in ("beneath", "above"):
+        write(f"{own_root}/etc/{name}", name)
+    assert run("mount", "--bind", f"{own_root}/etc/above", f"{own_root}/etc/beneath").returncode == 0
+    disks.mounted.append(f"{own_root}/etc/beneath")
+    machine.look()
+    one = subhost(LOWER=own_root, LOWER_MOUNTS="/etc/beneath")
+    fails(one, "LOWER_MOUNTS: /etc/beneath is no directory: mount a file in the subhost by SHARE")
+    one.configure(LOWER=own_root)
+    one.booted()
+    assert one.inside("cat", "/etc/beneath") == "beneath"
+    one.stopped()
+    one.configure(LOWER=own_root, SHARE=f"{own_root}/etc/beneath:/etc/beneath")
+    one.booted()
+    assert one.inside("cat", "/etc/beneath") == "above"
+
+
 def test_a_bind_mount(disks, lower, subhost):
     """It would show elsewhere what is hidden; who wants it names it."""
     os.makedirs(f"{lower}/export/alice")
