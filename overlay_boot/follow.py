@@ -368,6 +368,7 @@ def lines(row: "Row") -> list[str]:
         used = [*dict.fromkeys(path for one in old for path in one["files"])]
         more = f" and {len(used) - SHOWN} more" if len(used) > SHOWN else ""
         told.append(f"{whose} uses old files: {', '.join(used[:SHOWN])}{more}")
+    told += ["its packages have not followed to the end"] if not told and not row["is_done"] else []
     return [paths.printable(f"{row['name']}: {line}") for line in told]
 
 

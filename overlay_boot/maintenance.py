@@ -113,7 +113,7 @@ class Inside:
         command = [word, "start"] if word[0] == "/" else ["service", word, "start"]
         try:
             group = cgroup.directory(services.group_of(word), self.group)
-        except FileNotFoundError:
+        except OSError:             # it has none
             self.execute(command, seconds, is_over)
             return
         with group:

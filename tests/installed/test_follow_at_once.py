@@ -102,6 +102,8 @@ def test_a_stop_ends_it_and_the_next_call_does_the_rest(held):
         assert one.returncode == 1
         os.truncate(f"{held.upper}/var/log/scripts", 0)
         held.booted()
+    said = run(FOLLOW, "--dry-run", held.conf)
+    assert (said.returncode, said.stdout) == (3, f"{held.name}: its packages have not followed to the end\n")
     one = begun(held)
     let_on(held)
     told(one)
