@@ -1,6 +1,6 @@
 """What is done for running subhosts when dpkg(1) has changed the host, by its hooks, as FOLLOW says.
 
-dpkg waits until they have been looked at, which takes milliseconds, and no subhost can make longer than LIMIT.  What
+dpkg waits until they have been looked at, which takes milliseconds, and no subhost can make it longer than LIMIT.  What
 runs in a subhost is run in the background, when the host's package manager has come to an end.
 """
 import _signal
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .follow import Row
     from .overlayfs import Tree
 
-LIMIT = 5               # seconds, for a look at a subhost
+LIMIT = 10              # seconds, for a look at a subhost: all of them are looked at at once
 MOMENT = 1              # seconds, between two looks at what the host's package manager has locked
 LOCKS = (f"{RECORDS}/lock-frontend", f"{RECORDS}/lock")
 QUEUE = "waiting"       # a file in BASE/followed, locked by the one who is the next to follow
@@ -32,13 +32,18 @@ QUEUE = "waiting"       # a file in BASE/followed, locked by the one who is the 
 class Visitor(Follower):
     """A process that looks at one of many subhosts, before or after dpkg has changed the host."""
 
-    __slots__ = ("before",)
+    __slots__ = ("before", "sink")
 
     def __init__(self, word: str, group: int, *, before: bool) -> None:
         self.before = before
         super().__init__(word, group, Wish(packages=False, is_brief=True))
 
+    def spawn(self, group: int, sink: int) -> tuple[int, int]:
+        self.sink = sink
+        return super().spawn(group, sink)
+
     def work(self) -> int:
+        posix.close(self.sink)          # the others need not wait for us to begin
         _signal.alarm(LIMIT)
         return super().work()
 
@@ -154,11 +159,15 @@ class Later(Follower):
 
     def pass_on(self) -> None:
         told = [*self.said, *(follow.lines(self.row) if self.row else [])]
+        lines = [line.partition(": ")[2].removeprefix(f"{self.word}: ") for line in told]
+        if self.status < 0:
+            lines.append(f"killed by signal {-self.status}")
+        elif self.row and not lines:
+            lines.append("nothing to follow")
         try:
             with state.State(self.word) as found:
                 record = found.record()
-            log.append(record.log, (record.upper,), b"".join(
-                log.mark(line.partition(": ")[2].removeprefix(f"{self.word}: "), "overlay-follow") for line in told))
+            log.append(record.log, (record.upper,), b"".join(log.mark(line, "overlay-follow") for line in lines))
         except Exception:       # it has ended, or its log cannot take it
             pass
 
