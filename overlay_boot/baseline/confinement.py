@@ -1,13 +1,15 @@
 """Where maintainer scripts run: in the system as it will be seen through the layer, which they write to.
 
-There is no network, no process but their own, no other mount, no device of the host's, and no service is started.
+There is no network, no process but their own, no mount but the system's own, no device of the host's, and no service is
+started.
 """
 import os
 from collections.abc import Callable
 
-from .. import beneath, files, namespaces, paths, processes, rootfs
+from .. import beneath, files, lower_mounts, mounts, namespaces, paths, processes, rootfs
+from ..config import YES
 from ..errors import Failure
-from ..files import Fds
+from ..files import Fd, Fds
 from .root import Root
 from .workshop import Workshop
 
@@ -51,15 +53,40 @@ def run(script: str, root: Root, workshop: Workshop, heard: Callable[[bytes], No
 
 def mount_overlay(root: Root, workshop: Workshop) -> None:
     """Mount the layer over the root, for scripts to write to."""
-    upper = workshop.layer
-    with Fds(files.opened(path, files.PLACE) for path in (root.directory or "/", upper, workshop.work)) as fds:
-        options = "lowerdir={},upperdir={},workdir={}".format(*map(paths.of_descriptor, fds))
+    lower, upper = root.directory or "/", workshop.layer
+    with Fds(files.opened(path, files.PLACE) for path in (lower, upper, workshop.work)) as (below, above, work):
         try:
-            # Of what changes nothing may refer to the layers beneath: they will be upgraded.
-            options += ",redirect_dir=off,metacopy=off,index=off"
-            namespaces.mount("overlay", workshop.live, "overlay", 0, options)
+            mounted = mounts_below(lower, workshop, above, work)
+            namespaces.mount("overlay", workshop.live, "overlay", 0,
+                             ",".join(f"{key}={value}" for key, value in options(below, above, work).items()))
+            with files.opened(workshop.live, files.PLACE) as live:
+                lower_mounts.attach(live, mounted)
         except OSError as error:
             raise Failure(f"cannot mount an overlay with {upper} as its upper layer: {error.strerror}") from None
+
+
+def options(below: int, above: int, work: int) -> dict[str, str]:
+    """Return the options of an overlay mount of descriptors."""
+    directories = {"lowerdir": below, "upperdir": above, "workdir": work}
+    # Of what changes nothing may refer to the layers beneath: they will be upgraded.
+    return {**{key: paths.of_descriptor(fd) for key, fd in directories.items()},
+            "redirect_dir": "off", "metacopy": "off", "index": "off"}
+
+
+def mounts_below(lower: str, workshop: Workshop, above: int, work: int) -> list[tuple[str, Fd, int]]:
+    """Return what has to be mounted on the overlay mount for the file systems that the root has on its directories.
+
+    They are as a subhost has them, and in the order of the paths.  Raises OSError.
+    """
+    stacks = lower_mounts.stacks(lower_mounts.find([YES], [lower], workshop.path), [lower], 0, -1, above, work)
+    found = []
+    for stack in reversed(stacks):          # what is inside another one first, see lower_mounts.py
+        with files.opened(f"{lower.rstrip('/')}{stack.inside}", files.PLACE) as theirs, \
+                beneath.directory(above, stack.inside[1:], beneath.REFUSED) as own, \
+                beneath.directory(work, stack.work, beneath.REFUSED) as own_work:
+            mounted = mounts.new("overlay", 0, source="overlay", **options(theirs, own, own_work))
+            found.append((stack.inside, mounted, 0))
+    return found[::-1]
 
 
 def write_programs(live: int, script: str) -> None:

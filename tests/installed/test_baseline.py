@@ -10,6 +10,7 @@ import signal
 import subprocess
 
 import pytest
+from conftest import cannot_run
 from machine import BASELINE, TREE, one_line, read, run, start, wait_for, write
 
 INCLUDED = "apt,apt-utils,ca-certificates,cron,dbus,openssh-server,rsyslog,sudo,ifupdown"
@@ -275,6 +276,36 @@ def test_a_running_subhost_keeps_the_one_that_it_has(subhost, host, baseline, ru
     one.stopped()
     assert run(BASELINE, "--root", host, baseline, seconds=200).returncode == 0
     assert not os.path.exists(os.path.dirname(kept))
+
+
+BY_SCRIPTS = {"/etc/.pwd.lock", "/etc/ld.so.cache", "/etc/ssl/certs/ca-certificates.crt"}
+
+
+def test_file_systems_of_its_own(host, subhost, directory):
+    """In a system with /usr, /var and /home apart, as Debian's installer offers it, maintainer scripts have all of it."""
+    parted = f"{directory}/parted"
+    os.mkdir(parted)
+    mounted = []
+    try:
+        for name in ("usr", "var", "home"):
+            os.mkdir(f"{parted}/{name}")
+            with open(f"{directory}/{name}.ext4", "wb") as file:
+                file.truncate(1 << 30)
+            assert run("mkfs.ext4", "-q", file.name).returncode == 0
+            done = run("mount", "-o", "loop", file.name, f"{parted}/{name}")
+            if done.returncode:
+                cannot_run(f"no loop devices here: {done.stderr}")
+            mounted.append(f"{parted}/{name}")
+        assert run("cp", "-a", f"{host}/.", parted).returncode == 0
+        done = run(BASELINE, "--offline", "--root", parted, f"{directory}/parts", seconds=250)
+        made = {*inventory(f"{directory}/parts")}
+        assert made >= BY_SCRIPTS, f"{BY_SCRIPTS - made}: {done.stderr}"
+        one = subhost(LOWER=parted, LAYER=f"{directory}/parts").booted()
+        assert one.sh("dpkg-query -Wf '${Status}' cron; ls -A /home; test -x /usr/sbin/cron") == "install ok installed"
+        one.stopped()
+    finally:
+        for place in mounted:
+            assert run("umount", place).returncode == 0
 
 
 @pytest.mark.parametrize("place", ["layer/etc", "layer/var/lib/dpkg/status", "work/work", "layer/etc/ld.so.cache"])
