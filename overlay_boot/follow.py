@@ -14,7 +14,7 @@ from .old_files import Finder, Process
 from .running import NotRunning, Running
 from .side_by_side import Child, configs_running, side_by_side
 from .state import MOMENT, PATIENCE, State, Taken, names, wait_for
-from .stop import Watch, send, stop_service, takes_requests
+from .stop import Watch, send, takes_requests
 from .subhosts import identified
 from .subhosts_conf import listed, real
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .record import Record
     Row = dict[str, Any]
 
-STARTS_WITHIN = 30      # seconds, for a service
+STARTS_WITHIN = 90      # seconds, for a service
 LINGERS = 1             # seconds, for which the processes of a service that was stopped may go on
 OVERLAY = "overlay"     # a kind of file system
 SHOWN = 3               # files of a service that are named
@@ -332,17 +332,34 @@ def start_anew(subhost: Running, root: int, services: list[str], users: list[int
         if takes_requests(subhost.init):
             send(subhost.init_fd, _signal.SIGUSR1)                  # to stay without a service
         for word in reversed(services):
-            stop_service(subhost, word, inside.group, watch)
+            with Told(f"{subhost.name}: cannot stop {word}"):
+                inside.stop(word, subhost.record.timeout, watch.is_out_of_hand)
         await_ends(users)
         refresh(subhost, root)
         for word in services:
-            try:
+            with Told(f"{subhost.name}: cannot start {word}"):
                 inside.start(word, STARTS_WITHIN, watch.is_out_of_hand)
-            except (OSError, Failure) as failure:
-                complain(f"{subhost.name}: cannot start {word}: {reason(failure)}")
         if takes_requests(subhost.init):
             send(subhost.init_fd, _signal.SIGUSR2)
     subhost.state.note("restart", ())
+
+
+class Told:
+    """A context in which something may fail, which is told then."""
+
+    __slots__ = ("what",)
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
+        if not isinstance(error, (OSError, Failure)):
+            return False
+        complain(f"{self.what}: {reason(error)}")
+        return True
 
 
 def await_ends(users: list[int]) -> None:

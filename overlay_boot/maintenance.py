@@ -110,7 +110,7 @@ class Inside:
 
     def start(self, word: str, seconds: float, is_over: "Callable[[], bool]") -> None:
         """Start a service of START, in its control group, where it has one.  Raises Failure as execute() does."""
-        command = [word, "start"] if word[0] == "/" else ["service", word, "start"]
+        command = command_of(word, "start")
         try:
             group = cgroup.directory(services.group_of(word), self.group)
         except OSError:             # it has none
@@ -118,6 +118,10 @@ class Inside:
             return
         with group:
             self.execute(command, seconds, is_over, group=group)
+
+    def stop(self, word: str, seconds: float, is_over: "Callable[[], bool]") -> None:
+        """Stop a service of START.  Raises Failure as execute() does."""
+        self.execute(command_of(word, "stop"), seconds, is_over)
 
     def execute(self, words: list[str], seconds: float, is_over: "Callable[[], bool]" = lambda: False,
                 variables: dict[str, str] | None = None, group: int | None = None) -> None:
@@ -149,6 +153,11 @@ class Inside:
             self.execute(words, LONGEST, variables=ENVIRONMENT)
         except Failure as failure:
             raise Failure(f"{self.subhost.name}: {failure}") from None
+
+
+def command_of(word: str, action: str) -> list[str]:
+    """Return the command that does something to a service of START."""
+    return [word, action] if word[0] == "/" else ["service", word, action]
 
 
 def console_of(subhost: Running) -> Fd:

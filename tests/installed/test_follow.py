@@ -142,6 +142,17 @@ def test_a_service_is_what_is_in_its_control_group(served):
     other.communicate()
 
 
+def test_a_script_that_fails_is_told(served):
+    """What it left running uses old files still."""
+    write(f"{served.lower}/etc/init.d/one", SERVICE.format(name="one").replace("kill $(cat /run/one.pid)", "exit 1"), 0o755)
+    replace(f"{served.lower}/usr/sbin/one")
+    done = run(FOLLOW, "--restart", served.name)
+    assert done.returncode == LEFT
+    assert done.stderr == (f"overlay-follow: {served.name}: cannot stop /etc/init.d/one: /etc/init.d/one failed with exit status 1 "
+                           f"(what it printed is in LOG={served.log})\n")
+    assert done.stdout.splitlines() == [f"{served.name}: started again: /etc/init.d/one", f"{served.name}: /etc/init.d/one uses old files: /usr/sbin/one"]
+
+
 def test_a_pid_file_that_is_not_roots_is_not_believed(served):
     """A service that has nothing in its control group is found by these; /run/lock is for all to write to."""
     with_nobody(served)
