@@ -38,7 +38,8 @@ def command(arguments: list[str]) -> int:
 
 def parser() -> "argparse.ArgumentParser":
     parser = new_parser("overlay-follow", "Have subhosts see their host as it is now.")
-    parser.add_argument("--all", action="store_true", help="follow with all subhosts that run or hibernate")
+    parser.add_argument("--all", action="store_true",
+                        help="follow with all that run or hibernate, and with the packages of those in the list")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--dry-run", action="store_true", help="only tell what is to be done")
     kind.add_argument("--restart", action="store_true", help="start services anew that use old files")
