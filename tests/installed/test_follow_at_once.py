@@ -66,6 +66,14 @@ def test_two_of_them(held, is_running):
     assert ran(held) == 1
 
 
+def test_one_with_cables_that_is_stopped(held):
+    """It is booted without them."""
+    held.configure(LOWER=held.host, CABLES="=", ADDRESS="192.0.2.2/24", BOOT_TIMEOUT="5")
+    one = begun(held)
+    let_on(held)
+    assert told(one) == {("lib", "upgraded")}
+
+
 def waits(process):
     """Whether it waits for a lock."""
     return "flock" in read(f"/proc/{process.pid}/wchan") or "flock" in read(f"/proc/{process.pid}/stack")
