@@ -5,7 +5,7 @@ import marshal
 import posix
 import time
 
-from . import beneath, files, interruption, namespaces, old_files, overlayfs, paths, proc, running, trees
+from . import beneath, files, interruption, namespaces, old_files, overlayfs, paths, proc, running, services, trees
 from .config import Config
 from .errors import DONE, FAILED, Failure, complain, doing, reason
 from .files import Fd, Fds
@@ -14,7 +14,7 @@ from .old_files import Finder, Process
 from .running import NotRunning, Running
 from .side_by_side import Child, configs_running, side_by_side
 from .state import MOMENT, PATIENCE, State, Taken, names, wait_for
-from .stop import Watch, send, takes_requests
+from .stop import Watch, send, send_each, takes_requests
 from .subhosts import identified
 from .subhosts_conf import listed, real
 
@@ -320,52 +320,49 @@ def note(subhost: Running, old: list[Process]) -> None:
         subhost.state.note("old", noted)
 
 
-def start_anew(subhost: Running, root: int, services: list[str], users: list[int]) -> None:
+def start_anew(subhost: Running, root: int, words: list[str], users: list[int]) -> None:
     """Stop services, in reverse order, and start them again, in order, when the files that they used are forgotten.
 
     users are processes of theirs that use old files.  If this is killed, the next call starts what was stopped.
     """
     interruption.ignore()
-    subhost.state.note("restart", services)
+    subhost.state.note("restart", words)
     watch = Watch(subhost)
     with Inside(subhost) as inside:
         if takes_requests(subhost.init):
             send(subhost.init_fd, _signal.SIGUSR1)                  # to stay without a service
-        for word in reversed(services):
-            with Told(f"{subhost.name}: cannot stop {word}"):
-                inside.stop(word, subhost.record.timeout, watch.is_out_of_hand)
-        await_ends(users)
+        for word in reversed(words):
+            stop_service(subhost, inside, word, watch)
+        await_ends(users, LINGERS)
         refresh(subhost, root)
-        for word in services:
-            with Told(f"{subhost.name}: cannot start {word}"):
+        for word in words:
+            try:
                 inside.start(word, STARTS_WITHIN, watch.is_out_of_hand)
+            except (OSError, Failure) as failure:
+                complain(f"{subhost.name}: cannot start {word}: {reason(failure)}")
         if takes_requests(subhost.init):
             send(subhost.init_fd, _signal.SIGUSR2)
     subhost.state.note("restart", ())
 
 
-class Told:
-    """A context in which something may fail, which is told then."""
+def stop_service(subhost: Running, inside: Inside, word: str, watch: Watch) -> None:
+    """Stop a service by its script; if that fails, ask what is in its control group to end, as service managers do.
 
-    __slots__ = ("what",)
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
-        if not isinstance(error, (OSError, Failure)):
-            return False
-        complain(f"{self.what}: {reason(error)}")
-        return True
+    The script can be of another version than what it is to stop: that of MariaDB 11.8 cannot talk to 10.11.
+    """
+    try:
+        inside.stop(word, subhost.record.timeout, watch.is_out_of_hand)
+    except (OSError, Failure) as failure:
+        complain(f"{subhost.name}: cannot stop {word}: {reason(failure)}")
+        members = services.members_of(word, inside.group)
+        send_each(subhost, members, _signal.SIGTERM)
+        await_ends(members, subhost.record.timeout)
 
 
-def await_ends(users: list[int]) -> None:
+def await_ends(processes: list[int], seconds: float) -> None:
     """Wait for the ends of processes for a while: a script that stops a service may not do so, and some go on."""
-    end = time.monotonic() + LINGERS
-    for process in users:
+    end = time.monotonic() + seconds
+    for process in processes:
         wait_for(process, end - time.monotonic())
 
 

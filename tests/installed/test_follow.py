@@ -143,14 +143,21 @@ def test_a_service_is_what_is_in_its_control_group(served):
 
 
 def test_a_script_that_fails_is_told(served):
-    """What it left running uses old files still."""
+    """What it has left running is asked to end; what does not do so uses old files still."""
     write(f"{served.lower}/etc/init.d/one", SERVICE.format(name="one").replace("kill $(cat /run/one.pid)", "exit 1"), 0o755)
-    replace(f"{served.lower}/usr/sbin/one")
+    served.stopped()
+    stubborn = "#!/bin/sh\ncase $1 in start) (trap '' TERM; exec /usr/sbin/two 1000000 </dev/null >/dev/null 2>&1) & ;; stop) exit 1 ;; esac\n"
+    write(f"{served.lower}/etc/init.d/two", stubborn, 0o755)
+    served.configure(LOWER=served.lower, START="/etc/init.d/one /etc/init.d/two", STOP_TIMEOUT="0.5")
+    served.booted()
+    for name in ("one", "two"):
+        replace(f"{served.lower}/usr/sbin/{name}")
     done = run(FOLLOW, "--restart", served.name)
     assert done.returncode == LEFT
-    assert done.stderr == (f"overlay-follow: {served.name}: cannot stop /etc/init.d/one: /etc/init.d/one failed with exit status 1 "
-                           f"(what it printed is in LOG={served.log})\n")
-    assert done.stdout.splitlines() == [f"{served.name}: started again: /etc/init.d/one", f"{served.name}: /etc/init.d/one uses old files: /usr/sbin/one"]
+    assert done.stderr == "".join(f"overlay-follow: {served.name}: cannot stop /etc/init.d/{name}: /etc/init.d/{name} failed with exit status 1 "
+                                  f"(what it printed is in LOG={served.log})\n" for name in ("two", "one"))
+    assert done.stdout.splitlines() == [f"{served.name}: started again: /etc/init.d/one /etc/init.d/two",
+                                        f"{served.name}: /etc/init.d/two uses old files: /usr/sbin/two"]
 
 
 def test_a_pid_file_that_is_not_roots_is_not_believed(served):

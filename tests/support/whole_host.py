@@ -84,6 +84,7 @@ class OfWholeHost(Subhost):
         self.host = host
         os.makedirs(f"{host.root}/srv/subhosts", exist_ok=True)
         super().__init__(f"{host.root}/srv/subhosts", **settings)
+        self.log_inside = self.log
         self.log = f"{host.root}{self.log}"
 
     @property

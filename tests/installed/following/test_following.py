@@ -62,9 +62,12 @@ def subhost(host):
         one.remove()
 
 
-def follow(one, *words, status=0):
+def follow(one, *words, status=0, fails=()):
+    """What is told, where no script of a service fails but these."""
     done = one.run(FOLLOW, "--json", *words, one.conf)
-    assert (done.returncode, done.stderr) == (status, ""), f"{done}\n{one.said()}"
+    said = "".join(f"overlay-follow: {one.name}: cannot {what}: service failed with exit status 1 (what it printed is in LOG={one.log_inside})\n"
+                   for what in fails)
+    assert (done.returncode, done.stderr) == (status, said), f"{done}\n{one.said()}"
     [row] = json.loads(done.stdout)
     return row
 
@@ -142,6 +145,11 @@ def rows_are_there(one):
     rows_are_in_postgresql(one)
 
 
+def with_later_names(found):
+    """Without what MariaDB is started by, which has another name since."""
+    return {(user, program) for user, program in found if program not in ("mysqld_safe", "mariadbd-safe")}
+
+
 def put_into_mariadb(one):
     one.sh("mariadb", input="create database x; use x; create table asked (answer int) engine=innodb; insert into asked values (42);")
 
@@ -183,13 +191,15 @@ def test_from_debian_12_to_13(host, subhost):
     print(said)
     assert f"VERSION_CODENAME={NEW_SUITE}" in host.sh("cat /etc/os-release")
     for one, (answers, _) in three.items():
-        print(one.name, row := follow(one, "--restart"))
+        # The script of MariaDB 11.8 cannot ask 10.11 to end: its client wants TLS, which that has not got.
+        fails = ["stop mariadb"] if answers is rows_are_there else []
+        print(one.name, row := follow(one, "--restart", fails=fails))
         assert "libc6:amd64" in of_packages(row, "upgraded") and not of_packages(row, "unfinished")
         assert row["old"] == []
         answers(one)
         one.is_clean()
         nothing_to_follow(one)
-        assert one.services() == services[one]
+        assert with_later_names(one.services()) == with_later_names(services[one])
     for one, (answers, made_anew) in three.items():
         one.stopped()
         one.booted(seconds=SLOW)
