@@ -429,7 +429,7 @@ def await_services(boot: Boot) -> None:
     failed = False
     last: str | None = ""
     try:
-        for line in boot.keeper.services(None if boot.wait else SERVICES_TIMEOUT):
+        for line in boot.keeper.services(longest_start(boot) if boot.wait else SERVICES_TIMEOUT):
             failed = True
             if last is not None:
                 last = last_line(boot, line)
@@ -442,6 +442,16 @@ def await_services(boot: Boot) -> None:
         raise Failure(f"{boot.config.name} has ended while its services were being started (see {place})") from None
     if failed and boot.wait:
         raise ServicesFailed
+
+
+def longest_start(boot: Boot) -> float | None:
+    """Return for how many seconds services are waited for that are to be waited for; None for as long as they take.
+
+    PID 1 keeps to BOOT_TIMEOUT for each of them: this is for a subhost that does not.
+    """
+    from .services import KILLED_AFTER
+    seconds = boot.config.patience
+    return None if seconds is None else SERVICES_TIMEOUT + (seconds + KILLED_AFTER) * len(boot.services)
 
 
 class ServicesFailed(Failure):
@@ -572,6 +582,7 @@ def note(boot: Boot) -> None:
     """Note what other commands, and a stop above all, want to know of the subhost."""
     fences.note(boot.state, boot.fences, boot.config.system_calls)
     boot.state.note("start", boot.services)
+    boot.state.note("after", boot.config.after)
     boot.state.note("timeout", boot.config.stop_timeout)
     boot.state.note("log", boot.config.log)
     boot.state.note("upper", boot.sources.upper)

@@ -9,7 +9,6 @@ from .files import Fd
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import NoReturn
 
 MOST_MEMBERS = "1000000"
 NONE, SECRETS = "none", "secrets"       # words of HIDE; the first one also of BOOT_TIMEOUT
@@ -31,6 +30,7 @@ DEFAULTS: dict[str, str | None] = {
     "ADDRESS_POOL": "10.231.0.0/16 ula",
     "START": "networking ssh",
     "STAY": "yes",
+    "AFTER": "",
     "PREMOUNT": "overlay-premount",
     "POSTMOUNT": "overlay-postmount",
     "INIT": "overlay-init",
@@ -48,7 +48,7 @@ DEFAULTS: dict[str, str | None] = {
 }
 REPEATABLE = ("SHARE", "LAYER")
 SITE_WIDE = "/etc/overlay-boot/defaults.conf"
-NOT_SITE_WIDE = ("NAME", "BASE", "IMAGE", "LIVE", "UPPER", "WORK")      # no two subhosts can have the same
+NOT_SITE_WIDE = ("NAME", "BASE", "IMAGE", "LIVE", "UPPER", "WORK", "AFTER")     # no two subhosts can have the same
 IN_IMAGE = {"UPPER": "mnt/root", "WORK": "mnt/work"}            # the defaults where there is an IMAGE
 WARNERS = ("overlay-boot", "overlay-check")                     # the commands that warn of suspect lines
 HANDED_DOWN = "OVERLAY_BOOT_VALUES"     # in a hook's environment: the boot has resolved them
@@ -222,10 +222,11 @@ class Config:
     Paths are absolute.
     """
 
-    __slots__ = ("action", "address", "address_pool", "assigned", "base", "boot_timeout", "cables", "capabilities",
-                 "defaults", "follow", "handed", "hide", "image", "init", "layer_limit", "layers", "limits", "live",
-                 "log", "lower", "lower_mounts", "name", "overlay", "path", "postmount", "premount", "ram_size",
-                 "reaper", "share", "start", "stay", "stop_timeout", "system_calls", "tmpfs", "upper", "userns", "work")
+    __slots__ = ("action", "address", "address_pool", "after", "assigned", "base", "boot_timeout", "cables",
+                 "capabilities", "defaults", "follow", "handed", "hide", "image", "init", "layer_limit", "layers",
+                 "limits", "live", "log", "lower", "lower_mounts", "name", "overlay", "path", "postmount", "premount",
+                 "ram_size", "reaper", "share", "start", "stay", "stop_timeout", "system_calls", "tmpfs", "upper",
+                 "userns", "work")
 
     action: str                         # the command at work, for ACTION
     assigned: Assignments               # what the file has, and what it leaves to the site-wide defaults
@@ -250,6 +251,7 @@ class Config:
     address_pool: list[str]
     start: list[str]
     stay: str                           # YES or NO
+    after: list[str]                    # names of other subhosts
     premount: list[str]                 # the words of a command line, as those of the next two
     postmount: list[str]
     init: list[str]
@@ -265,11 +267,11 @@ class Config:
     share: list[tuple[str, str]]        # (path on the host, path in the subhost)
     limits: dict[str, str]              # those of LIMITS that are set, as in the file
 
-    def __init__(self, path: str, action: str, handed: dict[str, str] | None = None) -> None:
+    def __init__(self, path: str, action: str, handed: dict[str, str] | None = None, *, warn: bool = True) -> None:
         """Read the file.  Raises Failure if it is no configuration file, or has a NAME that cannot be one."""
         self.action = action
         self.handed = handed or {}
-        self.assigned = read(path, warn=action in WARNERS and not handed)
+        self.assigned = read(path, warn=warn and action in WARNERS and not handed)
         self.defaults = DEFAULTS
         self.path = paths.real(path)
         self.limits = {}
@@ -292,6 +294,14 @@ class Config:
         here = paths.parent(self.path)
         found = {variable: self.value(variable, here) for variable in LIMITS}
         self.limits = {variable: text for variable, text in found.items() if text}
+
+    def resolve_after(self) -> None:
+        """Find AFTER, whose command runs where the file is."""
+        self.after = paths.words(self.value("AFTER", paths.parent(self.path)))
+        for name in self.after:
+            why = "it is this subhost itself" if name == self.name else why_no_name(name)
+            if why:
+                raise Failure(f"AFTER: {name}: {why}")
 
     def resolve_base(self, cgroup: int = -1) -> None:
         """Find BASE and FOLLOW, which is all that is needed to follow a subhost that runs."""
@@ -329,6 +339,7 @@ class Config:
         self.cables = paths.words(value("CABLES")) or ["="] * bool(self.address)
         self.start = services(value("START"))
         self.stay = checked_stay(value("STAY"))
+        self.resolve_after()
         self.premount, self.postmount = paths.words(value("PREMOUNT")), paths.words(value("POSTMOUNT"))
         self.init = paths.words(value("INIT"))
         self.ram_size = checked_ram_size(value("RAM_SIZE"))
@@ -467,8 +478,9 @@ class Config:
             "LOWER": ":".join(self.lower), "LOWER_MOUNTS": " ".join(self.lower_mounts) or NO,
             "HIDE": " ".join(self.hide) or NONE, "CABLES": " ".join(self.cables),
             "ADDRESS": " ".join(self.address), "ADDRESS_POOL": " ".join(self.address_pool),
-            "START": " ".join(self.start) or "none", "STAY": self.stay, "PREMOUNT": " ".join(self.premount),
-            "POSTMOUNT": " ".join(self.postmount), "INIT": " ".join(self.init), "LOG": self.log,
+            "START": " ".join(self.start) or "none", "STAY": self.stay, "AFTER": " ".join(self.after),
+            "PREMOUNT": " ".join(self.premount), "POSTMOUNT": " ".join(self.postmount), "INIT": " ".join(self.init),
+            "LOG": self.log,
             "RAM_SIZE": self.ram_size, "LAYER_LIMIT": " ".join(map(str, self.layer_limit)),
             "BOOT_TIMEOUT": self.boot_timeout, "STOP_TIMEOUT": self.stop_timeout,
             "CAPABILITIES": capabilities.text_of(self.capabilities), "SYSTEM_CALLS": self.system_calls,
@@ -499,17 +511,22 @@ def of_environment(action: str) -> Config:
 
 def check_name(name: str) -> None:
     """Raises Failure unless NAME can be that of an interface, a network namespace and a control group."""
-    def refuse(why: str) -> "NoReturn":
+    why = why_no_name(name)
+    if why:
         raise Failure(f"NAME={name}: {why}")
 
+
+def why_no_name(name: str) -> str:
+    """Return why this cannot be a NAME, "" if it can."""
     if not name:
-        refuse("it is empty")
+        return "it is empty"
     if len(name) > LONGEST_NAME:
-        refuse(f"longer than {LONGEST_NAME} characters")
+        return f"longer than {LONGEST_NAME} characters"
     if not all("!" <= letter <= "~" for letter in name):
-        refuse("only printable ASCII characters without space can be used")
+        return "only printable ASCII characters without space can be used"
     if name in (".", "..") or name[0] == "-" or any(letter in "/:%" for letter in name):
-        refuse("not usable as the name of an interface and a namespace")
+        return "not usable as the name of an interface and a namespace"
+    return ""
 
 
 def image_of(text: str, base: str) -> tuple[str, str] | None:

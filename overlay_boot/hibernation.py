@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 STOCK = 4096            # ids of namespaces that Linux 6.18 gives a processor at a time
 ATTEMPTS = 8
 # The values that are found anew when a subhost is woken; the others are those that it was made with.
-ANEW = ("BOOT_TIMEOUT", "INIT", "LOG", "START", "STAY", "STOP_TIMEOUT")
+ANEW = ("AFTER", "BOOT_TIMEOUT", "INIT", "LOG", "START", "STAY", "STOP_TIMEOUT")
 
 
 @doing("keep the mounts")

@@ -1,11 +1,12 @@
 """overlay-boot --check: the values of a configuration, and the plan of its boot."""
-from . import beneath, cgroup, fences, files, hooks, interfaces, limits, network, rootfs, services, state, uppers
+from . import beneath, cgroup, fences, files, hooks, interfaces, limits, network, order, rootfs, services, state, uppers
 from .boot import BEGINNING, MAKING, SERVICES_TIMEOUT, WAKING, Boot, check
 from .config import AUTO, NO, SECRETS, SITE_WIDE, Config
 from .errors import Failure, complain
 from .files import Fds
 from .sources import Sources
 from .state import State
+from .subhosts_conf import listed, real
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ def report(path: str, *, verbose: bool = False) -> None:
         complain(config.located(f"{variable}: with the default, the subhost would lose {' '.join(lost)}"))
     if sources.is_overlay:
         tell_what_is_seen(config, sources, verbose=verbose)
+    for name in unknown_before(config):
+        complain(f"{order.unknown(name)}: overlay-boot --all will not boot this subhost")
     settings = config.settings()
     lines = [f"{variable}={value}" for variable, value in settings.items()]
     lines += [f"LAYER={path}" for path in config.layers]
@@ -104,6 +107,15 @@ def missing_scripts(config: Config, sources: Sources) -> "Iterator[tuple[str, st
         if not any(is_in(place, path) for place in places for path in (script, f"/usr{script}")):
             unit = f"{services.UNITS}{word}.service"
             yield word, script, f", {services.ONLY_UNIT}" if any(is_in(place, unit) for place in places) else ""
+
+
+def unknown_before(config: Config) -> list[str]:
+    """Return the names in AFTER for which overlay-boot --all would not boot this subhost."""
+    files = listed()
+    if not config.after or config.path not in map(real, files):
+        return []
+    _, named = order.read_all(files)
+    return [name for name in config.after if name not in named and name not in order.running()]
 
 
 def is_in(place: str, path: str) -> bool:
@@ -183,8 +195,8 @@ def of_waking(config: Config) -> dict[str, str]:
         "Sweep": "remove the control group, if it is still there",
         "Mount namespace": f"open the one that is kept, and {network.path_of(config.name)}; make a private copy of the "
                            f"host's for hooks",
-        "Resolve": "find START, STAY, INIT, BOOT_TIMEOUT, STOP_TIMEOUT and LOG anew; the other variables have the "
-                   "values that they had",
+        "Resolve": "find START, STAY, AFTER, INIT, BOOT_TIMEOUT, STOP_TIMEOUT and LOG anew; the other variables have "
+                   "the values that they had",
         "User namespace": "open the one that is kept, and let it make control groups below that of the subhost",
         "PID 1": "start the keeper, which makes PID, IPC, UTS, time and cgroup namespaces and a process in them; that "
                  "enters the mounts and the network that are kept, and executes the commands of INIT",

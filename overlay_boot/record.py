@@ -163,6 +163,7 @@ SCHEMA = (
     Field("follower", "follower", process),
     Field("system-calls", "system_calls", system_calls, empty=""),
     Field("start", "start", words, " ".join, empty=()),
+    Field("after", "after", words, " ".join, empty=()),
     Field("timeout", "timeout", seconds, empty=0.0),
     Field("log", "log", empty=""),
     Field("limit:", "limits"),
@@ -203,6 +204,7 @@ class Record:
     follower: int | None            # the overlay-follow that it has been booted for, without its services
     system_calls: str               # "default", "all", or the filter, base64; "" with an earlier version
     start: tuple[str, ...]          # the services that have to be stopped
+    after: tuple[str, ...]          # AFTER
     timeout: float                  # STOP_TIMEOUT, in seconds
     log: str                        # LOG
     limits: dict[str, str]          # {variable: value} of the limits that the configuration has

@@ -19,7 +19,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from .order import Order
+
 PER_PROCESSOR = 2       # commands at a time: each waits now and then, for the disk, a hook or a service
+LOOK = 0.1              # seconds, between two looks at a subhost that is waited for and no child of ours
 MOST = 64               # with the boots that have come so far that they only wait for services
 
 
@@ -40,14 +43,26 @@ def boot_all(*, wait: bool = False) -> bool:
             wanted.setdefault(real(path), path)
     if not wanted:
         return succeeded
+    from .boot import SERVICES_FAILED
+    from .order import of_boots
     # When the unit that boots all of them ends, systemd kills what is in its control group.  Keepers that are born in
     # the root of the hierarchy are in no unit's.
     with cgroup.hierarchy() as root:
-        for child in side_by_side(wanted.values(), _signal.SIGTERM, root, ["--wait"] if wait else []):
+        order, refused = of_boots([*wanted.values()])
+        for line in dict.fromkeys(refused.values()):
+            complain(line)
+            succeeded = False
+        awaited = {*wanted.values()} if wait else order.awaited()
+
+        def start(path: str, group: int) -> Child:
+            return Child(path, group, ["--wait"] if path in awaited else [])
+
+        words = [path for path in wanted.values() if path not in refused]
+        for child in side_by_side(words, _signal.SIGTERM, root, start, order):
             if child.status == FAILED and real(child.word) in configs_running():
                 continue                # somebody else has booted it meanwhile
             child.pass_on()
-            succeeded = succeeded and child.status == 0
+            succeeded = succeeded and (child.status == 0 or child.status == SERVICES_FAILED and not wait)
     return succeeded
 
 
@@ -64,7 +79,8 @@ def stop_all(*, except_units: bool = False) -> bool:
     for failure in unreadable.values():
         complain(failure)
     succeeded = not unreadable
-    for child in side_by_side(wanted, _signal.SIGINT):
+    from .order import of_stops
+    for child in side_by_side(wanted, _signal.SIGINT, order=of_stops()):
         if child.status and child.word not in there({}):
             continue                    # it has ended by itself, or was dead: overlay-stop calls that a failure
         child.pass_on()
@@ -133,12 +149,12 @@ def inherited() -> dict[str, float]:
     return since
 
 
-def side_by_side(words: "Iterable[str]", interrupt: int, group: int = -1, options: "Iterable[str]" = (),
-                 start: "Callable[[str, int], Child] | None" = None) -> "Iterator[Child]":
+def side_by_side(words: "Iterable[str]", interrupt: int, group: int = -1,
+                 start: "Callable[[str, int], Child] | None" = None, order: "Order | None" = None) -> "Iterator[Child]":
     """Run the command at hand for each of the words, configuration files or names, in this order, several at a time.
 
-    group is a descriptor of the control group to run them in, -1 for that of this process; options stand before each
-    word; start makes another Child of them.  Yields each Child when it has ended.  If interrupted, begins no more,
+    group is a descriptor of the control group to run them in, -1 for that of this process; start makes another Child of
+    a word; order has some words wait for others.  Yields each Child when it has ended.  If interrupted, begins no more,
     sends the signal interrupt to those at work, and raises Failure when they have ended.
     """
     interruption.hold()
@@ -156,21 +172,23 @@ def side_by_side(words: "Iterable[str]", interrupt: int, group: int = -1, option
 
     while waiting or at_work:
         while waiting and len(busy) < most and len(at_work) < MOST:
-            child = start(waiting[0], group) if start else Child(waiting[0], group, options)
-            if not child.process and at_work:
-                break                   # when one of them has ended, there may be room for it
-            waiting.pop(0)
+            word = order.next_of(waiting, [one.word for one in at_work.values()]) if order else waiting[0]
+            child = (start or Child)(word, group) if word else None
+            if not word or not child or not child.process and at_work:
+                break                   # all wait; or when one of them has ended, there may be room for another
+            waiting.remove(word)
             if not child.process:
                 yield child
                 continue
             at_work[child.pidfd] = busy[child.source] = child
             poll.register(child.pidfd, select.POLLIN)
             poll.register(child.source, 0)
-        if not at_work:
+        is_held = waiting and order and order.outside
+        if not at_work and not is_held:
             continue
         try:
             with interruption.Wait():
-                ready = poll.poll()
+                ready = poll.poll(LOOK * 1000 if is_held else None)
         except Failure as failure:
             interruption.ignore()
             interrupted = failure
@@ -198,7 +216,7 @@ class Child:
     __slots__ = ("options", "output", "pidfd", "process", "said", "source", "status", "word")
 
     def __init__(self, word: str, group: int, options: "Iterable[str]" = ()) -> None:
-        self.options = options
+        self.options = options          # which stand before the word
         self.word = word                # the path of a configuration file, or a name
         self.process = 0
         with Fds() as fds:

@@ -1,10 +1,10 @@
 """Configuration files, generated and mutated, site-wide defaults, and lists of them: --check, boot, stop."""
 import os
 
-NAMES = ("NAME", "BASE", "IMAGE", "LIVE", "UPPER", "WORK", "LOWER", "HIDE", "LAYER", "LAYER_LIMIT", "CABLES", "START",
+NAMES = ("NAME", "BASE", "IMAGE", "LIVE", "UPPER", "WORK", "LOWER", "HIDE", "LAYER", "LAYER_LIMIT", "CABLES", "START", "AFTER",
          "PREMOUNT", "POSTMOUNT", "INIT", "LOG", "RAM_SIZE", "BOOT_TIMEOUT", "STOP_TIMEOUT", "SHARE", "PIDS_MAX", "MEMORY_MAX", "CPU_MAX",
          "CPUSET_CPUS", "IO_MAX", "NAMES", "export START", "START ", " START", "# START", "")
-SITE_WIDE = tuple(name for name in NAMES if name not in ("NAME", "BASE", "IMAGE", "LIVE", "UPPER", "WORK"))
+SITE_WIDE = tuple(name for name in NAMES if name not in ("NAME", "BASE", "IMAGE", "LIVE", "UPPER", "WORK", "AFTER"))
 VALUES = (
     "", ".", "..", "./", "root", "work", "live", "shared", "mnt", "layer", "layer.tar.gz", "root/", "root/.", "none", "/none", "none/none",
     "root:root", "shared:/data", "shared:", ":/data", ":", "shared:data", "shared:/data/../..", "shared:/", "shared:/.reaper",

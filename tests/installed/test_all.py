@@ -1,11 +1,10 @@
 """overlay-boot --all and overlay-stop --all: many subhosts, side by side."""
-import json
 import os
 import signal
 import time
 
 import pytest
-from machine import BOOT, LS, PYTHON, STATES, STOP, control_group, descendants, is_alive, kill, new_name, one_line, read, run, start, wait_for, write
+from machine import BOOT, PYTHON, STATES, STOP, control_group, descendants, is_alive, kill, names_running, new_name, one_line, read, run, start, wait_for, write
 from network import done
 
 pytestmark = pytest.mark.usefixtures("host")       # no subhosts but those of the test are there to be stopped
@@ -32,10 +31,6 @@ def all_of(command, *options, **how):
 def succeeds(command, **how):
     ended = all_of(command, **how)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
-
-
-def running():
-    return {row["name"] for row in json.loads(run(LS, "--json").stdout) if row["state"] == "running"}
 
 
 def waiting(one):
@@ -74,7 +69,7 @@ def test_a_subhost_of_another_version_is_left_and_told_of_once(subhost, listed):
     kill(other.keeper, signal.SIGKILL)
     ended = all_of(STOP)
     write(one.state, text)
-    assert ended.returncode == 1 and "another version" in one_line(ended) and running() == {one.name}
+    assert ended.returncode == 1 and "another version" in one_line(ended) and names_running() == {one.name}
 
 
 def test_a_subhost_with_a_damaged_state_file_is_stopped_and_told_of(subhost, listed, machine):
@@ -102,11 +97,11 @@ def test_every_listed_subhost_is_booted_and_stopped(subhost, listed, machine):
     listed("# a comment, with", f"# {other.conf} in it", "", f"  {many[0].conf}\t{many[1].conf} ",
            f"{other.conf} # not this line either", many[2], many[3], many[0], many[4])
     succeeds(BOOT)
-    assert running() == names(many)
+    assert names_running() == names(many)
     for one in many:
         assert one.inside("hostname") == one.name
     succeeds(STOP)
-    assert running() == set()
+    assert names_running() == set()
     machine.is_as_before()
 
 
@@ -115,7 +110,7 @@ def test_a_subhost_by_several_paths_is_one(subhost, listed, directory):
     os.symlink(one.conf, f"{directory}/link.conf")
     listed(one, f"{one.base}/./{one.name}.conf", f"{directory}/link.conf")
     succeeds(BOOT)
-    assert running() == {one.name}
+    assert names_running() == {one.name}
 
 
 @pytest.mark.parametrize("lines", [[], ["", "# nothing"]])
@@ -141,7 +136,7 @@ def test_what_runs_already_is_left_alone(subhost, listed):
     before = first.init
     listed(first, second)
     succeeds(BOOT)
-    assert running() == {first.name, second.name} and first.init == before
+    assert names_running() == {first.name, second.name} and first.init == before
     succeeds(BOOT)
     assert first.init == before
 
@@ -173,7 +168,7 @@ def test_each_failure_is_told_and_the_others_go_on(subhost, listed, directory, m
         f"overlay-boot: {bad.conf}: " + one_line(bad.boot()).removeprefix("overlay-boot: "),
         "overlay-boot: relative.conf: not a full path, which /etc/subhosts.conf requires",
         "overlay-boot: --check: not a full path, which /etc/subhosts.conf requires"])
-    assert running() == names([good, twin])
+    assert names_running() == names([good, twin])
     listed(elsewhere)
     assert one_line(all_of(BOOT)) == (f"overlay-boot: {elsewhere}: {good.name} is running already, from {good.conf}")
     succeeds(STOP)
@@ -209,7 +204,7 @@ def test_a_service_that_fails_is_told_of(subhost, listed):
     ended = all_of(BOOT)
     assert (ended.returncode, ended.stderr) == (
         0, f"overlay-boot: {one.conf}: cannot start /bin/false: exit status 1 (what it printed is in LOG={one.log})\n")
-    assert running() == names([one, other])
+    assert names_running() == names([one, other])
 
 
 def test_services_are_waited_for(subhost, listed):
@@ -220,7 +215,7 @@ def test_services_are_waited_for(subhost, listed):
     ended = all_of(BOOT, "--wait")
     assert (ended.returncode, ended.stderr) == (
         1, f"overlay-boot: {one.conf}: cannot start /opt/fails: exit status 6: sorry (what it printed is in LOG={one.log})\n")
-    assert running() == names([one, other])
+    assert names_running() == names([one, other])
     ended = all_of(BOOT, "--wait")
     assert (ended.returncode, ended.stderr) == (0, "")
 
@@ -231,9 +226,9 @@ def test_a_hundred(subhost, listed, machine):
     many = [subhost() for _ in range(100)]
     listed(*many)
     succeeds(BOOT)
-    assert running() == names(many)
+    assert names_running() == names(many)
     succeeds(STOP)
-    assert running() == set()
+    assert names_running() == set()
     machine.is_as_before()
 
 
@@ -253,7 +248,7 @@ def test_so_many_at_a_time_from_the_first(subhost, listed, directory):
     wait_for(lambda: set(os.listdir(begun)) == names(many[:3]))
     write(go)
     assert boot.communicate(timeout=60) == (b"", b"") and boot.returncode == 0
-    assert running() == names(many)
+    assert names_running() == names(many)
 
 
 def test_services_that_take_their_time_keep_nobody_waiting(subhost, listed, directory):
@@ -269,7 +264,7 @@ def test_services_that_take_their_time_keep_nobody_waiting(subhost, listed, dire
     write(f"{directory}/go")
     _, err = boot.communicate(timeout=60)
     assert boot.returncode == 0 and err.count(b": cannot start /opt/slow: exit status 4 (") == len(many)
-    assert running() == names(many)
+    assert names_running() == names(many)
 
 
 def test_stopped_from_the_last_one_booted(subhost):
@@ -283,7 +278,7 @@ def test_stopped_from_the_last_one_booted(subhost):
         one.booted()
         one.sh("setsid /opt/hold >/dev/null 2>&1 </dev/null &")
     stop = start(*on_one_processor(STOP, "--all"))
-    wait_for(lambda: running() == names(many[:2]))
+    wait_for(lambda: names_running() == names(many[:2]))
     for one in reversed(many):
         one.go("touch", "/go")          # the stop that this lets go on may end it as well
         wait_for(one.is_gone)
@@ -318,7 +313,7 @@ def test_an_interrupted_boot(subhost, listed, number):
     told = [*(f"overlay-boot: {one.conf}: PREMOUNT: interrupted by signal {signal.SIGTERM}" for one in many[1:3]),
             f"overlay-boot: interrupted by signal {number}"]
     assert [line.partition(" (")[0] for line in sorted(said.decode().splitlines())] == sorted(told)
-    assert running() == {many[0].name}
+    assert names_running() == {many[0].name}
     assert all(one.is_gone() for one in many[1:])
 
 
@@ -330,7 +325,7 @@ def test_an_interrupted_stop(subhost, machine):
         wait_for(lambda one=one: os.path.exists(f"{one.upper}/ready"))
     stop = start(STOP, "--all")
     wait_for(lambda: all("poll" in read(f"/proc/{pid}/wchan") + read(f"/proc/{pid}/stack") for pid in descendants(stop.pid))
-             and len(descendants(stop.pid)) == 2 and running() == set())
+             and len(descendants(stop.pid)) == 2 and names_running() == set())
     stop.send_signal(signal.SIGINT)
     _, said = stop.communicate(timeout=20)
     assert stop.returncode == 1 and b"overlay-stop: interrupted by signal 2\n" in said and b"Traceback" not in said
@@ -465,7 +460,7 @@ def test_one_for_which_there_is_no_process_waits_for_another_ones_end(subhost, l
     listed(*many)
     for command, up in ((BOOT, names(many)), (STOP, set())):
         ended = without_processes("2", command)
-        assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "") and running() == up
+        assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "") and names_running() == up
 
 
 def test_each_one_for_which_there_is_no_process_is_told_of(subhost, listed):
@@ -476,4 +471,4 @@ def test_each_one_for_which_there_is_no_process_is_told_of(subhost, listed):
         f"overlay-boot: {one.conf}: cannot make a process for {BOOT}: the limit of processes is reached" for one in many]
     succeeds(BOOT)
     ended = without_processes("1+", STOP)
-    assert ended.returncode == 1 and len(ended.stderr.splitlines()) == 4 and running() == names(many)
+    assert ended.returncode == 1 and len(ended.stderr.splitlines()) == 4 and names_running() == names(many)

@@ -57,7 +57,7 @@ LAYERS = [
     ["config", "sources", "fences", "limits", "subhosts_conf", "host_secrets", "hiding", "lower_mounts", "processes", "userns", "rootfs", "uppers", "network", "cables", "interfaces", "addresses", "log", "services", "hooks", "shellversion", "subhosts",
      "shares", "relay", "diskfile", "keeper",
      "layers/tar", "layers/decompressor", "layers/unpacking", "layers/archive", "layers/cache", "layers/inventory", "layers/__init__"],
-    ["hibernation", "old_files", "trees"],
+    ["hibernation", "old_files", "trees", "order"],
     ["salvage"],
     ["clearing", "listing", "entry", "stop", "boot", "side_by_side"],
     ["exposure", "plan", "log_view"],

@@ -324,6 +324,11 @@ class Subhost:
             os.unlink(self.log)
 
 
+def names_running():
+    """The names of all subhosts that run."""
+    return {row["name"] for row in json.loads(run(LS, "--json").stdout) if row["state"] == "running"}
+
+
 def write(path, text="", mode=0o644):
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "wb") as file:
