@@ -1,6 +1,7 @@
 """Builds the Python package, its Cython parts, the manual pages, and what the Debian package has for shells."""
 import copy
 import os
+import re
 import shlex
 import shutil
 import sysconfig
@@ -11,11 +12,12 @@ from typing import ClassVar
 
 from setuptools import Command, Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 # Every command, once: the folder it is installed in and its name; its module is the name less "overlay-".
 COMMANDS = {
     "sbin": ["overlay-baseline", "overlay-boot", "overlay-diff", "overlay-diskfile", "overlay-follow", "overlay-go",
-             "overlay-layers", "overlay-log", "overlay-ls", "overlay-share", "overlay-stop"],
+             "overlay-layers", "overlay-log", "overlay-ls", "overlay-new", "overlay-share", "overlay-stop"],
     "libexec": ["clear", "overlay-init", "overlay-postmount", "overlay-premount", "upgraded"],
 }
 
@@ -134,7 +136,8 @@ class build_completions(Step):
     kinds: ClassVar = {"CONF": "conf", "CONF|NAME": "conf_or_names", "NAME": "names", "USER": "users",
                        "DIGEST": "digests", "DIR": "directories", "ROOT": "directories", "FILE": "files",
                        "PATH": "files", "DISKFILE": "files", "MOUNT/PATH": "files",
-                       ("SIZE", "FILE"): "size_and_file", "COMMAND": None, "INDEX": None, "LINES": None}
+                       ("SIZE", "FILE"): "size_and_file", "COMMAND": None, "INDEX": None, "LINES": None,
+                       "VARIABLE=VALUE": None}
 
     def run(self):
         import shtab
@@ -153,6 +156,27 @@ class build_completions(Step):
             if command == "overlay-go":
                 text = text.replace("-F _shtab_overlay_go ", "-F _overlay_boot_go ")
             Path("build/completions", command).write_text(text)
+
+
+class build_package(build_py):
+    """build_py that also writes the table of variables: what the manual says of each first, and its default."""
+
+    def run(self):
+        super().run()
+        manual = Path("man/overlay-boot.conf.5.adoc").read_text(encoding="utf-8")
+        section = manual.partition("\n== VARIABLES\n")[2].partition("\n== ")[0]
+        _, *parts = re.split(r"^\*([A-Z_]+)\*::\n", section, flags=re.MULTILINE)
+        rows = ""
+        for variable, text in zip(parts[::2], parts[1::2], strict=True):
+            default = re.search(r"^Default: (.*?)\.$", text, re.MULTILINE)
+            meaning = text.partition("\n")[0].rstrip(".")
+            rows += "\t".join(map(plain, (variable, default[1] if default else "-", meaning))) + "\n"
+        Path(self.build_lib, "overlay_boot/variables").write_text(rows, encoding="utf-8")
+
+
+def plain(text):
+    """Return a text of asciidoctor's without its marks."""
+    return re.sub(r"\*|(?<!\w)_+|_+(?!\w)|(?<=\+\+)_|\+\+", "", text)
 
 
 class build_filters(Step):
@@ -183,7 +207,8 @@ setup(
     exclude_package_data={"overlay_boot": ["*.pyi"]},       # they are for tests/lint; nobody else imports the modules
     ext_modules=[native(Extension, "namespaces"), native(Extension, "links"), native(Extension, "users"),
                  *(native(Program, name) for name in PROGRAMS)],
-    cmdclass={"build_ext": build_native, "build_man": build_man, "build_launchers": build_launchers,
+    cmdclass={"build_ext": build_native, "build_py": build_package, "build_man": build_man,
+              "build_launchers": build_launchers,
               "build_completions": build_completions, "build_filters": build_filters},
     options={"sdist_dsc": {"compat": "13"}},    # stdeb's own default is one that debhelper has given up
     # Not for users are clear, the keeper's own, and upgraded, dpkg's: they would hide others of their names in a venv.

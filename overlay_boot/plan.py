@@ -35,9 +35,8 @@ def report(path: str, *, verbose: bool = False) -> None:
     if sources.is_overlay and not sources.tmpfs and hooks.is_default(config, "PREMOUNT"):   # it mounts nothing there
         rootfs.check_writable(sources)
         rootfs.check_unlocked(sources)
-    for word, script, hint in missing_scripts(config, sources):
-        complain(config.located(f"START: {word} will not be started: no {script} was found in UPPER, LAYER or "
-                                f"LOWER{hint}"))
+    for line in warnings_of_start(config, sources):
+        complain(line)
     for line in interfaces.contradictions(config, sources):
         complain(config.located(line))
     if config.address and config.address != [AUTO]:
@@ -91,6 +90,12 @@ def check_limits(config: Config) -> None:
     controllers = cgroup.controllers()
     limits.check_host(config.limits, controllers)
     config.limits = {"PIDS_MAX": cgroup.PIDS_MAX if "pids" in controllers else limits.NONE, **config.limits}
+
+
+def warnings_of_start(config: Config, sources: Sources) -> list[str]:
+    """Return what is to be told of words of START."""
+    return [config.located(f"START: {word} will not be started: no {script} was found in UPPER, LAYER or LOWER{hint}")
+            for word, script, hint in missing_scripts(config, sources)]
 
 
 def missing_scripts(config: Config, sources: Sources) -> "Iterator[tuple[str, str, str]]":

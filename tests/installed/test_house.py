@@ -19,6 +19,7 @@ from machine import (
     GO,
     LS,
     MODULES,
+    NEW,
     PROGRAMS,
     SHARE,
     STOP,
@@ -35,7 +36,7 @@ from machine import LOG as LOG_COMMAND
 SOURCES = {os.path.relpath(path, f"{TREE}/overlay_boot").removesuffix(".py"): path
            for path in glob.glob(f"{TREE}/overlay_boot/**/*.py", recursive=True)}
 COMMANDS = {"overlay-baseline": BASELINE, "overlay-boot": BOOT, "overlay-diff": DIFF, "overlay-diskfile": DISKFILE,
-            "overlay-follow": FOLLOW, "overlay-go": GO, "overlay-layers": LAYERS_COMMAND, "overlay-log": LOG_COMMAND, "overlay-ls": LS, "overlay-share": SHARE, "overlay-stop": STOP,
+            "overlay-follow": FOLLOW, "overlay-go": GO, "overlay-layers": LAYERS_COMMAND, "overlay-log": LOG_COMMAND, "overlay-ls": LS, "overlay-new": NEW, "overlay-share": SHARE, "overlay-stop": STOP,
             **{hook: f"{PROGRAMS}/{hook}" for hook in ("overlay-init", "overlay-premount", "overlay-postmount")}}
 
 # What is costly to import: Help and error paths may, a boot may not.
@@ -60,7 +61,8 @@ LAYERS = [
     ["hibernation", "old_files", "trees", "order"],
     ["salvage"],
     ["clearing", "listing", "entry", "stop", "boot", "side_by_side"],
-    ["exposure", "plan", "log_view"],
+    ["exposure", "plan", "log_view", "variables", "template"],
+    ["new"],
     ["diff"],
     ["shell", "maintenance"],
     ["packages/version", "packages/accounts", "packages/answers", "packages/triggers", "packages/upper", "packages/site",
@@ -306,7 +308,7 @@ def test_help(command):
     assert run(COMMANDS[command], "-h").stdout == done.stdout
 
 
-@pytest.mark.parametrize("command", [BOOT, DIFF, DISKFILE, FOLLOW, GO, LAYERS_COMMAND, LOG_COMMAND, LS, SHARE, STOP])
+@pytest.mark.parametrize("command", [BOOT, DIFF, DISKFILE, FOLLOW, GO, LAYERS_COMMAND, LOG_COMMAND, LS, NEW, SHARE, STOP])
 def test_version(command):
     import overlay_boot
     done = run(command, "--version")

@@ -45,7 +45,7 @@ def names(host, directory, own_cache):
 def type_in(names):
     """Runs the commands of a block for these names; each succeeds."""
     def run_all(text):
-        done = run("sh", "-exc", re.sub(r"\b(mta|mx)\b", lambda found: names[found[0]], text))
+        done = run("sh", "-exc", re.sub(r"\b(mta|mx)\b", lambda found: names[found[0]], text), input="y\n")     # which rm asks for
         assert done.returncode == 0, done.stderr
     return run_all
 
@@ -127,6 +127,7 @@ def test_nothing_is_left_of_what_is_removed(mta, directory, type_in):
     mta.booted()
     assert listed(f"{CACHE}/layers")
     write("/opt/one/one.conf", "BASE=.\n")
+    assert "rm -rI " in blocks("Remove")[0]
     type_in(blocks("Remove")[0])
     assert listed("/opt") == ["one"] and listed(LOGS) == [] and listed(f"{CACHE}/layers") == []
     assert read("/etc/subhosts.conf") == "/opt/one/one.conf\n"

@@ -49,6 +49,8 @@ def bash(terminal, directory):
     ("overlay-diskfile --create 1G only.", "overlay-diskfile --create 1G only.txt "),
     ("overlay-diskfile --create only.\tq", "overlay-diskfile --create only.q"),           # a size
     ("overlay-diskfile ro", "overlay-diskfile roots/"),
+    ("overlay-new --like o", "overlay-new --like one.conf "),
+    ("overlay-new ro", "overlay-new roots/"),
     ("overlay-diskfile --fs e", "overlay-diskfile --fs ext4 "),
 ])
 def test_completion(bash, typed, completed):
