@@ -16,6 +16,12 @@ import process
 from process import Failed
 
 CHEAP_CALLS = ("/bin/dd", "if=/dev/zero", "of=/dev/null", "bs=1", "count=2000000", "status=none")
+SERVICE = """\
+#!/bin/sh
+. /lib/lsb/init-functions
+[ "$1" = stop ] || start-stop-daemon --start --background --make-pidfile --pidfile "/run/${0##*/}.pid" \\
+    --startas /bin/sleep -- 1000000
+"""
 RACE = ("boot", "stop", "enter", "memory")  # the phases in which all contestants take part, in the same rounds
 
 
@@ -24,14 +30,14 @@ class Subhost:
 
     phases = RACE
 
-    def __init__(self, machine, name, cables=0, *, layers=(), settings=()):
+    def __init__(self, machine, name, cables=0, *, layers=(), settings=(), start="none"):
         self.name = name
         self.interfaces = [f"/sys/class/net/{name}{number}" for number in range(cables)]
         self.log = os.path.join(machine.directory, f"{name}.out")
         directory = machine.make(name)
         self.conf = os.path.join(directory, f"{name}.conf")
         with open(self.conf, "w", encoding="utf-8") as file:
-            file.write(f"BASE= .\nSTART= none\nLOG= {directory}/log\nCABLES={' =' * cables}\n")
+            file.write(f"BASE= .\nSTART= {start}\nLOG= {directory}/log\nCABLES={' =' * cables}\n")
             file.writelines(f"LAYER= {path}\n" for path in layers)
             file.writelines(f"{line}\n" for line in settings)
         self.exit_command = os.path.join(directory, "exit")
@@ -121,6 +127,25 @@ class Installed(Subhost):
         return process.private_dirty([pid, process.parent(pid)])
 
 
+class Serving(Installed):
+    """overlay-boot as it is installed, with services that are started as those of Debian's packages are."""
+
+    def __init__(self, machine, name, services):
+        words = [f"/opt/{service}" for service in services]
+        super().__init__(machine, name, start=" ".join(words))
+        root = os.path.join(os.path.dirname(self.conf), "root")
+        os.mkdir(f"{root}/opt")
+        for word in words:
+            with open(f"{root}{word}", "w", encoding="utf-8") as file:
+                file.write(SERVICE)
+            os.chmod(f"{root}{word}", 0o755)
+
+    def boot_and_wait(self):
+        """Boot, and wait for the services."""
+        self.running = True
+        return process.run([self.command("overlay-boot"), "--wait", self.conf], self.log)
+
+
 class Kept(Installed):
     """overlay-boot of any version, whose programs must be in place whenever a method is called."""
 
@@ -148,14 +173,23 @@ class Version:
             yield
 
 
-def boot_all(subhosts):
+def boot_all(subhosts, *options):
     """Boot installed subhosts that Machine.listed() has listed, all at once; return milliseconds."""
     for subhost in subhosts:
         subhost.running = True
-    elapsed = process.run([process.find_program("overlay-boot"), "--all"], subhosts[0].log)
+    elapsed = process.run([process.find_program("overlay-boot"), "--all", *options], subhosts[0].log)
     for subhost in subhosts:
         subhost.expect_network(True)
     return elapsed
+
+
+def expect_services(subhosts):
+    """A time counts only if all services of these run by then."""
+    listed = process.run_json([process.find_program("overlay-ls"), "--json"])
+    states = {row["name"]: [service["state"] for service in row["services"] or ()] for row in listed}
+    for subhost in subhosts:
+        if not states.get(subhost.name) or {*states[subhost.name]} != {"running"}:
+            raise Failed(f"services of {subhost.name}: {states.get(subhost.name)}")
 
 
 def boot_and_unpack(subhost, cache):

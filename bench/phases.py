@@ -5,13 +5,26 @@ import sys
 import time
 
 import process
-from contestants import CHEAP_CALLS, PEERS, RACE, Installed, ShellVersion, Tar, Version, boot_all, boot_and_unpack
+from contestants import (
+    CHEAP_CALLS,
+    PEERS,
+    RACE,
+    Installed,
+    Serving,
+    ShellVersion,
+    Tar,
+    Version,
+    boot_all,
+    boot_and_unpack,
+    expect_services,
+)
 from machine import bind_mounted
 from process import Failed
 from programs import Programs
 from table import Table
 
-SEPARATE = ("before", "fences", "cables", "layers", "mounts", "hibernation", "follow", "all", "many")  # in Bench
+SEPARATE = ("before", "fences", "cables", "layers", "mounts", "hibernation", "follow", "all", "services",
+            "many")  # in Bench
 PHASES = RACE + SEPARATE
 MANY = 200
 UNFENCED = ("CAPABILITIES= all", "SYSTEM_CALLS= all")
@@ -41,6 +54,10 @@ TAKE_UP_BOUND = 1.2  # of a boot that takes up a hibernating subhost, to one tha
 FOLLOWING = 50
 FOLLOW_ALL_MOST, FOLLOW_MOST = 1000, 300  # ms: of so many that look again, and of one with nothing to do
 ALL_BOUND = 1 / 10  # of overlay-boot --all to the shell version's loop
+SERVING, SERVICES = 50, ("one", "two", "three")
+# Of overlay-boot --all --wait to the same boots one after the other: these keep one processor busy at a time, and the
+# start of the next subhost need not wait for services. A quarter is for what does not go side by side.
+SERVICES_BOUND = 1 / min(2, len(os.sched_getaffinity(0))) + 0.25
 MANY_BOUND = 1.25  # of a boot with many subhosts running to one with none
 
 
@@ -330,6 +347,27 @@ class Bench:
         self.measure("all", shell.title, lambda: sum(subhost.boot() for subhost in others))
         shell.compare(own, shell, ALL_BOUND)
         stop_all(others)
+
+    def services(self):
+        """Measure the boot of listed subhosts with services, which are waited for, at once and one after the other."""
+        crowd = [self.enlist(Serving, self.machine, f"{self.machine.prefix}v{number}", SERVICES)
+                 for number in range(SERVING)]
+        own, single = (self.own("services", f"{SERVING} {how}") for how in ("by --all --wait", "one by one"))
+
+        def one_by_one():
+            return sum(subhost.boot_and_wait() for subhost in crowd)
+
+        def measured(boot):
+            elapsed = boot()
+            expect_services(crowd)
+            stop_all(crowd)
+            return elapsed
+
+        with self.machine.listed([subhost.conf for subhost in crowd]):
+            ways = {own.title: lambda: measured(lambda: boot_all(crowd, "--wait")),
+                    single.title: lambda: measured(one_by_one)}
+            self.side_by_side("services", ways)
+        own.compare(own, single, SERVICES_BOUND)
 
     def many(self):
         """Measure with none, with 200, and with none again, so that a drift of the machine does not count."""
