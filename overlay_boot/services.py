@@ -69,8 +69,8 @@ start() {{
         set -- service "$1" start ;;
     esac
     echo "overlay-boot: $*"
-    if [ "$limit" ] && command -v timeout >/dev/null; then set -- timeout -k {KILLED_AFTER} "$limit" "$@"; fi
     if command -v setsid >/dev/null; then set -- setsid "$@"; fi
+    if [ "$limit" ] && command -v timeout >/dev/null; then set -- timeout -k {KILLED_AFTER} "$limit" "$@"; fi
     status=0 left= seconds=0
     clock
     begin=$seconds

@@ -34,7 +34,7 @@ def test_a_command_that_hangs(subhost, machine, variable):
     one = subhost(BOOT_TIMEOUT="0.3")
     one.configure(BOOT_TIMEOUT="0.3", **{variable: f"!{one.script('slow', HANG)}"})
     assert one_line(one.boot(seconds=DEADLINE)) == hung(one, variable, f"{one.base}/slow")
-    assert not sleeps()
+    wait_for(lambda: not sleeps())
     assert one_line(run(BOOT, "--check", one.conf, seconds=DEADLINE)) == hung(one, variable, f"{one.base}/slow")
     machine.is_as_before()
 
@@ -75,7 +75,8 @@ def test_ifup_that_hangs(host, subhost):
     host.stanzas("x", f"iface {one.name}0 inet manual\n    up sleep 1000000\n")
     done = one.boot(seconds=DEADLINE)
     assert (done.returncode, done.stderr) == (0, f"{hung(one, 'CABLES', 'ifup')} (what it printed is in LOG={one.log})\n")
-    assert one.is_running() and not sleeps()
+    assert one.is_running()
+    wait_for(lambda: not sleeps())
 
 
 # Services
@@ -115,6 +116,14 @@ def test_a_boot_that_does_not_wait_for_it(hanging):
     assert b"still being started" in boot.communicate(timeout=DEADLINE)[1] and boot.returncode == 0
     wait_for(lambda: "/opt/hangs: it has not ended after BOOT_TIMEOUT=1 seconds" in hanging.said())
     wait_for(lambda: [service["state"] for service in hanging.row()["services"]] == ["failed", "running"])
+
+
+def test_one_that_does_not_heed_sigterm(subhost):
+    """Is killed, 5 seconds later."""
+    one = subhost(BOOT_TIMEOUT="0.2", START="/opt/deaf")
+    one.write("opt/deaf", "#!/bin/sh\n[ $1 = stop ] && exit\ntrap '' TERM\nsleep 1000001\nsleep 1000002\n", 0o755)
+    assert "it has not ended after BOOT_TIMEOUT=0.2 seconds" in one_line(run(BOOT, "--wait", one.conf, seconds=DEADLINE))
+    assert one.sh("ps -o args= -C sleep; true") == ""
 
 
 @pytest.mark.parametrize("status", [124, 137])
