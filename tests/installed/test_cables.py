@@ -408,7 +408,7 @@ def is_cleared_by_stop(one, machine):
 
 
 @pytest.mark.parametrize("call, first", [("write", 1), ("sendto", 1), ("ioctl", 1), ("socket", 1), ("clone3", 1), ("pipe2", 1),
-                                         ("waitid", 1), ("wait4", 1)])
+                                         ("poll", 1), ("wait4", 1)])
 def test_killed_at_any_call(subhost, host, machine, call, first):
     """The boot, at its n-th call: the next stop leaves nothing, the next boot works."""
     one = subhost(CABLES=f"= ={MAC}")
