@@ -558,6 +558,9 @@ def check(config: Config, sources: Sources, own: dict[str, int] | None = None, *
     rootfs.check(sources, users)
     if users:
         users.check(config)
+    if config.devices:
+        from . import devices
+        devices.check(config.devices)
     if config.layers:
         from . import layers
         layers.check(config.layers)

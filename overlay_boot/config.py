@@ -36,6 +36,8 @@ DEFAULTS: dict[str, str | None] = {
     "INIT": "overlay-init",
     "LOG": None,
     "RAM_SIZE": "50M",
+    "SHM_SIZE": "50%",
+    "DEVICES": "",
     "LAYER_LIMIT": f"10G {MOST_MEMBERS}",
     "BOOT_TIMEOUT": "90",
     "STOP_TIMEOUT": "10",
@@ -223,10 +225,10 @@ class Config:
     """
 
     __slots__ = ("action", "address", "address_pool", "after", "assigned", "base", "boot_timeout", "cables",
-                 "capabilities", "defaults", "follow", "handed", "hide", "image", "init", "layer_limit", "layers",
-                 "limits", "live", "log", "lower", "lower_mounts", "name", "overlay", "path", "postmount", "premount",
-                 "ram_size", "reaper", "share", "start", "stay", "stop_timeout", "system_calls", "tmpfs", "upper",
-                 "userns", "work")
+                 "capabilities", "defaults", "devices", "follow", "handed", "hide", "image", "init", "layer_limit",
+                 "layers", "limits", "live", "log", "lower", "lower_mounts", "name", "overlay", "path", "postmount",
+                 "premount", "ram_size", "reaper", "share", "shm_size", "start", "stay", "stop_timeout", "system_calls",
+                 "tmpfs", "upper", "userns", "work")
 
     action: str                         # the command at work, for ACTION
     assigned: Assignments               # what the file has, and what it leaves to the site-wide defaults
@@ -257,6 +259,8 @@ class Config:
     init: list[str]
     log: str
     ram_size: str
+    shm_size: str
+    devices: list[str]                  # paths below /dev
     boot_timeout: str                   # seconds, or NONE; "" until it is found
     stop_timeout: str                   # seconds
     capabilities: int                   # a bit for each
@@ -343,6 +347,8 @@ class Config:
         self.premount, self.postmount = paths.words(value("PREMOUNT")), paths.words(value("POSTMOUNT"))
         self.init = paths.words(value("INIT"))
         self.ram_size = checked_ram_size(value("RAM_SIZE"))
+        self.shm_size = checked_shm_size(value("SHM_SIZE"))
+        self.devices = devices(value("DEVICES"))
         self.stop_timeout = checked_stop_timeout(value("STOP_TIMEOUT"))
         self.userns = checked_userns(value("USERNS"))
         self.overlay = overlay_options(value("OVERLAY"), self.hide)
@@ -481,7 +487,8 @@ class Config:
             "START": " ".join(self.start) or "none", "STAY": self.stay, "AFTER": " ".join(self.after),
             "PREMOUNT": " ".join(self.premount), "POSTMOUNT": " ".join(self.postmount), "INIT": " ".join(self.init),
             "LOG": self.log,
-            "RAM_SIZE": self.ram_size, "LAYER_LIMIT": " ".join(map(str, self.layer_limit)),
+            "RAM_SIZE": self.ram_size, "SHM_SIZE": self.shm_size, "DEVICES": " ".join(self.devices),
+            "LAYER_LIMIT": " ".join(map(str, self.layer_limit)),
             "BOOT_TIMEOUT": self.boot_timeout, "STOP_TIMEOUT": self.stop_timeout,
             "CAPABILITIES": capabilities.text_of(self.capabilities), "SYSTEM_CALLS": self.system_calls,
             "USERNS": self.userns, "FOLLOW": self.follow, "OVERLAY": " ".join(self.overlay), **self.limits,
@@ -612,6 +619,21 @@ def checked_ram_size(text: str) -> str:
     if text != "none" and size_of(text) is None and not is_share(text):
         raise Failure(f"RAM_SIZE={text} is neither a size such as 50M nor none")
     return text
+
+
+def checked_shm_size(text: str) -> str:
+    if size_of(text) is None and not is_share(text):
+        raise Failure(f"SHM_SIZE={text} is not a size such as 50M")
+    return text
+
+
+def devices(text: str) -> list[str]:
+    """Return the words of DEVICES, each once.  Raises Failure for what is no path below /dev."""
+    found = {word: paths.normal(word) for word in paths.words(text)}
+    for word, path in found.items():
+        if word[0] != "/" or not path.startswith("/dev/"):
+            raise Failure(f"DEVICES: {word} is no path below /dev")
+    return [*dict.fromkeys(found.values())]
 
 
 def checked_tmpfs(text: str) -> str:

@@ -142,7 +142,10 @@ def write_missing(upper: int, place: str, path: str, text: str) -> None:
 
 def postmount(config: Config, root: int, network_namespace: int, users: "UserNamespace | None" = None) -> None:
     """Mount /dev, /sys and /run in the root, and put the reaper there."""
-    rootfs.mount_devices(root, config.owner)
+    rootfs.mount_devices(root, config.shm_size, config.owner)
+    if config.devices:
+        from . import devices
+        devices.make(config.devices, root, config.owner)
     with network.Entered(network_namespace):        # /sys shows that of its maker
         rootfs.mount_sys(root)
     if config.ram_size != "none":

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # The host's console is not the subhost's: what is written to this one is lost.
 DEVICES = (
-    ("console", 1, 3, 0o622), ("null", 1, 3, 0o666), ("zero", 1, 5, 0o666), ("full", 1, 7, 0o666),
+    ("console", 1, 3, 0o600), ("null", 1, 3, 0o666), ("zero", 1, 5, 0o666), ("full", 1, 7, 0o666),
     ("tty", 5, 0, 0o666), ("random", 1, 8, 0o444), ("urandom", 1, 9, 0o444), ("ptmx", 5, 2, 0o666),
 )
 LINKS = (
@@ -522,6 +522,14 @@ def mount_new(kind: str, target: int, attributes: int, **options: str | None) ->
         namespaces.move_mount(mounted, target)
 
 
+def mount_sized(variable: str, size: str, target: int, *, mode: str) -> None:
+    """A tmpfs of a size as tmpfs(5) has it.  Raises Failure, which names the variable, if the kernel refuses that."""
+    try:
+        mount_new("tmpfs", target, namespaces.NOSUID | namespaces.NODEV, mode=mode, size=size)
+    except OSError as error:
+        raise Failure(f"cannot mount a tmpfs of {variable}={size}: {error.strerror}") from None
+
+
 def mount_place(root: int, name: str) -> Fd:
     """Return a descriptor of the directory name in the root, to be mounted on; it is made if there is none.
 
@@ -537,8 +545,8 @@ def mount_place(root: int, name: str) -> Fd:
 
 
 @doing("mount /dev")
-def mount_devices(root: int, owner: int = 0) -> None:
-    """A small /dev, with a devpts of the subhost's own.  owner is root inside, as the host has it."""
+def mount_devices(root: int, shm_size: str, owner: int = 0) -> None:
+    """A small /dev, with a devpts and a /dev/shm of the subhost's own.  owner is root inside, as the host has it."""
     nosuid_noexec = namespaces.NOSUID | namespaces.NOEXEC
     with mount_place(root, "dev") as point, made_by(owner):
         mount_new("tmpfs", point, nosuid_noexec, mode="755", size="50M")
@@ -546,12 +554,13 @@ def mount_devices(root: int, owner: int = 0) -> None:
     try:
         with mount_place(root, "dev") as dev, made_by(owner):
             for name, major, minor, mode in DEVICES:
-                make_device(dev, name, posix.makedev(major, minor), mode)
-            for name in ("console", "tty", "ptmx"):
+                make_device(dev, name, files.CHARACTER_DEVICE | mode, posix.makedev(major, minor))
+            for name in ("tty", "ptmx"):
                 posix.chown(name, owner, owner + TTY_GROUP, dir_fd=dev)
             for name, target in LINKS:
                 posix.symlink(target, name, dir_fd=dev)
-            posix.mkdir("shm", 0o1777, dir_fd=dev)
+            with mount_place(dev, "shm") as shm:
+                mount_sized("SHM_SIZE", shm_size, shm, mode="1777")
             with mount_place(dev, "pts") as pts:
                 mount_new("devpts", pts, nosuid_noexec, ptmxmode="666", mode="620", gid=str(owner + TTY_GROUP))
             if owner:           # the kernel has made these for root of the host
@@ -561,9 +570,9 @@ def mount_devices(root: int, owner: int = 0) -> None:
         posix.umask(mask)
 
 
-def make_device(directory: int, name: str, device: int, mode: int) -> None:
+def make_device(directory: int, name: str, mode: int, device: int) -> None:
     try:
-        posix.mknod(name, files.CHARACTER_DEVICE | mode, device, dir_fd=directory)
+        posix.mknod(name, mode, device, dir_fd=directory)
     except OSError as error:
         if error.errno != EPERM:
             raise
@@ -581,10 +590,7 @@ def mount_sys(root: int) -> None:
 def mount_run(root: int, size: str, owner: int = 0) -> None:
     """A tmpfs on /run, of a size as tmpfs(5) has it, with a lock directory for all, that belong to owner."""
     with mount_place(root, "run") as point, made_by(owner):
-        try:
-            mount_new("tmpfs", point, namespaces.NOSUID | namespaces.NODEV, mode="755", size=size)
-        except OSError as error:
-            raise Failure(f"cannot mount a tmpfs of RAM_SIZE={size} on /run: {error.strerror}") from None
+        mount_sized("RAM_SIZE", size, point, mode="755")
     mask = posix.umask(0)
     try:
         with mount_place(root, "run") as run, made_by(owner):

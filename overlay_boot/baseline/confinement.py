@@ -38,7 +38,7 @@ def run(script: str, root: Root, workshop: Workshop, heard: Callable[[bytes], No
     mount_overlay(root, workshop)
     try:
         with files.opened(workshop.live, files.PLACE) as live:
-            rootfs.mount_devices(live)
+            rootfs.mount_devices(live, "100M")
             rootfs.mount_run(live, "100M")
             with rootfs.mount_place(live, "tmp") as tmp:
                 rootfs.mount_new("tmpfs", tmp, namespaces.NOSUID | namespaces.NODEV, mode="1777")

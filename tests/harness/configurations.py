@@ -2,7 +2,7 @@
 import os
 
 NAMES = ("NAME", "BASE", "IMAGE", "LIVE", "UPPER", "WORK", "LOWER", "HIDE", "LAYER", "LAYER_LIMIT", "CABLES", "START", "AFTER",
-         "PREMOUNT", "POSTMOUNT", "INIT", "LOG", "RAM_SIZE", "BOOT_TIMEOUT", "STOP_TIMEOUT", "SHARE", "PIDS_MAX", "MEMORY_MAX", "CPU_MAX",
+         "PREMOUNT", "POSTMOUNT", "INIT", "LOG", "RAM_SIZE", "SHM_SIZE", "DEVICES", "BOOT_TIMEOUT", "STOP_TIMEOUT", "SHARE", "PIDS_MAX", "MEMORY_MAX", "CPU_MAX",
          "CPUSET_CPUS", "IO_MAX", "NAMES", "export START", "START ", " START", "# START", "")
 SITE_WIDE = tuple(name for name in NAMES if name not in ("NAME", "BASE", "IMAGE", "LIVE", "UPPER", "WORK", "AFTER"))
 VALUES = (
@@ -15,7 +15,7 @@ VALUES = (
     "tmpfs:9999999999T", "10M", "0", "1", "-1", "1.5", "0.1", "1e3", "50%", "101%", "4k", "99999999999999999999", "1 1", "1M 3", "10G 1 1",
     "\u00a0", "\u00a0x", "x\u00a0", "\u2003", "\u0085", "\u2028x", "\u00e9", "\u00e9\u00e9/\u00e9", "\udcff", "\udc80\udcfe", "\x01", "\x1b[31m", "\x7f", "a\tb",
     "a\vb", "'root'", '"root"', "$HOME", "$(id)", "root # all", "#", "x" * 12, "x" * 13, "x" * 255, "x" * 256, "x/" * 2100, "y" * 5000,
-    "x" * 70000, "kx0n", "a%d", "a:b", "..a", "-a", "/dev/null", "/dev/full", "/dev/zero", "/proc/self/fd/0", "/proc/1/root", "/proc/self/exe",
+    "x" * 70000, "kx0n", "a%d", "a:b", "..a", "-a", "/dev/null", "/dev/full", "/dev/zero", "/dev/loop0 /dev/fuse", "/dev/net/tun", "/proc/self/fd/0", "/proc/1/root", "/proc/self/exe",
     "secrets", "secrets /etc /none", "/", "/etc/passwd /lib", "max", "150%", "1000 2000", "0-1", "0-", "1:0 rbps=1", "/dev/loop0 rbps=max",
     "fifo", "file", "loop", "mnt 1", "kx.img 1", "none.img", "/dev/loop999")
 LINES = ("", "\ufeff", "\r", "# comment", "START", "START: ssh", "export START=ssh", "=", "==", "\0", "NAME=\0", "\udcff\udcfe", "[section]",

@@ -235,7 +235,7 @@ PLAIN = (("START=none",), ("START=none", "LOWER=root"), ("START=none", "LOWER=ro
 PARTS = (
     ("START=/service", "STOP_TIMEOUT=1"), ("CABLES== =",), ("SHARE=shared:/data/shared", "SHARE=shared/file:/data/file"),
     ("UPPER=tmpfs:4M",), ("LAYER=layer",), ("LAYER=layer.tar.gz",), ("HIDE=secrets /srv",), ("PREMOUNT=./premount", "POSTMOUNT=./postmount"),
-    ("INIT=./init",), ("LOG=log",), ("NAME=!{base}/printed {name}",), ("RAM_SIZE=1M",))
+    ("INIT=./init",), ("LOG=log",), ("NAME=!{base}/printed {name}",), ("RAM_SIZE=1M",), ("SHM_SIZE=1M", "DEVICES=/dev/loop-control"))
 
 
 class Round:

@@ -438,7 +438,7 @@ def test_of_the_hosts_mounts_none_is_inside(subhost, small_root, mounted):
     assert mounts() != [] and [line for line in mounts() if one.base in line] == [line for line in before if one.base in line]
     found = [line.split(" ")[2] for line in mounts(one.init)]
     own = [place for place in found if not place.startswith(("/proc/", "/sys/"))]       # else masks
-    assert sorted(own) == ["/", "/dev", "/dev/pts", "/proc", "/run", "/sys"]
+    assert sorted(own) == ["/", "/dev", "/dev/pts", "/dev/shm", "/proc", "/run", "/sys"]
     # nor does one that is made later come in
     mounted(one.live, "-t", "tmpfs", "tmpfs")
     assert [line.split(" ")[2] for line in mounts(one.init)] == found
@@ -480,7 +480,7 @@ def test_devices(running):
     found = running.sh("cd /dev; stat -c '%n %F %t:%T %a' console null zero full tty random urandom ptmx pts shm; for l in fd stdin stdout"
                        " stderr core; do echo $l $(readlink $l); done")
     assert found.splitlines() == [
-        "console character special file 1:3 622", "null character special file 1:3 666", "zero character special file 1:5 666",
+        "console character special file 1:3 600", "null character special file 1:3 666", "zero character special file 1:5 666",
         "full character special file 1:7 666", "tty character special file 5:0 666", "random character special file 1:8 444",
         "urandom character special file 1:9 444", "ptmx character special file 5:2 666", "pts directory 0:0 755", "shm directory 0:0 1777",
         "fd /proc/self/fd", "stdin /proc/self/fd/0", "stdout /proc/self/fd/1", "stderr /proc/self/fd/2", "core /proc/kcore"]

@@ -41,7 +41,7 @@ def test_defaults(subhost):
         "NAME": one.name, "BASE": one.base, "LIVE": one.live, "UPPER": one.upper, "WORK": one.work, "LOWER": "/", "LOWER_MOUNTS": "yes",
         "HIDE": "none", "CABLES": "", "ADDRESS": "", "ADDRESS_POOL": "10.231.0.0/16 ula",
         "START": "networking ssh", "STAY": "yes", "AFTER": "", "PREMOUNT": "overlay-premount", "POSTMOUNT": "overlay-postmount", "INIT": "overlay-init",
-        "LOG": one.log, "RAM_SIZE": "50M", "LAYER_LIMIT": f"{10 << 30} 1000000",
+        "LOG": one.log, "RAM_SIZE": "50M", "SHM_SIZE": "50%", "DEVICES": "", "LAYER_LIMIT": f"{10 << 30} 1000000",
         "BOOT_TIMEOUT": "90", "STOP_TIMEOUT": "10", "CAPABILITIES": DEFAULT_CAPABILITIES, "SYSTEM_CALLS": "default", "USERNS": "no", "FOLLOW": "view",
         "OVERLAY": "redirect_dir=on", "PIDS_MAX": default_of_pids_max()}
 
@@ -50,13 +50,13 @@ def test_every_effective_value_is_printed(subhost, directory):
     one = subhost(NAME=None, LIVE=None)
     for made in ("up", "wk", "mnt", "low"):
         os.mkdir(f"{one.base}/{made}")
-    one.configure(BASE=one.base, LIVE="mnt", UPPER="up", WORK="wk", LOWER="low:/usr", LOWER_MOUNTS="no", HIDE=" secrets\t/srv//x/. /y", START="cron /opt/x/run", STAY="no", RAM_SIZE="10%",
+    one.configure(BASE=one.base, LIVE="mnt", UPPER="up", WORK="wk", LOWER="low:/usr", LOWER_MOUNTS="no", HIDE=" secrets\t/srv//x/. /y", START="cron /opt/x/run", STAY="no", RAM_SIZE="10%", SHM_SIZE="64m",
                   PREMOUNT="pre  mount", POSTMOUNT="/x/post", INIT="echo exec /sbin/init", LOG="/var/log/x.log", BOOT_TIMEOUT="none", STOP_TIMEOUT="2.5",
                   SHARE=["/etc/hosts", "data:/srv/data"])
     assert checked(one) == [
         ("NAME", one.name), ("BASE", one.base), ("LIVE", f"{one.base}/mnt"), ("UPPER", f"{one.base}/up"), ("WORK", f"{one.base}/wk"),
         ("LOWER", f"{one.base}/low:/usr"), ("LOWER_MOUNTS", "no"), ("HIDE", "secrets /srv/x /y"), ("CABLES", ""), ("ADDRESS", ""), ("ADDRESS_POOL", "10.231.0.0/16 ula"), ("START", "cron /opt/x/run"), ("STAY", "no"), ("AFTER", ""), ("PREMOUNT", "pre mount"),
-        ("POSTMOUNT", "/x/post"), ("INIT", "echo exec /sbin/init"), ("LOG", "/var/log/x.log"), ("RAM_SIZE", "10%"),
+        ("POSTMOUNT", "/x/post"), ("INIT", "echo exec /sbin/init"), ("LOG", "/var/log/x.log"), ("RAM_SIZE", "10%"), ("SHM_SIZE", "64m"), ("DEVICES", ""),
         ("LAYER_LIMIT", f"{10 << 30} 1000000"), ("BOOT_TIMEOUT", "none"), ("STOP_TIMEOUT", "2.5"), ("CAPABILITIES", DEFAULT_CAPABILITIES),
         ("SYSTEM_CALLS", "default"), ("USERNS", "no"), ("FOLLOW", "view"), ("OVERLAY", "redirect_dir=on index=off"),
         ("PIDS_MAX", default_of_pids_max()),
@@ -290,7 +290,8 @@ def test_check_of_a_running_subhost(running):
 
 
 @pytest.mark.parametrize("settings, named", [
-    ({"LIVE": "nowhere"}, "LIVE"), ({"BASE": "/nowhere"}, "BASE"), ({"WORK": "root"}, "WORK"), ({"RAM_SIZE": "much"}, "RAM_SIZE"),
+    ({"LIVE": "nowhere"}, "LIVE"), ({"BASE": "/nowhere"}, "BASE"), ({"WORK": "root"}, "WORK"), ({"RAM_SIZE": "much"}, "RAM_SIZE"), ({"SHM_SIZE": "none"}, "SHM_SIZE"),
+    ({"DEVICES": "/dev/none"}, "DEVICES: /dev/none: No such file"), ({"DEVICES": "/dev/full"}, "DEVICES: /dev/full"),
     ({"NAME": "a/b"}, "NAME"), ({"START": "./x"}, "START"), ({"STOP_TIMEOUT": "long"}, "STOP_TIMEOUT"), ({"STAY": "maybe"}, "STAY"), ({"LOWER": "/nowhere"}, "LOWER")])
 def test_check_refuses_what_a_boot_would(subhost, settings, named):
     assert named in one_line(check(subhost(**settings)))

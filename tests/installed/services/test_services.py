@@ -273,7 +273,7 @@ def test_openvpn(cabled, directory):
     ends = []
     for address, other, own, far in ((FIRST, SECOND, 1, 2), (SECOND, FIRST, 2, 1)):
         conf = f"{common}remote {other}\nifconfig {tunnel}.{own} {tunnel}.{far}\n"
-        one = cabled(address, files={"etc/openvpn/link.conf": conf}, SHARE="/dev/net/tun")
+        one = cabled(address, files={"etc/openvpn/link.conf": conf}, DEVICES="/dev/net/tun")
         if not ends:
             one.inside("openvpn", "--genkey", "secret", "/etc/openvpn/key")
             write(key, read(f"{one.upper}/etc/openvpn/key"))
