@@ -27,7 +27,7 @@ from .fences import Fences
 from .files import Fd, Reserve
 from .hooks import Hooks
 from .keeper import Keeper
-from .rootfs import View
+from .rootfs import Seeing, View
 from .sources import Sources
 from .state import State
 
@@ -52,8 +52,8 @@ class Boot:
 
     __slots__ = ("addresses", "begun", "bound", "cables", "command", "config", "fences", "follower", "foreground",
                  "group", "handed_over", "hooks", "host", "hostname", "is_new", "keeper", "log", "logged", "mounts",
-                 "network", "own", "reserve", "rights", "root", "services", "shell", "sources", "state", "users",
-                 "wait")
+                 "network", "own", "reserve", "rights", "root", "services", "shell", "sources", "state", "unlocked",
+                 "users", "wait")
 
     config: Config
     sources: Sources            # what the root file system is made of
@@ -68,6 +68,7 @@ class Boot:
     reserve: Reserve            # for undo()
     root: Fd                    # the root directory, on LIVE
     own: View                   # what this process sees in the subhost's mount namespace
+    unlocked: View              # what it saw there before its mounts were locked, with a user namespace
     hooks: Hooks
     command: list[str]          # what PID 1 executes
     services: list[str]         # that this starts
@@ -142,23 +143,10 @@ class Boot:
             log.show(self.log, self.logged)
             self.logged = None
 
-    def outside(self) -> "Outside":
+    def outside(self) -> Seeing:
         """Return a context in which this process sees what the host sees."""
-        return Outside(self)
-
-
-class Outside:
-    __slots__ = ("boot",)
-
-    def __init__(self, boot: Boot) -> None:
-        self.boot = boot
-
-    def __enter__(self) -> None:
-        assert self.boot.host
-        self.boot.host.enter()
-
-    def __exit__(self, *_: object) -> None:
-        self.boot.own.enter()
+        assert self.host
+        return Seeing(self.host, self.own)
 
 
 class Step:
@@ -361,6 +349,7 @@ def postmount(boot: Boot) -> None:
 def user_namespace(boot: Boot) -> None:
     assert boot.users
     cgroup.delegate(boot.group, boot.users.first)
+    boot.unlocked = boot.own
     with boot.root as root:
         if boot.shell:
             from . import hibernation
@@ -376,7 +365,8 @@ def user_namespace(boot: Boot) -> None:
 def share(boot: Boot) -> None:
     from . import shares
     with rootfs.made_for(boot.users):
-        shares.mount_all(boot.config.share, boot.state, boot.root, boot.config.capabilities, boot.users)
+        shares.mount_all(boot.config.share, boot.state, boot.root, boot.sources.live, boot.config.capabilities,
+                         boot.users, Seeing(boot.unlocked, boot.own) if boot.config.userns != NO else None)
 
 
 @step("INIT")

@@ -10,6 +10,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    Shared = tuple[str, str, tuple[str, ...]]       # path on the host, path in the subhost, SHARE_OPTIONS
+
 MOST_MEMBERS = "1000000"
 NONE, SECRETS = "none", "secrets"       # words of HIDE; the first one also of BOOT_TIMEOUT
 YES, NO = "yes", "no"                   # of LOWER_MOUNTS, STAY and USERNS
@@ -61,6 +63,7 @@ AUTO = "auto"                           # of USERNS and ADDRESS
 FOLLOWS = VIEW, PACKAGES, RESTART = "view", "packages", "restart"       # of FOLLOW: each does what the former do
 IDS = 1 << 16                           # so many at least has a user namespace: Debian's own go up to 65534, nobody
 HIGHEST_ID = (1 << 32) - 2              # the one above stands for none, credentials(7)
+SHARE_OPTIONS = READ_ONLY, RECURSIVE = "ro", "rbind"
 VOLATILE = "volatile"
 # The words of OVERLAY: the kernel's Documentation/filesystems/overlayfs.rst.
 OVERLAY_OPTIONS = (
@@ -268,7 +271,7 @@ class Config:
     userns: str                         # NO, AUTO or FIRST:COUNT
     follow: str                         # one of FOLLOWS
     overlay: list[str]                  # options of overlayfs
-    share: list[tuple[str, str]]        # (path on the host, path in the subhost)
+    share: "list[Shared]"
     limits: dict[str, str]              # those of LIMITS that are set, as in the file
 
     def __init__(self, path: str, action: str, handed: dict[str, str] | None = None, *, warn: bool = True) -> None:
@@ -586,16 +589,23 @@ def services(text: str) -> list[str]:
     return words
 
 
-def share_of(text: str, base: str | None = None) -> tuple[str, str]:
-    """Return (host path, path in the subhost) of OUTSIDE or OUTSIDE:INSIDE.
+def share_of(text: str, base: str | None = None) -> "Shared":
+    """Return (host path, path in the subhost, options) of OUTSIDE, with :INSIDE, :OPTIONS, or both behind it.
 
-    The first may be relative to base, by default to the current directory.  Raises Failure if there is none.
+    The first may be relative to base, by default to the current directory.  Raises Failure if there is none, and for
+    what is neither a path with a slash nor a list of options.
     """
-    outside, _, inside = text.partition(":")
+    outside, *rest = text.split(":")
+    options = rest.pop() if rest and rest[-1] and "/" not in rest[-1] and rest[-1] not in (".", "..") else ""
+    wrong = next((word for word in options.split(",") if options and word not in SHARE_OPTIONS), None)
     if not outside:
         raise Failure(f"cannot share {text}: it names no path outside")
+    if wrong is not None:
+        raise Failure(f"cannot share {text}: {wrong or 'nothing'} is no option, as {' and '.join(SHARE_OPTIONS)} are")
+    if len(rest) > 1:
+        raise Failure(f"cannot share {text}: a path cannot have a colon in it")
     outside = paths.normal(paths.join(base, outside) if base else paths.absolute(outside))
-    return outside, inside or outside
+    return outside, rest[0] if rest and rest[0] else outside, tuple(options.split(",")) if options else ()
 
 
 def size_of(text: str) -> int | None:

@@ -50,7 +50,8 @@ def report(path: str, *, verbose: bool = False) -> None:
     settings = config.settings()
     lines = [f"{variable}={value}" for variable, value in settings.items()]
     lines += [f"LAYER={path}" for path in config.layers]
-    lines += [f"SHARE={outside}:{inside}" for outside, inside in config.share]
+    lines += [":".join([f"SHARE={outside}", inside, *filter(None, [",".join(options)])])
+              for outside, inside, options in config.share]
     if verbose:
         repeated = [variable for variable in ("LAYER", "SHARE") if variable in config.assigned]
         lines += ["", *(f"{one}: {source}" for one in (*settings, *repeated) for source in config.sources(one))]
@@ -240,7 +241,8 @@ def of_the_host(config: Config) -> dict[str, str]:
 
 def of_the_root(config: Config, sources: Sources) -> dict[str, str]:
     """Return what the steps do for the root file system: {title: description}."""
-    shares = [outside if outside == inside else f"{outside} on {inside}" for outside, inside in config.share]
+    shares = [" ".join([outside if outside == inside else f"{outside} on {inside}", *(f"({one})" for one in options)])
+              for outside, inside, options in config.share]
     if hooks.is_default(config, "INIT") and not config.start:
         init = "nothing is to be started: PID 1 is to be the reaper at once"
     else:

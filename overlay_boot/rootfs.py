@@ -65,6 +65,21 @@ class View:
         posix.close(self.root)
 
 
+class Seeing:
+    """A context: this process sees what one view has, and after that what another has."""
+
+    __slots__ = ("after", "view")
+
+    def __init__(self, view: View, after: View) -> None:
+        self.view, self.after = view, after
+
+    def __enter__(self) -> None:
+        self.view.enter()
+
+    def __exit__(self, *_: object) -> None:
+        self.after.enter()
+
+
 class Inside:
     """A context: this process is in another mount namespace, and has its root, for single system calls.
 

@@ -13,8 +13,9 @@ from errno import EBUSY
 
 from . import beneath, files, namespaces, paths, proc, record
 from .capabilities import MKNOD
+from .config import READ_ONLY, RECURSIVE
 from .errors import Failure
-from .files import Fd
+from .files import Fd, Fds
 from .rootfs import Inside, made_by
 from .running import NotRunning, Running
 from .running import find as find_running
@@ -24,6 +25,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
+    from .config import Shared
+    from .rootfs import Seeing
     from .userns import UserNamespace
 
     class Subhost(Protocol):
@@ -61,18 +64,51 @@ def find(name: str) -> Running:
         raise
 
 
-def mount_all(wanted: list[tuple[str, str]], noted: State, root: int, capabilities: int,
-              users: "UserNamespace | None" = None) -> None:
-    """At a boot: mount every SHARE, in order, below the root directory of a descriptor."""
-    for outside, inside in wanted:
-        try:
-            note_and_mount(noted, root, outside, inside, capabilities, users=users)
-        except Failure as failure:
-            raise Failure(f"SHARE={outside}: {failure}") from None
+def mount_all(wanted: "list[Shared]", noted: State, root: int, live: str, capabilities: int,
+              users: "UserNamespace | None" = None, unlocked: "Seeing | Fds | None" = None) -> None:
+    """At a boot: mount every SHARE, in order, below the root directory of a descriptor, which is on LIVE.
+
+    unlocked is a context in which this process sees mounts that are not locked: of one with such a mount below it, no
+    bind mount can be made.
+    """
+    for one in wanted:
+        for outside, inside in with_mounts_below(one, live):
+            try:
+                with unlocked or Fds():
+                    mounted = bind_mount(outside, users, capabilities, read_only=READ_ONLY in one[2])
+                note_and_mount(noted, root, mounted, outside, inside)
+            except Failure as failure:
+                raise Failure(f"SHARE={outside}: {failure}") from None
 
 
-def share(running: Running, outside: str, inside: str, *, read_only: bool = False) -> None:
-    """Mount a path of the host in a running subhost.  Raises Failure."""
+def with_mounts_below(one: "Shared", live: str = "") -> list[tuple[str, str]]:
+    """Return (host path, path in the subhost) of what is to be mounted: also what is mounted below, if that is wanted.
+
+    Not what is mounted on LIVE, while that is to be seen.
+    """
+    outside, inside, options = one
+    found = [(outside, inside)]
+    if RECURSIVE in options:
+        above = paths.real(outside).rstrip("/")
+        found += [(mount.place, paths.join(inside, mount.place[len(above) + 1:])) for mount in proc.mounts_below(above)
+                  if not live or not f"{mount.place}/".startswith(f"{live}/")]
+    return found
+
+
+def share(running: Running, wanted: "Shared") -> None:
+    """Mount a path of the host in a running subhost.  Raises Failure, with nothing of it mounted."""
+    done: list[tuple[str, str]] = []
+    try:
+        for outside, inside in with_mounts_below(wanted):
+            share_one(running, outside, inside, read_only=READ_ONLY in wanted[2])
+            done.insert(0, (outside, inside))
+    except BaseException:
+        for outside, inside in done:
+            undo_one(running, outside, inside)
+        raise
+
+
+def share_one(running: Running, outside: str, inside: str, *, read_only: bool) -> None:
     with root_of(running) as root:
         owner = proc.owner(running.init)
         users = None
@@ -81,8 +117,8 @@ def share(running: Running, outside: str, inside: str, *, read_only: bool = Fals
             users = userns.of_process(running.init)
         try:
             with made_by(owner):
-                note_and_mount(running.state, root, outside, inside, proc.bounding_set(running.init),
-                               read_only=read_only, running=running, users=users)
+                mounted = bind_mount(outside, users, proc.bounding_set(running.init), read_only=read_only)
+                note_and_mount(running.state, root, mounted, outside, inside, running)
         except Failure as failure:
             refuse_ended(running)
             raise Failure(f"cannot share {outside}: {failure}") from None
@@ -94,17 +130,12 @@ def refuse_ended(running: Running) -> None:
         raise NotRunning(running.name)
 
 
-def note_and_mount(noted: State, root: int, outside: str, inside: str, capabilities: int, *, read_only: bool = False,
-                   running: Running | None = None, users: "UserNamespace | None" = None) -> None:
-    """Mount a path of the host below a root directory, which this process sees, or PID 1 of a running subhost.
+def note_and_mount(noted: State, root: int, mounted: Fd, outside: str, inside: str,
+                   running: Running | None = None) -> None:
+    """Mount what bind_mount() has returned below a root directory, which this process sees, or PID 1 of one that runs.
 
-    The mount is noted in the state file before, and id-mapped by a user namespace.  Raises Failure, with the reason and
-    what leads inside.
+    It is noted in the state file before.  Raises Failure, with the reason and what leads inside.
     """
-    try:
-        mounted = bind_mount(outside, users, capabilities, read_only=read_only)
-    except OSError as error:
-        raise Failure(error.strerror) from None
     try:
         with mounted, mount_point(root, inside, files.kind_of(mounted) == files.DIRECTORY) as target:
             if running is not None:
@@ -122,8 +153,15 @@ def note_and_mount(noted: State, root: int, outside: str, inside: str, capabilit
 def bind_mount(path: str, users: "UserNamespace | None", capabilities: int, *, read_only: bool) -> Fd:
     """Return a descriptor of a bind mount of a path that nobody sees yet; with a user namespace, of one for that.
 
-    Who cannot make devices can use one that is shared, and none in a directory.
+    Who cannot make devices can use one that is shared, and none in a directory.  Raises Failure, with the reason.
     """
+    try:
+        return made_mount(path, users, capabilities, read_only=read_only)
+    except OSError as error:
+        raise Failure(error.strerror) from None
+
+
+def made_mount(path: str, users: "UserNamespace | None", capabilities: int, *, read_only: bool) -> Fd:
     if users and files.kind(path) in files.DEVICES:
         return users.device(path)
     mounted = Fd(namespaces.open_tree(path))
@@ -209,7 +247,18 @@ def shares(subhost: "Subhost") -> list[Mounted]:
             if mount and one.file_system in (mount.device, NO_DEVICE)]
 
 
-def undo(running: Running, outside: str, inside: str) -> None:
+def undo(running: Running, wanted: "Shared") -> None:
+    """Unmount what is shared, with what was shared below it if that is wanted, and nothing else.  Raises Failure."""
+    outside, inside = wanted[0], paths.normal(wanted[1])
+    if RECURSIVE in wanted[2]:
+        above = paths.real(outside).rstrip("/")
+        for one in reversed(shares(running)):
+            if one.outside.startswith(f"{above}/") and one.inside == paths.join(inside, one.outside[len(above) + 1:]):
+                undo_one(running, one.outside, one.inside)
+    undo_one(running, outside, inside)
+
+
+def undo_one(running: Running, outside: str, inside: str) -> None:
     """Unmount what is shared, wherever the subhost has moved it to, and nothing else.  Raises Failure."""
     wanted = (outside, paths.normal(inside))
     try:

@@ -105,7 +105,7 @@ class UserNamespace:
 
     def check(self, config: Config) -> None:
         """Raises Failure for a LAYER or a SHARE of which no mount can show owners by it."""
-        wanted = [("SHARE", outside, outside) for outside, _ in config.share
+        wanted = [("SHARE", outside, outside) for outside, *_ in config.share
                   if files.kind(outside) not in (0, *files.DEVICES)]
         if config.layers:
             from . import layers

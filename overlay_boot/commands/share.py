@@ -2,7 +2,7 @@
 import posix
 
 from .. import files, shares
-from ..config import share_of
+from ..config import READ_ONLY, share_of
 from ..errors import Failure
 from ..running import boots
 from . import given, new_parser, require_root, run
@@ -20,14 +20,14 @@ def command(arguments: list[str]) -> None:
         for _, name in boots():
             files.write_all(1, f"{name}\n")
         return
-    outside, inside = share_of(options.path)
+    outside, inside, others = share_of(options.path)
     if "\n" in outside + inside:
         raise Failure("cannot share a path with a line feed in it")
     subhost = shares.find(options.name)
     if options.undo:
-        shares.undo(subhost, outside, inside)
+        shares.undo(subhost, (outside, inside, others))
     else:
-        shares.share(subhost, outside, inside, read_only=options.read_only)
+        shares.share(subhost, (outside, inside, (*others, *([READ_ONLY] if options.read_only else []))))
 
 
 def parser() -> "argparse.ArgumentParser":
@@ -36,7 +36,8 @@ def parser() -> "argparse.ArgumentParser":
     kind.add_argument("--read-only", action="store_true", help="make the share read-only in the subhost")
     kind.add_argument("--undo", action="store_true", help="unmount what was shared under the same PATH")
     parser.add_argument("path", metavar="PATH", type=given,
-                        help="the path, or OUTSIDE:INSIDE if it is another one in the subhost")
+                        help="the path, or OUTSIDE:INSIDE if it is another one in the subhost; with :OPTIONS, such as "
+                             ":rbind, behind it")
     parser.add_argument("name", metavar="NAME", nargs="?", type=given,
                         help="the subhost; if omitted, list the running subhosts")
     return parser

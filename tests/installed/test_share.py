@@ -381,3 +381,89 @@ def test_devices_in_a_directory(subhost, directory, settings, said):
     one = subhost(SHARE=[f"{directory}/devices:/srv/at-boot", f"{directory}/devices/null:/srv/null"], **settings).booted()
     share(f"{directory}/devices:/srv/later", one.name)
     assert one.sh("for at in at-boot/null later/null null; do (: </srv/$at) 2>/dev/null && echo yes || echo no; done").split() == [said, said, "yes"]
+
+
+# Options
+
+@pytest.fixture
+def mounted(data):
+    """What is mounted below the directory of the host: two file systems, one in the other."""
+    places = [f"{data}/a", f"{data}/a/b"]
+    for place in places:
+        os.mkdir(place)
+        assert run("mount", "-t", "tmpfs", "tmpfs", place).returncode == 0
+        write(f"{place}/in", place)
+    yield places
+    for place in reversed(places):
+        assert run("umount", place).returncode == 0
+
+
+USERS = pytest.mark.parametrize("settings", [{}, {"USERNS": "auto"}], ids=["", "users"])
+
+
+@USERS
+def test_options_of_a_share_at_the_boot(subhost, data, mounted, settings):
+    one = subhost(SHARE=[f"{data}:ro", f"{data}:/plain", f"{data}:/all:rbind", f"{data}:/both:ro,rbind"], **settings).booted()
+    assert one.sh(f"cat {data}/file; echo x >{data}/x || echo x >/both/x || echo x >/both/a/b/x || echo no; ls /plain/a; cat /all/a/in /both/a/b/in") == (
+        f"from the hostno\n{data}/a{data}/a/b")
+    one.sh("echo y >/all/a/b/y")
+    assert read(f"{data}/a/b/y") == "y\n"
+    assert shared(one) == [(data, data, True), (data, "/plain", False)] + [
+        (f"{data}{place}", f"{inside}{place}", read_only) for inside, read_only in (("/all", False), ("/both", True)) for place in ("", "/a", "/a/b")]
+    checked = one.boot("--check").stdout
+    one.stopped()
+    assert f"SHARE={data}:{data}:ro\n" in one.boot("--check").stdout and f"SHARE={data}:/both:ro,rbind\n" in one.boot("--check").stdout, checked
+
+
+@USERS
+def test_options_of_a_share_while_it_runs(subhost, data, mounted, settings, machine):
+    one = subhost(**settings).booted()
+    share(f"{data}:/srv/all:rbind", one.name)
+    share("--read-only", f"{data}:/srv/ro:rbind", one.name)
+    assert one.sh("cat /srv/all/a/b/in; echo x >/srv/ro/a/x || echo no") == f"{data}/a/bno"
+    assert "is mounted on it" in refused("--undo", f"{data}:/srv/all", one.name)
+    assert len(shared(one)) == 6
+    holder = start(GO, one.name, "sh", "-c", "cd /srv/all/a && echo && exec sleep 1000000")
+    assert holder.stdout.readline() == b"\n"
+    assert "in use by sleep" in refused("--undo", f"{data}:/srv/all:rbind", one.name)
+    holder.terminate()
+    holder.communicate()
+    share("--undo", f"{data}:/srv/all:rbind", one.name)
+    assert [inside for _, inside, _ in shared(one)] == ["/srv/ro", "/srv/ro/a", "/srv/ro/a/b"]
+    assert one.sh("ls /srv/all") == ""
+    share("--undo", f"{data}:/srv/ro:rbind", one.name)
+    assert shared(one) == []
+    one.stopped()
+
+
+def test_a_share_that_fails_below_is_undone(subhost, data, mounted):
+    """One of the file systems cannot be id-mapped."""
+    os.mkdir(f"{data}/a/b/proc")
+    one = subhost(USERNS="auto").booted()
+    assert run("mount", "-t", "proc", "proc", f"{data}/a/b/proc").returncode == 0
+    try:
+        assert f"cannot share {data}/a/b/proc" in refused(f"{data}:/srv/all:rbind", one.name)
+        assert shared(one) == [] and one.sh("ls /srv/all") == ""
+    finally:
+        assert run("umount", f"{data}/a/b/proc").returncode == 0
+    one.stopped()
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    (":rw", "rw is no option"), (":srv", "srv is no option"), (":/x:RO", "RO is no option"), (":ro,", "nothing is no option"),
+    (":/a:/b", "colon"), (":/x:ro:rbind", "colon"), (":/x:/y:ro", "colon"), (":/x:ro,x", "x is no option")])
+def test_what_is_no_option(subhost, running, data, fails, machine, text, words):
+    machine.look()
+    assert words in fails(subhost(SHARE=f"{data}{text}"), "cannot share")
+    assert words in refused(f"{data}{text}", running.name)
+    assert shared(running) == []
+    assert not os.path.exists(f"{running.upper}/srv")
+
+
+def test_a_subhost_that_is_below_what_it_shares(subhost):
+    """Its own root is not shared with it."""
+    one = subhost()
+    one.configure(SHARE=f"{os.path.dirname(one.base)}:/srv/all:rbind")
+    one.booted()
+    assert one.sh(f"ls /srv/all/{one.name}/live; ls -d /srv/all/{one.name}/root") == f"/srv/all/{one.name}/root"
+    one.stopped()
