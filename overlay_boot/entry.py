@@ -72,10 +72,10 @@ def execute(subhost: "Subhost", command: list[str], user: str | None) -> int:
             try:
                 process, pidfd = namespaces.spawn(
                     places, words, {**environment.inside(), **account.environment()}, standard=standard,
-                    directory=account.home, cgroup=group, inside=subhost.init_fd,
-                    users=proc.has_other_users(subhost.init), prioritized=True, terminal=posix.isatty(0),
-                    user=account.credentials, capabilities=fenced.capabilities, filter=fenced.filter,
-                    is_over=is_interrupted)
+                    directory=account.home, cgroup=service_group(subhost, command, group, theirs),
+                    inside=subhost.init_fd, users=proc.has_other_users(subhost.init), prioritized=True,
+                    terminal=posix.isatty(0), user=account.credentials, capabilities=fenced.capabilities,
+                    filter=fenced.filter, is_over=is_interrupted)
             except TimeoutError:
                 _signal.pthread_sigmask(_signal.SIG_UNBLOCK, HANDED_ON)     # for us, then
                 raise Failure("interrupted") from None
@@ -167,6 +167,17 @@ class Account:
     def environment(self) -> dict[str, str]:
         """Return the variables that login(1) sets."""
         return {"HOME": self.home, "USER": self.name, "LOGNAME": self.name, "SHELL": self.shell}
+
+
+def service_group(subhost: "Subhost", command: list[str], group: int, opened: Fds) -> int:
+    """Return the control group of the service of START that a command is by its path, else the one of a descriptor."""
+    if not command or command[0][:1] != "/" or command[0] not in subhost.record.start:
+        return group
+    from . import services
+    try:
+        return opened.keep(cgroup.directory(services.group_of(command[0]), group))
+    except FileNotFoundError:           # it is not seen
+        return group
 
 
 def account_of(root: int, user: str | None) -> Account:

@@ -233,7 +233,7 @@ def init(config: Config, *, is_ours: bool) -> str:
     reaper = f"exec {quoted(config.reaper)} {quoted(config.name)}"
     if config.start:
         from . import services
-        lines += [services.limit(config.patience), services.START_FUNCTION]
+        lines += [services.limit(config.patience), services.MAKE_RUN, services.START_FUNCTION]
         lines += [f"start {quoted(word)} {quoted(services.name_of(word))}" for word in config.start]
         lines.append(services.ALL_STARTED)
     if config.stay == NO and config.start:

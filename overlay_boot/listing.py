@@ -83,11 +83,11 @@ def of_state(name: str, *, in_detail: bool) -> "Row | None":
 def of_running(state: State, *, in_detail: bool) -> "Row":
     """Raises ProcessLookupError if it is not running."""
     with Running(state) as running:
-        processes, memory = usage(running)
+        processes, memory, known = usage(running)
         return row(state.name, "stopping" if locked_by(state.fd, STOP) else "running", running.record.config,
                    pid=running.init, since=running.record.since, processes=processes, memory=memory,
                    cables=plugged(running), shares=shared(running),
-                   services=services.seen(running, in_detail=in_detail), old=still_old(running))
+                   services=services.seen(running, known if in_detail else None), old=still_old(running))
 
 
 def of_processless(state: State) -> "Row | None":
@@ -134,14 +134,18 @@ def of_inherited(running: "shellversion.Inherited") -> "Row | None":
         return None                     # it has just gone
 
 
-def usage(running: Running) -> tuple[int, int]:
-    """Return (number of processes, bytes of memory), summed where the control group does not count the memory."""
+def usage(running: Running) -> tuple[int, int, dict[int, int]]:
+    """Return (number of processes, bytes of memory, {process: bytes} as far as they had to be summed up).
+
+    They are where the control group does not count the memory: the kernel looks at every page for that.
+    """
     with cgroup.group(running.record.cgroup or "") as group:
         members = cgroup.members(group)
         try:
-            return len(members), int(cgroup.read(group, "memory.current"))
+            return len(members), int(cgroup.read(group, "memory.current")), {}
         except FileNotFoundError:
-            return len(members), sum(map(proc.memory, members))
+            memory = {process: proc.memory(process) for process in members}
+            return len(members), sum(memory.values()), memory
 
 
 def still_old(running: Running) -> list[int]:

@@ -12,7 +12,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .record import Record
 
-FLAGS = posix.O_WRONLY | posix.O_APPEND | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_NOCTTY
+TO_READ = posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_NOCTTY
+TO_APPEND = TO_READ | posix.O_WRONLY | posix.O_APPEND
 MODE = 0o640
 MOST_SHOWN = 1 << 15    # bytes, which a pipe takes at once
 
@@ -27,13 +28,13 @@ def make(path: str, own: tuple[str, ...]) -> Fd:
     try:
         if directory == LOGS and not files.kind(directory):
             files.make_directory(directory, 0o750)
-        return existing(path, own, posix.O_CREAT)
+        return existing(path, own, TO_APPEND | posix.O_CREAT)
     except OSError as error:
         raise Failure(f"cannot write LOG={path}: {error.strerror}") from None
 
 
-def existing(path: str, own: tuple[str, ...], more: int = 0) -> Fd:
-    """Open a log for appending.  Where the files are the subhost's, no symbolic link is followed."""
+def existing(path: str, own: tuple[str, ...], flags: int) -> Fd:
+    """Open a log, for appending or to be read.  Where the files are the subhost's, no symbolic link is followed."""
     if paths.parent(path) != LOGS:
         theirs = [files.identity(directory) for directory in own if files.kind(directory)]
         parts = path.split("/")
@@ -41,26 +42,26 @@ def existing(path: str, own: tuple[str, ...], more: int = 0) -> Fd:
             above = "/".join(parts[:number]) + "/"
             if files.identity(above) in theirs:     # however it is written
                 with files.opened(above, files.PLACE) as root:
-                    return beneath_own(root, "/".join(parts[number:]), more)
-    return files.opened(path, FLAGS | more, MODE)
+                    return beneath_own(root, "/".join(parts[number:]), flags)
+    return files.opened(path, flags, MODE)
 
 
-def beneath_own(root: int, path: str, more: int) -> Fd:
+def beneath_own(root: int, path: str, flags: int) -> Fd:
     """Open a log in a directory of the subhost's: a regular file, or a new one."""
     try:
         with beneath.opened(root, path, posix.O_PATH, beneath.REFUSED) as found:
             if files.kind_of(found) != files.REGULAR:
                 raise OSError(EINVAL, "not a regular file")
-            return files.opened(paths.of_descriptor(found), FLAGS & ~posix.O_NOFOLLOW)
+            return files.opened(paths.of_descriptor(found), flags & ~(posix.O_NOFOLLOW | posix.O_CREAT))
     except FileNotFoundError:
-        if not more:
+        if not flags & posix.O_CREAT:
             raise
-    return beneath.opened(root, path, FLAGS | more | posix.O_EXCL, beneath.REFUSED, MODE)
+    return beneath.opened(root, path, flags | posix.O_EXCL, beneath.REFUSED, MODE)
 
 
 def append(path: str, own: tuple[str, ...], said: bytes) -> None:
     """Add bytes to a log that is there.  Raises OSError if that cannot be."""
-    with existing(path, own) as fd:
+    with existing(path, own, TO_APPEND) as fd:
         posix.write(fd, said)
 
 

@@ -17,7 +17,7 @@ def opened(word: str) -> Fd:
     """Open LOG of a subhost, which is given by its name or its configuration file.  Raises Failure."""
     path, own = place(word)
     try:
-        with log.existing(path, own) as found:      # as a boot opens it, through no link of the subhost's
+        with log.existing(path, own, log.TO_READ) as found:      # as a boot opens it, through no link of the subhost's
             if files.kind_of(found) != files.REGULAR:
                 raise Failure(f"LOG={path} is not a regular file")
             return files.opened(paths.of_descriptor(found))

@@ -56,10 +56,15 @@ def stat(process: "Process") -> Stat:
 
 def started(process: int) -> float:
     """Return when a process was started, in seconds of the epoch.  Raises OSError if it has ended."""
+    return moment_of(stat(process).start)
+
+
+def moment_of(start: int) -> float:
+    """Return the start of a process, as Stat has it, in seconds of the epoch.  The kernel takes its time to tell."""
     with files.opened("/proc/stat") as fd:
         lines = files.read_all(fd).split(b"\n")
     booted = next(int(line.split()[1]) for line in lines if line.startswith(b"btime "))
-    return round(booted + stat(process).start / posix.sysconf("SC_CLK_TCK"), 3)
+    return round(booted + start / posix.sysconf("SC_CLK_TCK"), 3)
 
 
 def parent(process: int) -> int:

@@ -90,6 +90,14 @@ start() {{
     {{ read -r left <"$door"; }} 2>/dev/null
     verdict $status "${{left:+1}}" "$why"
 }}"""
+# tmpfiles.d(5), where the subhost has what does it: what services want in /run.  Not what is systemd's own, nor what is
+# for the boot of a machine, as /run/nologin is.
+MAKE_RUN = f"""\
+if command -v systemd-tmpfiles >/dev/null; then
+    set -- systemd-tmpfiles --create --prefix=/run --exclude-prefix=/run/systemd --exclude-prefix=/run/log
+    if [ "$limit" ] && command -v timeout >/dev/null; then set -- timeout -k {KILLED_AFTER} "$limit" "$@"; fi
+    "$@" </dev/null {SERVICES}>&-
+fi"""
 ALL_STARTED = f"{{ echo >&{SERVICES}; }} 2>/dev/null\nexec {SERVICES}>&-"
 
 
@@ -171,12 +179,12 @@ def remove_doors() -> None:
         posix.unlink(name)
 
 
-def seen(running: "Running", *, in_detail: bool = False) -> "list[Seen] | None":
+def seen(running: "Running", memory: "dict[int, int] | None" = None) -> "list[Seen] | None":
     """Return what has become of the services of a subhost, in the order of START; None if that is not to be seen.
 
-    A dictionary for each: name, state, status (with which its start has returned), processes; in detail, also memory
-    (bytes), and since (when its oldest process was started, in seconds of the epoch).  None where there is nothing to
-    tell.
+    A dictionary for each: name, state, status (with which its start has returned), processes; with what is known of the
+    memory of processes, also memory (bytes), and since (when its oldest process was started, in seconds of the epoch).
+    None where there is nothing to tell.
     """
     record = running.record
     if not record.start:
@@ -185,10 +193,10 @@ def seen(running: "Running", *, in_detail: bool = False) -> "list[Seen] | None":
     if verdicts is None:
         return None
     with cgroup.group(record.cgroup or "") as own:
-        return [one_seen(word, verdicts.get(word), own, in_detail=in_detail) for word in record.start]
+        return [one_seen(word, verdicts.get(word), own, memory) for word in record.start]
 
 
-def one_seen(word: str, verdict: "tuple[int, bool] | None", own: int, *, in_detail: bool) -> "Seen":
+def one_seen(word: str, verdict: "tuple[int, bool] | None", own: int, memory: "dict[int, int] | None") -> "Seen":
     """Return what has become of a service, by what PID 1 says of its start, and by its control group."""
     members = members_of(word, own)
     status, has_left = verdict or (None, False)
@@ -201,7 +209,10 @@ def one_seen(word: str, verdict: "tuple[int, bool] | None", own: int, *, in_deta
     else:
         state = ENDED if has_left else DONE
     found = {"name": name_of(word), "state": state, "status": status, "processes": len(members)}
-    return {**found, "memory": sum(map(proc.memory, members)), "since": since(members)} if in_detail else found
+    if memory is None:
+        return found
+    known = (memory[process] if process in memory else proc.memory(process) for process in members)
+    return {**found, "memory": sum(known), "since": since(members)}
 
 
 def processes(running: "Running") -> dict[int, str]:
@@ -232,10 +243,10 @@ def since(members: list[int]) -> float | None:
     found = []
     for process in members:
         try:
-            found.append(proc.started(process))
+            found.append(proc.stat(process).start)
         except proc.ENDED:
             pass
-    return min(found, default=None)
+    return proc.moment_of(min(found)) if found else None
 
 
 def verdicts_of(running: "Running") -> dict[str, tuple[int, bool]] | None:
@@ -259,18 +270,25 @@ def read_verdicts(running: "Running") -> bytes:
     Nothing is looked for where the subhost could keep us waiting, on a file system that a process of its own serves.
     """
     mounts = running.mounts()
+    if not all(is_plain(mount) for mount in mounts.values() if mount.place in ("/run", DOORS)):
+        raise PermissionError(EACCES, posix.strerror(EACCES))
     with Fds() as fds:
         at = fds.keep(files.opened(f"/proc/{running.init}/root", files.PLACE))
         own = namespaces.mount_of(at)[0]
         for name in DOORS[1:].split("/"):
             at = fds.keep(beneath.directory(at, name, beneath.REFUSED))
             number = namespaces.mount_of(at)[0]
-            if number != own and (number not in mounts or mounts[number].kind not in ("tmpfs", *proc.DISKS)):
+            if number != own and (number not in mounts or not is_plain(mounts[number])):
                 raise PermissionError(EACCES, posix.strerror(EACCES))
         try:
             return beneath.read(at, paths.name(VERDICTS), LONGEST, beneath.REFUSED | namespaces.NO_MOUNTS) or b""
         except FileNotFoundError:
             return b""
+
+
+def is_plain(mount: proc.Mount) -> bool:
+    """Tell whether a mount is of a file system that no process, and no other machine, can let us wait for."""
+    return mount.kind in ("tmpfs", *proc.DISKS)
 
 
 def split(line: str) -> tuple[str, str, str]:

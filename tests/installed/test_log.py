@@ -39,6 +39,18 @@ def test_the_last_of_many(logged, directory):
     assert run(LOG, "-n", "50000", logged.conf).stdout == last(50_000, 100_000) + "\n"
 
 
+def test_a_log_on_a_file_system_that_is_read_only(logged, directory):
+    os.mkdir(f"{directory}/ro")
+    os.rename(f"{directory}/log", f"{directory}/ro/log")
+    logged.configure(LOG=f"{directory}/ro/log")
+    assert run("mount", "--bind", "-o", "ro", f"{directory}/ro", f"{directory}/ro").returncode == 0
+    try:
+        done = run(LOG, logged.conf)
+    finally:
+        assert run("umount", f"{directory}/ro").returncode == 0
+    assert (done.returncode, done.stdout, done.stderr) == (0, last(30), "")
+
+
 def test_by_name_while_it_runs_and_after(subhost):
     one = subhost(START="/opt/service")
     one.write("opt/service", "#!/bin/sh\necho it $1s\n", 0o755)

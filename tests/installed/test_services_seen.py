@@ -1,8 +1,10 @@
 """Services of START: their control groups, what is seen of them, and waiting for them."""
 import os
+import shutil
 import signal
 
 import pytest
+from conftest import cannot_run
 from machine import BOOT, GO, LS, kill, read, run, start, wait_for
 
 # For any service: what it does is in the file of its name in /what.
@@ -82,6 +84,40 @@ def test_a_service_by_its_path(subhost):
         one.write(path, f"#!/bin/sh\n[ $1 = stop ] || {{ {DAEMON}; }}\n", 0o755)
     one.booted()
     assert services(one) == {"opt-x-run": ("running", 0, 1), "other": ("running", 0, 1)} and table(one) == "2/2"
+    one.stopped()
+
+
+def test_a_service_by_its_path_that_is_restarted(subhost):
+    """By overlay-go, or from inside by a script that reads what those of Debian read."""
+    one = subhost(START="/opt/x/run /opt/y/run /etc/init.d/other")
+    restart = f"#!/bin/sh\n%s\n[ $1 = start ] || kill $(cat /run/%s.pid)\n{DAEMON.replace('${0##*/}', '%s')}\n"
+    for path, name, reads in (("opt/x/run", "x", ":"), ("opt/y/run", "y", ". /lib/lsb/init-functions"), ("etc/init.d/other", "other", ":")):
+        one.write(path, restart % (reads, name, name), 0o755)
+    one.booted()
+    running = {"opt-x-run": ("running", 0, 1), "opt-y-run": ("running", 0, 1), "other": ("running", 0, 1)}
+    assert services(one) == running
+    one.inside("/opt/x/run", "restart")
+    one.inside("/etc/init.d/other", "restart")
+    one.sh("cd /opt; /bin/sh y/run restart; /opt/y/run restart")
+    assert services(one) == running
+    assert group(one, "opt-x-run") and group(one, "opt-y-run") and group(one, "other")
+    one.stopped()
+
+
+def test_what_tmpfiles_d_asks_for_in_run(subhost):
+    if not shutil.which("systemd-tmpfiles"):
+        cannot_run("no systemd-tmpfiles(8)")
+    one = subhost(START="/opt/service")
+    one.write("opt/service", "#!/bin/sh\nstat -c '%n %a %G' /run/own*\nls -d /run/systemd /run/nologin /srv/own\n:\n", 0o755)
+    one.write("usr/lib/tmpfiles.d/own.conf", "d /run/own 1770 root utmp\nd /var/run/own2 0700\nd /srv/own\nf /run/systemd/own\nf+! /run/nologin\nd /run/nobody - none none\n")
+    one.booted()
+    said = one.said()
+    assert "/run/own 1770 utmp\n/run/own2 700 root\n" in said
+    for missing in ("/run/systemd", "/run/nologin", "/srv/own"):
+        assert f"'{missing}': No such file" in said, said
+    one.stopped()
+    one.configure(START="none")
+    assert one.booted().sh("ls /run").split() == ["dummy_service", "lock"]
     one.stopped()
 
 
@@ -175,6 +211,34 @@ def test_another_file_in_the_place_of_verdicts(with_services, settings):
             assert (one.row()["state"], one.row()["services"]) == ("running", None)
             one.sh("umount /run/overlay-services/.verdicts")
     assert services(one)["daemon"] == ("running", 0, 1)
+    one.stopped()
+
+
+HUNG = """if True:
+    import ctypes, os, time
+    fuse = os.open("/dev/fuse", os.O_RDWR)
+    options = f"fd={fuse},rootmode=40000,user_id=0,group_id=0".encode()
+    if ctypes.CDLL(None, use_errno=True).mount(b"fuse", b"PLACE", b"fuse", 0, options):
+        raise OSError(ctypes.get_errno(), "mount")
+    print("mounted", flush=True)
+    time.sleep(1000000)"""
+
+
+@pytest.mark.parametrize("place", ["/run", "/run/overlay-services"])
+def test_a_mount_that_hangs(with_services, place):
+    """Of a file system that a process of the subhost's serves, and does not: FUSE."""
+    if not os.path.exists("/dev/fuse"):
+        cannot_run("no /dev/fuse here")
+    one = with_services({"daemon": DAEMON}, USERNS="auto", DEVICES="/dev/fuse")
+    one.booted()
+    holder = start(GO, one.name, "/usr/bin/python3", "-IS", "-c", HUNG.replace("PLACE", place))
+    assert holder.stdout.readline() == b"mounted\n"
+    try:
+        assert run(LS, "--json", seconds=10).returncode == 0
+        assert one.row()["services"] is None and table(one) == "-"
+    finally:
+        holder.terminate()
+        holder.communicate()
     one.stopped()
 
 
