@@ -177,24 +177,30 @@ cdef int leave_host_root(int root) noexcept nogil:
     return chdir(b"/")
 
 
-cdef const char *fence_root(int root, int proc, uint64_t capabilities) noexcept nogil:
-    """What only capabilities would take back: who has them anyway is not kept from it."""
+cdef const char *fence_root(int root, int proc, uint64_t capabilities, bint hides_log) noexcept nogil:
+    """What only capabilities would take back: who has them anyway is not kept from it, but for what takes from the host.
+
+    That is /proc/kmsg: of each message of the kernel's, one reader gets to know.
+    """
     cdef int nothing
     if not capabilities >> CAP_MKNOD & 1 and restrict(root, MOUNT_ATTR_NODEV) < 0:
         return b"cannot keep devices from LIVE"
-    if capabilities >> CAP_SYS_ADMIN & 1:
+    if capabilities >> CAP_SYS_ADMIN & 1 and not hides_log:
         return NULL
     nothing = make_nothing(proc)
-    if nothing < 0 or mask_proc(proc, nothing) < 0:
+    if nothing < 0 or hides_log and hide_log(proc, nothing) < 0:
         return b"cannot mask LIVE/proc"
-    if mask_sys(root, nothing) < 0:
-        return b"cannot mask LIVE/sys"
+    if not capabilities >> CAP_SYS_ADMIN & 1:
+        if mask_proc(proc, nothing) < 0:
+            return b"cannot mask LIVE/proc"
+        if mask_sys(root, nothing) < 0:
+            return b"cannot mask LIVE/sys"
     if remove_nothing(nothing) < 0:
         return b"cannot remove what masks are copied of"
     return NULL
 
 
-cdef const char *make_root(int root, uint64_t capabilities) noexcept nogil:
+cdef const char *make_root(int root, uint64_t capabilities, bint hides_log) noexcept nogil:
     """Give PID 1 its root, with a /proc of its own, and fence that.  Returns only what failed, with errno set."""
     cdef const char *wrong
     cdef int own = root
@@ -205,7 +211,7 @@ cdef const char *make_root(int root, uint64_t capabilities) noexcept nogil:
     proc = mount_proc(own, root < 0)
     if proc < 0:
         return b"cannot mount proc on LIVE/proc"
-    wrong = fence_root(own, proc, capabilities)
+    wrong = fence_root(own, proc, capabilities, hides_log)
     if wrong != NULL:
         return wrong
     if root >= 0 and leave_host_root(root) < 0:
@@ -270,7 +276,9 @@ cdef const char *become(Subhost *subhost, int go, int console, int services, int
         return b"cannot set the host name"
     if syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0 and errno != ENOSYS:
         return b"cannot leave the session keyring"
-    wrong = make_root(subhost.handed.root, subhost.handed.capabilities)
+    # In a user namespace of other ids nobody can read it, and a mask would keep root from mounting another /proc.
+    wrong = make_root(subhost.handed.root, subhost.handed.capabilities,
+                      subhost.handed.capabilities >> CAP_SYSLOG & 1 and not maps_ids(subhost))
     if wrong != NULL:
         return wrong
     # Its capabilities reach no further than this then, and its network, which belongs to that.

@@ -99,7 +99,7 @@ cdef extern from "<sys/stat.h>" nogil:
     int fstatat(int directory, const char *path, stat_t *status, int flags)
     int mkdirat(int directory, const char *path, unsigned int mode)
     int mknodat(int directory, const char *path, unsigned int mode, unsigned long device)
-    enum: S_IFREG
+    enum: S_IFREG, S_IFSOCK
     int S_ISFIFO(unsigned int mode)
     unsigned int umask(unsigned int mask)
 
@@ -149,7 +149,7 @@ cdef extern from "<linux/capability.h>" nogil:
         uint32_t effective
         uint32_t permitted
         uint32_t inheritable
-    enum: _LINUX_CAPABILITY_VERSION_3, CAP_SYS_ADMIN, CAP_MKNOD, CAP_AUDIT_CONTROL
+    enum: _LINUX_CAPABILITY_VERSION_3, CAP_SYS_ADMIN, CAP_MKNOD, CAP_AUDIT_CONTROL, CAP_SYSLOG
 
 cdef extern from "<linux/filter.h>" nogil:
     struct sock_filter:

@@ -48,7 +48,7 @@ cdef int restrict(int mounted, uint64_t attributes) noexcept nogil:
 
 
 cdef int make_nothing(int proc) noexcept nogil:
-    """A file system with an empty file "file" and an empty directory "directory", to be copied for masks.
+    """A file system with an empty file "file", an empty directory "directory" and a "socket", to be copied for masks.
 
     It is mounted on proc for as long as that: Linux before 6.15 copies no mount that is mounted nowhere.
     """
@@ -62,7 +62,7 @@ cdef int make_nothing(int proc) noexcept nogil:
                             MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
     close(filesystem)
     if made >= 0 and (mknodat(made, b"file", S_IFREG | 0o444, 0) < 0 or mkdirat(made, b"directory", 0o555) < 0
-                      or restrict(made, MOUNT_ATTR_RDONLY) < 0
+                      or mknodat(made, b"socket", S_IFSOCK | 0o400, 0) < 0 or restrict(made, MOUNT_ATTR_RDONLY) < 0
                       or syscall(SYS_move_mount, made, b"", proc, b"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0):
         close(made)
         return -1
@@ -96,6 +96,12 @@ cdef int hide(int at, const char **path, int nothing, bint again) noexcept nogil
                 return -1
         path += 1
     return 0
+
+
+cdef int hide_log(int proc, int nothing) noexcept nogil:
+    """A socket cannot be opened: syslog daemons do without kmsg then, where they would read an empty file for ever."""
+    cdef int mask = copy_of(nothing, b"socket")
+    return -1 if mask < 0 or put_on(mask, proc, b"kmsg") < 0 and errno != ENOENT else 0
 
 
 cdef int make_read_only(int at, const char **path) noexcept nogil:

@@ -468,3 +468,16 @@ def test_a_row_of_the_table(opened, row):
     assert shown == possible if opener else not possible
     if opener and not possible:
         cannot_run(f"this kernel has none of these ways: {fenced}")
+
+
+@pytest.mark.parametrize("settings", [{}, {"USERNS": "auto"}, UNFENCED, {"CAPABILITIES": "+SYSLOG"}, {"USERNS": "auto", "CAPABILITIES": "all", "SYSTEM_CALLS": "all"}],
+                         ids=["", "users", "all", "syslog", "users-all"])
+def test_messages_of_the_kernel_are_the_hosts_to_read(subhost, settings):
+    """/proc/kmsg gives each to one reader.  Without that, a syslog daemon neither waits nor reads for ever."""
+    one = subhost(**settings).booted()
+    assert one.sh("timeout 5 head -c 1 /proc/kmsg; echo $?; ls /dev/kmsg; echo $?").split()[:2] == ["1", "2"]
+    may_look = one.go("dmesg").returncode == 0
+    assert may_look or not ("SYSLOG" in settings.get("CAPABILITIES", "") or settings == UNFENCED)
+    if "USERNS" in settings:
+        assert one.sh("mkdir -p /run/x && mount -t proc proc /run/x && echo mounted") == "mounted"
+    one.stopped()
