@@ -108,6 +108,15 @@ def test_a_command_that_is_killed(sandboxes, scenario):
     check(inject(sandboxes, scenario, ["SIGKILL"]))
 
 
+@pytest.mark.parametrize("scenario", ["boot-whole", "boot-hibernating", "boot-mapped-whole"])
+def test_control_groups_of_services_are_among_the_sites(sandboxes, scenario):
+    """And the doors to them: what makes those is hit, and fails."""
+    sites = {(aim["injection"], aim["where"]) for aim in found(sandboxes, scenario)}
+    for injection_, call, what in (("SIGKILL", "mkdirat", "service.service"), ("ENOSPC", "mkdirat", "service.service"),
+                                   ("EPERM", "open_tree", "cgroup.procs"), ("SIGKILL", "move_mount", "overlay-services"), ("EBUSY", "move_mount", "overlay-services")):
+        assert any(name == injection_ and f"{call}(" in where and what in where for name, where in sites), (injection_, call, sorted(sites))
+
+
 @pytest.mark.parametrize("scenario", BOOTS)
 def test_a_boot_that_is_interrupted(sandboxes, scenario):
     check(inject(sandboxes, scenario, ["SIGTERM"]))

@@ -109,7 +109,8 @@ def test_what_tmpfiles_d_asks_for_in_run(subhost):
         cannot_run("no systemd-tmpfiles(8)")
     one = subhost(START="/opt/service")
     one.write("opt/service", "#!/bin/sh\nstat -c '%n %a %G' /run/own*\nls -d /run/systemd /run/nologin /srv/own\n:\n", 0o755)
-    one.write("usr/lib/tmpfiles.d/own.conf", "d /run/own 1770 root utmp\nd /var/run/own2 0700\nd /srv/own\nf /run/systemd/own\nf+! /run/nologin\nd /run/nobody - none none\n")
+    one.write("usr/lib/tmpfiles.d/own.conf", "".join(f"{line}\n" for line in (
+        "d /run/own 1770 root utmp", "d /var/run/own2 0700", "d /srv/own", "f /run/systemd/own", "f+! /run/nologin", "d /run/nobody - none none")))
     one.booted()
     said = one.said()
     assert "/run/own 1770 utmp\n/run/own2 700 root\n" in said
@@ -214,25 +215,46 @@ def test_another_file_in_the_place_of_verdicts(with_services, settings):
     one.stopped()
 
 
+# Mounts a FUSE that it serves, and an overlay over that on PLACE; then it serves no more.
 HUNG = """if True:
-    import ctypes, os, time
+    import ctypes, os, struct, time
+    libc = ctypes.CDLL(None, use_errno=True)
     fuse = os.open("/dev/fuse", os.O_RDWR)
-    options = f"fd={fuse},rootmode=40000,user_id=0,group_id=0".encode()
-    if ctypes.CDLL(None, use_errno=True).mount(b"fuse", b"PLACE", b"fuse", 0, options):
-        raise OSError(ctypes.get_errno(), "mount")
-    print("mounted", flush=True)
+    def mount(kind, place, options):
+        if libc.mount(kind, place, kind, 0, options):
+            raise OSError(ctypes.get_errno(), kind)
+    mount(b"fuse", b"/mnt", f"fd={fuse},rootmode=40000,user_id=0,group_id=0,allow_other".encode())
+    attributes = struct.pack("<QII6Q10I", 0, 0, 0, 1, *[0] * 8, 0o40755, 2, *[0] * 5)
+    answers = {3: attributes, 17: bytes(80), 26: struct.pack("<IIIIHHIIHHI7I", 7, 31, 0, 0, 1, 1, 4096, 1, 0, 0, 0, *[0] * 7), 27: bytes(16), 28: b"", 29: b"", 34: b""}
+    refused = {1: -2, 22: -61, 23: -61}
+    child = os.fork()
+    if not child:
+        mount(b"overlay", b"PLACE", b"lowerdir=/mnt:/srv")
+        os._exit(0)
+    os.set_blocking(fuse, False)
+    while not os.waitpid(child, os.WNOHANG)[0]:
+        try:
+            request = os.read(fuse, 1 << 17)
+        except BlockingIOError:
+            time.sleep(0.01)
+            continue
+        _, call, unique = struct.unpack_from("<IIQ", request)
+        if call != 2:
+            said = answers.get(call, b"")
+            os.write(fuse, struct.pack("<IiQ", 16 + len(said), 0 if call in answers else refused.get(call, -38), unique) + said)
+    print(open("/proc/self/mountinfo").read().count(" PLACE "), flush=True)
     time.sleep(1000000)"""
 
 
 @pytest.mark.parametrize("place", ["/run", "/run/overlay-services"])
 def test_a_mount_that_hangs(with_services, place):
-    """Of a file system that a process of the subhost's serves, and does not: FUSE."""
+    """Of an overlay over a file system that a process of the subhost's serves, and does not any more."""
     if not os.path.exists("/dev/fuse"):
         cannot_run("no /dev/fuse here")
     one = with_services({"daemon": DAEMON}, USERNS="auto", DEVICES="/dev/fuse")
     one.booted()
     holder = start(GO, one.name, "/usr/bin/python3", "-IS", "-c", HUNG.replace("PLACE", place))
-    assert holder.stdout.readline() == b"mounted\n"
+    assert holder.stdout.readline() == (b"2\n" if place == "/run" else b"1\n")
     try:
         assert run(LS, "--json", seconds=10).returncode == 0
         assert one.row()["services"] is None and table(one) == "-"
