@@ -11,7 +11,8 @@ that PID 1, leaves behind what else it has inherited from its caller.  Then it p
 on what the subhost prints to the log, and reports which services fail.  What
 the subhost prints is the keeper's standard input, to which a stop adds.  When
 PID 1 has ended it executes CLEAR NAME STATUS, which removes what the boot made
-on the host.
+on the host, and may boot it again.  If something inside asks for the end, it has
+CLEAR NAME end run, which does in order what a stop does.
 
 NOTIFY is a socket as in sd_notify(3), or empty.
 """
@@ -50,6 +51,8 @@ cdef struct Subhost:
     ssize_t reported        # so many bytes of what PID 1 says of its services
     bint complete           # it has said all of that
     bint continues          # the last line of it is not at its end
+    bint asked              # something inside has asked for the end
+    bint again              # and for a boot to follow
 
 
 cdef struct Failure:
@@ -207,7 +210,6 @@ cdef const char *make_root(int root, uint64_t capabilities, bint hides_log) noex
     cdef int proc
     if root < 0:
         own = open(b"/", O_PATH | O_DIRECTORY | O_CLOEXEC)
-        c_umount2(b"/sys/fs/cgroup", MNT_DETACH | UMOUNT_NOFOLLOW)      # it shows a control group that is gone
     proc = mount_proc(own, root < 0)
     if proc < 0:
         return b"cannot mount proc on LIVE/proc"
@@ -530,10 +532,52 @@ cdef void ask(pid_t init, stat_t *asked) noexcept nogil:
         kill(init, SIGTERM)
 
 
+cdef void end_in_order(Subhost *subhost, pid_t init) noexcept nogil:
+    """Have CLEAR stop the services and PID 1.  What it says goes to LOG."""
+    cdef char *command[4]
+    cdef pid_t process = fork()
+    if process < 0:
+        kill(init, SIGTERM)
+    if process:
+        return                          # it ends before us, or is nobody's then
+    command[0], command[1], command[2], command[3] = subhost.clear, subhost.name, b"end", NULL
+    dup2(open(b"/dev/null", O_RDWR | O_NOCTTY), 0)
+    dup2(subhost.handed.log, 1)
+    dup2(1, 2)
+    setsid()
+    syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC)
+    default_signals()
+    unblock_signals()
+    execve(subhost.clear, command, environ)
+    _exit(1)
+
+
+cdef void heed(Subhost *subhost, pid_t init) noexcept nogil:
+    """Do what is asked for on REQUESTS; of several, the last one tells what follows the end."""
+    cdef request_t request
+    if (read(subhost.handed.requests, &request, sizeof(request)) != sizeof(request)
+            or request.magic != REQUEST_MAGIC or request.command != RUN_LEVEL
+            or request.run_level != TO_HALT and request.run_level != TO_REBOOT):
+        return
+    subhost.again = request.run_level == TO_REBOOT
+    if not subhost.asked:
+        subhost.asked = True
+        end_in_order(subhost, init)
+
+
+cdef int status_of(const Subhost *subhost, int ended) noexcept nogil:
+    """The exit status that a wait status of PID 1 stands for."""
+    if subhost.again:
+        return REBOOT_STATUS
+    if WIFEXITED(ended):
+        return WEXITSTATUS(ended)
+    return 0 if WTERMSIG(ended) == SIGINT else 128 + WTERMSIG(ended)       # of a halt by reboot(2)
+
+
 cdef int watch(Subhost *subhost, pid_t child, int signals, int console, int services) noexcept nogil:
     """Until PID 1 ends: its output, and requests for an orderly end.  Returns its wait status."""
     cdef signalfd_siginfo caught
-    cdef pollfd awaited[3]
+    cdef pollfd awaited[4]
     cdef stat_t asked                   # the program of PID 1 that was told to end
     cdef int status = 0
     cdef bint ending = False
@@ -541,16 +585,19 @@ cdef int watch(Subhost *subhost, pid_t child, int signals, int console, int serv
     awaited[0].fd = signals
     awaited[1].fd = console
     awaited[2].fd = services
-    awaited[0].events = awaited[1].events = awaited[2].events = POLLIN
+    awaited[3].fd = subhost.handed.requests
+    awaited[0].events = awaited[1].events = awaited[2].events = awaited[3].events = POLLIN
     while waitpid(child, &status, WNOHANG) == 0:
-        awaited[1].revents = awaited[2].revents = 0
-        poll(awaited, 3, ASK_AGAIN if ending else -1)
+        awaited[1].revents = awaited[2].revents = awaited[3].revents = 0
+        poll(awaited, 4, ASK_AGAIN if ending else -1)
         if awaited[1].revents and pass_on(console, subhost.handed.log) == 0:
             awaited[1].fd = -1          # the subhost has closed it, all of it
         if awaited[2].revents and report_services(subhost, services) == 0:
             awaited[2].fd = -1
             if subhost.complete:        # else its end is that of PID 1
                 leave_report(subhost)
+        if awaited[3].revents:
+            heed(subhost, child)
         while read(signals, &caught, sizeof(caught)) > 0:
             if caught.ssi_signo == SIGTERM or caught.ssi_signo == SIGINT:
                 ending = True
@@ -606,7 +653,7 @@ cdef int clear_up(Subhost *subhost, int status) noexcept nogil:
     the file system of UPPER for, are left to us by PID 1: a stop does the rest
     meanwhile.
     """
-    cdef char *command[4]
+    cdef char *command[5]
     cdef char number[LINE]
     if lock(subhost.handed.state, F_SETLK, F_WRLCK, COMMAND_BYTE) < 0:
         if not subhost.running:
@@ -623,7 +670,9 @@ cdef int clear_up(Subhost *subhost, int status) noexcept nogil:
     command[0] = subhost.clear
     command[1] = subhost.name
     command[2] = number
-    command[3] = NULL
+    command[3] = command[4] = NULL
+    if not subhost.handed.boot:
+        command[3] = b"foreground"
     default_signals()
     # Clearing is not interrupted, and comes to its end.  To ignore a signal takes back one that is pending: of the last
     # output, which nobody has read.
@@ -678,7 +727,7 @@ cdef int keep(Subhost *subhost) noexcept nogil:
         dup2(console[0], 0)             # where a stop finds it
         close(console[0])
         ended = watch(subhost, child, signals, 0, services[0])
-        status = WEXITSTATUS(ended) if WIFEXITED(ended) else 128 + WTERMSIG(ended)
+        status = status_of(subhost, ended)
     return clear_up(subhost, status)
 
 
@@ -732,7 +781,7 @@ cdef public int main(int argc, char **argv) noexcept nogil:
     subhost.name = argv[1]
     subhost.running = False
     subhost.reported = 0
-    subhost.complete = subhost.continues = False
+    subhost.complete = subhost.continues = subhost.asked = subhost.again = False
     leave_limits()
     leave_priority()
     return keep(&subhost)

@@ -216,6 +216,7 @@ cdef extern from "<sys/signalfd.h>" nogil:
 
 cdef extern from "<sys/wait.h>" nogil:
     pid_t waitpid(pid_t process, int *status, int options)
+    pid_t fork()
     int WIFEXITED(int status)
     int WEXITSTATUS(int status)
     int WTERMSIG(int status)

@@ -2,6 +2,8 @@
 
 cdef extern from *:
     """
+    #include <signal.h>
+    #include <stdint.h>
     #include <sys/types.h>
 
     /* The bytes of a state file that are locked, fcntl(2): overlay-boot(7), RUNNING SUBHOSTS. */
@@ -20,6 +22,17 @@ cdef extern from *:
     /* The descriptor of a PID 1 that starts services.  It writes a line there for each that fails, and an empty one in
        the end.  The keeper goes on to report them: so much of it, and no more. */
     enum { SERVICES = 3, LONGEST_VERDICT = 1 << 12 };
+
+    /* With this status PID 1 asks to be booted again.  So the kernel ends it on reboot(2), and by SIGINT on a halt. */
+    enum { REBOOT_STATUS = 128 + SIGHUP };
+
+    /* What is written to the FIFO of sysvinit's init(8), its initreq.h: reboot(8) and others do, systemd's too. */
+    #define REQUESTS "/run/initctl"
+    enum { REQUEST_MAGIC = 0x03091969, RUN_LEVEL = 1, TO_HALT = '0', TO_REBOOT = '6' };
+    typedef struct {
+        int32_t magic, command, run_level, seconds;
+        char data[368];
+    } request_t;
 
     /* What clone(2) and unshare(2) mean by EAGAIN and ENOSPC. */
     #define NO_MORE_PROCESSES "the limit of processes is reached"
@@ -40,6 +53,7 @@ cdef extern from *:
         int group;          /* its control group */
         int root;           /* its root directory; -1 if the mount namespace has it as its root already */
         int log;            /* what the subhost prints goes there */
+        int requests;       /* its FIFO REQUESTS; -1 if PID 1 reads that itself, or nobody does */
         int programs;       /* by which the keeper was executed: it closes that */
         int report;         /* the keeper writes DONE, or a reason, there; then what SERVICES says */
         int filter;         /* the size of the filter of system calls, in bytes; 0 if there is none */
@@ -71,13 +85,19 @@ cdef extern from *:
         unsigned long long capabilities;        /* those of the bounding set, if it enters */
     } child_t;
     """
-    enum: COMMAND_BYTE, KEEPER_BYTE, STOP_BYTE, HANDOVER_TEXTS, MOST_WORDS, LONGEST_HANDOVER, SERVICES, LONGEST_VERDICT
+    enum: COMMAND_BYTE, KEEPER_BYTE, STOP_BYTE, HANDOVER_TEXTS, MOST_WORDS, LONGEST_HANDOVER, SERVICES, LONGEST_VERDICT, REBOOT_STATUS
+    enum: REQUEST_MAGIC, RUN_LEVEL, TO_HALT, TO_REBOOT
+    const char *REQUESTS
     const char *NO_MORE_PROCESSES
     const char *NO_MORE_NAMESPACES
     const char *INIT_KEY
     const char *DONE
     const char *REAPER
     const char *REAPER_MARK
+    ctypedef struct request_t:
+        int magic
+        int command
+        int run_level
     ctypedef struct handover_t:
         int boot
         int starts
@@ -90,6 +110,7 @@ cdef extern from *:
         int group
         int root
         int log
+        int requests
         int programs
         int report
         unsigned int owner

@@ -482,6 +482,7 @@ def reopen_mounts(boot: Boot) -> None:
     boot.network = network.reopened(boot.state)
     boot.mounts = hibernation.reopened(boot.state.record())
     boot.host, boot.own = rootfs.unshare_mounts()       # for what a `!` command or a hook mounts
+    hibernation.unmount_groups(boot.mounts)
     boot.root = hibernation.root_of(boot.mounts)
 
 
@@ -587,7 +588,8 @@ def start_keeper(boot: Boot, *, root: int) -> None:
     assert boot.host
     boot.host.enter()
     descriptors = {"state": boot.state.fd, "mounts": boot.mounts, "network": boot.network, "group": boot.group,
-                   "users": boot.users.fd if boot.users else boot.rights, "root": root, "log": boot.log}
+                   "users": boot.users.fd if boot.users else boot.rights, "root": root, "log": boot.log,
+                   "requests": requests(boot)}
     for fd in boot.sources.apart:
         posix.set_inheritable(fd, True)         # the keeper has them as long as it lives
     owner = boot.config.owner
@@ -597,6 +599,15 @@ def start_keeper(boot: Boot, *, root: int) -> None:
                       starts=bool(boot.services), owner=owner)
     boot.keeper = Keeper(boot.config.name, boot.hostname, boot.command, descriptors, boot.fences,
                          starts=bool(boot.services), bound=boot.bound, owner=owner)
+
+
+def requests(boot: Boot) -> int:
+    """Return what something inside asks for the end of the subhost by, unless that is the end of a shell."""
+    if boot.bound:
+        return keeper.NONE
+    with rootfs.made_for(boot.users):
+        found = hooks.requests(boot.command, boot.root)
+    return keeper.NONE if found is None else found
 
 
 def keep_only(*kept: int) -> None:

@@ -129,7 +129,7 @@ def delegated(root: int) -> str | None:
     That is `Delegate=` of systemd.resource-control(5).  What is set for the unit
     then holds for the subhost.
     """
-    path = proc.control_group("self")
+    path = (proc.control_group("self") or "").removesuffix(f"/{ASIDE}")    # a boot that follows another has moved
     if not path or ".." in path.split("/"):         # it is the root, or cannot be seen from here
         return None
     try:

@@ -3,7 +3,7 @@ import _signal
 
 from . import cgroup, network, paths
 from .errors import doing
-from .namespaces import COMMAND, lock
+from .namespaces import COMMAND, REBOOT, lock
 from .record import GONE, SCHEMA, Damaged, Record
 from .state import State, is_place_of, now, tidy_directories
 
@@ -115,23 +115,26 @@ def is_whole(state: State) -> bool:
                 and state.has_all_places(found))
 
 
-def clear_ended(name: str, status: int) -> None:
+def clear_ended(name: str, status: int) -> Record | None:
     """For the keeper: clear what belongs to NAME, or what it needs no more, unless that is another boot's by now.
 
-    status is that with which PID 1 has ended, as a shell has it.
+    status is that with which PID 1 has ended, as a shell has it.  Return the record if a boot is to follow.
     """
     try:
         state = State(name)
     except FileNotFoundError:
-        return
+        return None
     from . import log
     if lock(state.fd, COMMAND) and not state.keeper() and state.is_current():
         if not is_whole(state):
             from . import salvage
             salvage.mend(state)
-        log.mark_end(state.record(), "ended", is_killed=status == KILLED)
+        record = state.record()
+        log.mark_end(record, "ended", is_killed=status == KILLED)
         if state.is_hibernating():
             hibernate(state)
             state.note("since", now())
         else:
             clear(state)
+            return record if status == REBOOT else None
+    return None

@@ -218,6 +218,15 @@ def root_of(mounts: int) -> Fd:
         return files.opened("/", files.PLACE)
 
 
+def unmount_groups(mounts: int) -> None:
+    """Unmount the control groups in a mount namespace that is kept: they are gone."""
+    with Inside(mounts):
+        try:
+            namespaces.umount2("/sys/fs/cgroup", namespaces.DETACH)
+        except OSError:                 # nothing is mounted there
+            pass
+
+
 class Hibernating:
     """What running.Running is for a subhost that runs."""
 

@@ -9,6 +9,7 @@ from errno import ELOOP, ENOENT, ENOTDIR
 from . import LONGEST_REAPER, PROGRAMS, beneath, files, namespaces, network, paths, rootfs
 from .config import DEFAULTS, HANDED_DOWN, NO, Config
 from .errors import Failure, doing
+from .files import Fd
 from .sources import Sources
 
 TYPE_CHECKING = False
@@ -209,6 +210,31 @@ def is_our_reaper_on_live(config: Config) -> bool:
         if error.errno not in files.NOWHERE:
             raise
         return config.reaper == REAPER
+
+
+def requests(command: list[str], root: int) -> Fd | None:
+    """Return the FIFO on which reboot(8) and others ask for the end, in the root of a descriptor.  It is made there.
+
+    None if PID 1, which executes command, will not be a reaper; or if no FIFO can be, as where /run is full.
+    """
+    if command[0] != REAPER and not any(line.startswith(STARTS) for line in command[-1].split("\n")):
+        return None
+    directory, _, name = namespaces.REQUESTS_PATH[1:].partition("/")
+    try:
+        with beneath.directory(root, directory, beneath.REFUSED) as run:
+            if posix.fstat(run).st_dev == posix.stat(f"/{directory}").st_dev:       # it is shared: that is the host's
+                return None
+            try:
+                posix.mkfifo(name, 0o600, dir_fd=run)
+            except FileExistsError:
+                pass
+            fd = files.opened(name, posix.O_RDWR | posix.O_NONBLOCK | posix.O_NOFOLLOW | posix.O_NOCTTY, directory=run)
+            if files.kind_of(fd) == files.PIPE:
+                return fd
+            fd.close()
+    except OSError:
+        pass
+    return None
 
 
 def started(text: str) -> list[str]:

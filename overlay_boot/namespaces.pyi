@@ -12,6 +12,8 @@ INIT: Final[str]
 REAPER_PATH: Final[str]
 DONE_REPORT: Final[bytes]
 SERVICES_FD: Final[int]
+REBOOT: Final[int]
+REQUESTS_PATH: Final[str]
 MARK_OF_REAPER: Final[bytes]
 NEWNS: Final[int]
 NEWUTS: Final[int]
@@ -73,6 +75,7 @@ def handover(
     group: int,
     root: int,
     log: int,
+    requests: int,
     programs: int,
     report: int,
     owner: int,

@@ -111,6 +111,23 @@ def stop(name: str, config: str) -> None:
         forget(state)
 
 
+def end(name: str) -> None:
+    """Stop the subhost as something inside has asked for; its keeper clears, once PID 1 has ended."""
+    try:
+        state = State(name)
+    except FileNotFoundError:
+        return
+    lock(state.fd, STOP, wait=True)
+    try:
+        running = Running(state)
+    except (ProcessLookupError, Damaged):
+        return
+    thaw(running)
+    watch = Watch(running)
+    stop_services(running, watch)
+    terminate(running, watch)
+
+
 def open_state(name: str) -> State:
     """Open the state file.  Where there is only a network namespace of the name, which may be 1.6.4's, make one.
 

@@ -60,7 +60,7 @@ LAYERS = [
      "layers/tar", "layers/decompressor", "layers/unpacking", "layers/archive", "layers/cache", "layers/inventory", "layers/__init__"],
     ["hibernation", "old_files", "trees", "order"],
     ["salvage"],
-    ["clearing", "listing", "entry", "stop", "boot", "side_by_side"],
+    ["reboot", "clearing", "listing", "entry", "stop", "boot", "side_by_side"],
     ["exposure", "plan", "log_view", "variables", "template"],
     ["new"],
     ["diff"],
