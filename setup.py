@@ -18,7 +18,7 @@ from setuptools.command.build_py import build_py
 COMMANDS = {
     "sbin": ["overlay-baseline", "overlay-boot", "overlay-diff", "overlay-diskfile", "overlay-follow", "overlay-go",
              "overlay-layers", "overlay-log", "overlay-ls", "overlay-new", "overlay-share", "overlay-stop"],
-    "libexec": ["clear", "overlay-init", "overlay-postmount", "overlay-premount", "upgraded"],
+    "libexec": ["clear", "overlay-init", "overlay-postmount", "overlay-premount", "overlay-systemd", "upgraded"],
 }
 
 PROGRAMS = ["begin", "execute", "keeper", "reaper"]

@@ -21,7 +21,7 @@ from . import (
 )
 from .capabilities import MKNOD
 from .clearing import clear, clear_leftovers, hibernate
-from .config import NO, Config
+from .config import NO, SYSTEMD, Config
 from .errors import Failure, complain, reason
 from .fences import Fences
 from .files import Fd, Reserve
@@ -374,8 +374,12 @@ def init(boot: Boot) -> None:
     boot.command, boot.services = boot.hooks.init(boot.root)
 
 
-@step("Service groups", lambda boot: boot.config.start)
+@step("Service groups", lambda boot: boot.config.start or not hooks.is_default(boot.config, "INIT"))
 def service_groups(boot: Boot) -> None:
+    if hooks.is_for_systemd(boot.command):
+        from . import systemd
+        systemd.mount_groups(boot.state.record().cgroup or "", boot.root, boot.mounts, boot.users)
+        return
     if not boot.services:               # INIT is a hook that starts none
         return
     from . import services
@@ -552,6 +556,9 @@ def check(config: Config, sources: Sources, own: dict[str, int] | None = None, *
     if config.devices:
         from . import devices
         devices.check(config.devices)
+    if config.init == [SYSTEMD]:
+        from . import systemd
+        systemd.check(config)
     if config.layers:
         from . import layers
         layers.check(config.layers)

@@ -22,7 +22,7 @@ def mask_of(names: "tuple[str, ...]") -> int:
     return mask
 
 
-MKNOD = mask_of(("MKNOD",))
+MKNOD, SYS_ADMIN = mask_of(("MKNOD",)), mask_of(("SYS_ADMIN",))
 
 # What services take that have a network of their own.
 DEFAULT = mask_of(("AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_ADMIN", "NET_BIND_SERVICE",

@@ -50,6 +50,7 @@ DEFAULTS: dict[str, str | None] = {
     "FOLLOW": "view",
     "OVERLAY": "redirect_dir=on",
 }
+SYSTEMD = "overlay-systemd"     # the other value of INIT that is ours
 REPEATABLE = ("SHARE", "LAYER")
 SITE_WIDE = "/etc/overlay-boot/defaults.conf"
 NOT_SITE_WIDE = ("NAME", "BASE", "IMAGE", "LIVE", "UPPER", "WORK", "AFTER")     # no two subhosts can have the same

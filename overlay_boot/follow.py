@@ -354,7 +354,7 @@ def stop_service(subhost: Running, inside: Inside, word: str, watch: Watch) -> N
         inside.stop(word, subhost.record.timeout, watch.is_out_of_hand)
     except (OSError, Failure) as failure:
         complain(f"{subhost.name}: cannot stop {word}: {reason(failure)}")
-        members = services.members_of(word, inside.group)
+        members = services.members_of(services.group_of(word), inside.group)
         send_each(subhost, members, _signal.SIGTERM)
         await_ends(members, subhost.record.timeout)
 

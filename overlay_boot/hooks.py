@@ -7,7 +7,7 @@ import posix
 from errno import ELOOP, ENOENT, ENOTDIR
 
 from . import LONGEST_REAPER, PROGRAMS, beneath, files, namespaces, network, paths, rootfs
-from .config import DEFAULTS, HANDED_DOWN, NO, Config
+from .config import DEFAULTS, HANDED_DOWN, NO, SYSTEMD, Config
 from .errors import Failure, doing
 from .files import Fd
 from .sources import Sources
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 REAPER = namespaces.REAPER_PATH
 DUMMY_FIFO = "/run/dummy_service"
-STARTS = "# overlay-init starts:"       # the first line of what overlay-init prints
+STARTS = f"# {DEFAULTS['INIT']} starts:", f"# {SYSTEMD} starts:"        # the first line of what each of them prints
 LONGEST_TEXT = 128 << 10                # of one argument, execve(2)
 
 
@@ -56,6 +56,9 @@ class Hooks:
             if not config.start and is_ours:
                 return [REAPER, config.name, DUMMY_FIFO], []    # nothing for a shell to do
             return ["/bin/sh", "-c", init(config, is_ours=is_ours)], config.start
+        if config.init == [SYSTEMD]:
+            from . import systemd
+            return ["/bin/sh", "-c", systemd.init(config)], config.start
         said = self.run("INIT", config.init, [], output=True)
         text = paths.decode(said)
         if not text.strip():
@@ -217,7 +220,7 @@ def requests(command: list[str], root: int) -> Fd | None:
 
     None if PID 1, which executes command, will not be a reaper; or if no FIFO can be, as where /run is full.
     """
-    if command[0] != REAPER and not any(line.startswith(STARTS) for line in command[-1].split("\n")):
+    if command[0] != REAPER and not any(line.startswith(STARTS[0]) for line in command[-1].split("\n")):
         return None
     directory, _, name = namespaces.REQUESTS_PATH[1:].partition("/")
     try:
@@ -241,13 +244,13 @@ def started(text: str) -> list[str]:
     """Return the services that a text of overlay-init's starts, wherever a custom INIT has put it."""
     for line in text.split("\n"):
         if line.startswith(STARTS):
-            return paths.words(line[len(STARTS):])
+            return paths.words(line.partition(":")[2])
     return []
 
 
-def quoted(word: str) -> str:
-    """Return the word for a shell, which takes it as it is."""
-    return "'" + word.replace("'", "'\\''") + "'"
+def is_for_systemd(command: list[str]) -> bool:
+    """Tell whether PID 1, which executes that, becomes systemd for the services of START."""
+    return any(line.startswith(STARTS[1]) for line in command[-1].split("\n"))
 
 
 def init(config: Config, *, is_ours: bool) -> str:
@@ -255,12 +258,12 @@ def init(config: Config, *, is_ours: bool) -> str:
 
     is_ours tells whether that is ours.  Without services there is nothing whose end could be that of the subhost.
     """
-    lines = [f"{STARTS} {' '.join(config.start)}"]
-    reaper = f"exec {quoted(config.reaper)} {quoted(config.name)}"
+    lines = [f"{STARTS[0]} {' '.join(config.start)}"]
+    reaper = f"exec {paths.quoted(config.reaper)} {paths.quoted(config.name)}"
     if config.start:
         from . import services
         lines += [services.limit(config.patience), services.MAKE_RUN, services.START_FUNCTION]
-        lines += [f"start {quoted(word)} {quoted(services.name_of(word))}" for word in config.start]
+        lines += [f"start {paths.quoted(word)} {paths.quoted(services.name_of(word))}" for word in config.start]
         lines.append(services.ALL_STARTED)
     if config.stay == NO and config.start:
         lines.append(reaper)

@@ -87,7 +87,15 @@ def of_running(state: State, *, in_detail: bool) -> "Row":
         return row(state.name, "stopping" if locked_by(state.fd, STOP) else "running", running.record.config,
                    pid=running.init, since=running.record.since, processes=processes, memory=memory,
                    cables=plugged(running), shares=shared(running),
-                   services=services.seen(running, known if in_detail else None), old=still_old(running))
+                   services=services_of(running, known if in_detail else None), old=still_old(running))
+
+
+def services_of(running: Running, memory: "dict[int, int] | None") -> "list[services.Seen] | None":
+    """Return what has become of the services, by systemd where that is PID 1; see services.seen()."""
+    if running.record.start and proc.program(running.init) == "systemd":
+        from . import systemd
+        return systemd.seen(running, memory)
+    return services.seen(running, memory)
 
 
 def of_processless(state: State) -> "Row | None":

@@ -90,3 +90,8 @@ def real(path: str) -> str:
 def of_descriptor(fd: int) -> str:
     """Return a path that leads to what is open as fd, for this process."""
     return f"/proc/self/fd/{fd}"
+
+
+def quoted(word: str) -> str:
+    """Return the word for a shell, which takes it as it is."""
+    return "'" + word.replace("'", "'\\''") + "'"

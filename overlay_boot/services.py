@@ -198,7 +198,7 @@ def seen(running: "Running", memory: "dict[int, int] | None" = None) -> "list[Se
 
 def one_seen(word: str, verdict: "tuple[int, bool] | None", own: int, memory: "dict[int, int] | None") -> "Seen":
     """Return what has become of a service, by what PID 1 says of its start, and by its control group."""
-    members = members_of(word, own)
+    members = members_of(group_of(word), own)
     status, has_left = verdict or (None, False)
     if status is None:
         state = STARTING
@@ -209,10 +209,7 @@ def one_seen(word: str, verdict: "tuple[int, bool] | None", own: int, memory: "d
     else:
         state = ENDED if has_left else DONE
     found = {"name": name_of(word), "state": state, "status": status, "processes": len(members)}
-    if memory is None:
-        return found
-    known = (memory[process] if process in memory else proc.memory(process) for process in members)
-    return {**found, "memory": sum(known), "since": since(members)}
+    return {**found, **details(members, memory)}
 
 
 def processes(running: "Running") -> dict[int, str]:
@@ -221,21 +218,29 @@ def processes(running: "Running") -> dict[int, str]:
     try:
         with cgroup.group(running.record.cgroup or "") as own:
             for word in running.record.start:
-                found.update(dict.fromkeys(members_of(word, own), word))
+                found.update(dict.fromkeys(members_of(group_of(word), own), word))
     except FileNotFoundError:       # another command has just cleared that
         pass
     return found
 
 
-def members_of(word: str, own: int) -> list[int]:
-    """Return what is in the control group of a service, none if there is no such group."""
+def members_of(path: str, own: int) -> list[int]:
+    """Return the processes in the control group of a path below the one of a descriptor."""
     try:
-        with cgroup.directory(group_of(word), own) as group:
+        with cgroup.directory(path, own) as group:
             return cgroup.members(group)
     except OSError as error:
         if error.errno not in (*files.NOWHERE, ENODEV):     # it has just been removed
             raise
         return []
+
+
+def details(members: list[int], memory: "dict[int, int] | None") -> "Seen":
+    """Return what is told in detail of a service with these processes; see seen()."""
+    if memory is None:
+        return {}
+    known = (memory[process] if process in memory else proc.memory(process) for process in members)
+    return {"memory": sum(known), "since": since(members)}
 
 
 def since(members: list[int]) -> float | None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .subhosts import Subhost
 
 # What a full init system, known by its program's name, takes for a request to shut down: systemd(1), init(8).
-SHUT_DOWN = {"systemd": _signal.SIGRTMIN + 3, "init": _signal.SIGPWR}
+SHUT_DOWN = {"systemd": _signal.SIGRTMIN + 3, "systemd-shutdown": _signal.SIGRTMIN + 3, "init": _signal.SIGPWR}
 HANG_UP_AFTER = 1       # seconds: what has a terminal may heed SIGTERM first
 LOOK = 0.1              # seconds, between two looks at what is to end
 # Seconds: for which a subhost runs against its limits until it is out of hand, and without which it is not.
@@ -274,7 +274,7 @@ def thaw(running: "Subhost") -> None:
 def stop_services(running: "Subhost", watch: Watch) -> None:
     """Stop what START has started, in reverse order.  Each may take as long as STOP_TIMEOUT."""
     record = running.record
-    if not record.start:
+    if not record.start or proc.program(running.init) in SHUT_DOWN:
         return
     from . import cgroup
     with cgroup.group(record.cgroup or "") as group, Fd(posix.open("/proc/self/ns/pid", posix.O_RDONLY)) as own:
@@ -336,6 +336,8 @@ def show(running: "Subhost", said: bytes) -> None:
 def terminate(running: "Subhost", watch: Watch) -> None:
     """SIGTERM to what is left, then after STOP_TIMEOUT SIGKILL to everything; sooner if it is out of hand."""
     begin, seconds = time.monotonic(), running.record.timeout
+    if proc.program(running.init) in SHUT_DOWN:     # which stops its services first
+        seconds *= 1 + len(running.record.start)
     watch.be_patient()
     if ends(running, begin + seconds, watch):
         return

@@ -5,6 +5,7 @@ that its processes are known by parentage, whatever others run on the machine.
 """
 import ctypes
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -232,6 +233,23 @@ def debian_root(run_directory):
         os.mkdir(root)
         done = shared.run("tar", "--numeric-owner", "--xattrs", "--xattrs-include=*", "-xpf", archive, "-C", root, seconds=seconds)
         assert done.returncode == 0, done.stderr
+        return root
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def init_root(run_directory):
+    """A root file system with an init system, made once, as an example of a configuration says: init_root(example)."""
+    if not shutil.which("mmdebstrap"):
+        cannot_run("no mmdebstrap")
+
+    def make(example):
+        root = f"{run_directory}/{example}.debian"
+        if not os.path.exists(root):
+            include = re.search(r"mmdebstrap (--include=\S+)", shared.read(f"{shared.TREE}/conf-examples/{example}.conf"))[1]
+            ended = shared.run("mmdebstrap", "--mode=root", "--variant=minbase", include, "bookworm", root, seconds=250)
+            assert ended.returncode == 0, ended.stderr[-2000:]
         return root
 
     return make

@@ -1,39 +1,19 @@
 """A full init system as PID 1: Debian's systemd and sysvinit, each in a root file system made by mmdebstrap(1)."""
 import os
 import re
-import shutil
 
 import pytest
-from conftest import cannot_run
-from machine import TREE, is_alive, read, run, wait_for, write
+from machine import TREE, is_alive, read, wait_for, write
 from network import files_of
 
 EXAMPLES = f"{TREE}/conf-examples"
-SUITE = "bookworm"
 SLOW = 60       # seconds, for an init system
 UNIT = "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\nExecStop=/usr/bin/touch /was-stopped\n"
 RC = "#!/bin/sh\necho $1 >/was-left-for\n[ $1 != 0 ] || exec halt -f\n"
 
 
-@pytest.fixture(scope="module")
-def made(run_directory):
-    """Makes a root file system, once: made(example), as the example says."""
-    if not shutil.which("mmdebstrap"):
-        cannot_run("no mmdebstrap")
-
-    def make(example):
-        root = f"{run_directory}/{example}.debian"
-        if not os.path.exists(root):
-            include = re.search(r"mmdebstrap (--include=\S+)", read(f"{EXAMPLES}/{example}.conf"))[1]
-            ended = run("mmdebstrap", "--mode=root", "--variant=minbase", include, SUITE, root, seconds=250)
-            assert ended.returncode == 0, ended.stderr[-2000:]
-        return root
-
-    return make
-
-
 @pytest.fixture
-def booted(subhost, made):
+def booted(subhost, init_root):
     """A subhost as the example has it, over such a root."""
     def boot(example, more=None, users="no"):
         """With files of the example's own, and more of them: {path: text}, programs where that begins with #!.
@@ -44,7 +24,7 @@ def booted(subhost, made):
         text = read(f"{EXAMPLES}/{example}.conf")
         if users != "no":
             text = re.sub("^(CAPABILITIES|SYSTEM_CALLS)=.*\n", "", text, flags=re.MULTILINE) + f"USERNS= {users}\n"
-        write(one.conf, re.sub("^LOWER=.*", f"LOWER={made(example)}", text, flags=re.MULTILINE))
+        write(one.conf, re.sub("^LOWER=.*", f"LOWER={init_root(example)}", text, flags=re.MULTILINE))
         for path, content in files_of(text).items():
             one.write(path.removeprefix("root/"), content)
         for path, content in (more or {}).items():
@@ -75,9 +55,9 @@ def test_systemd(booted, terminal):
     assert os.path.exists(f"{one.upper}/was-stopped")
 
 
-def test_systemd_in_a_user_namespace(subhost, made):
+def test_systemd_in_a_user_namespace(subhost, init_root):
     """With the capabilities and system calls that are the default there."""
-    one = subhost(LOWER=made("systemd"), INIT="echo exec /sbin/init", STOP_TIMEOUT="100", USERNS="auto").booted()
+    one = subhost(LOWER=init_root("systemd"), INIT="echo exec /sbin/init", STOP_TIMEOUT="100", USERNS="auto").booted()
     wait_for(lambda: one.go("systemctl", "is-system-running").stdout.strip() in ("running", "degraded"), SLOW)
     assert one.inside("systemctl", "is-active", "multi-user.target", "systemd-journald") == "active\nactive"
     stops_by_itself(one)
@@ -104,9 +84,9 @@ def test_a_poweroff_from_inside(booted, example):
     wait_for(one.is_gone, SLOW)
 
 
-def test_one_that_takes_no_notice_is_killed(subhost, made):
+def test_one_that_takes_no_notice_is_killed(subhost, init_root):
     """As Debian's inittab has it: SIGPWR comes to nothing."""
-    one = subhost(LOWER=made("sysvinit"), INIT="echo exec /sbin/init", STOP_TIMEOUT="1").booted()
+    one = subhost(LOWER=init_root("sysvinit"), INIT="echo exec /sbin/init", STOP_TIMEOUT="1").booted()
     wait_for(lambda: "2" in one.go("runlevel").stdout.split(), SLOW)
     stopped = one.stop()
     assert stopped.returncode == 0 and stopped.stderr.count("\n") == 1

@@ -37,7 +37,7 @@ SOURCES = {os.path.relpath(path, f"{TREE}/overlay_boot").removesuffix(".py"): pa
            for path in glob.glob(f"{TREE}/overlay_boot/**/*.py", recursive=True)}
 COMMANDS = {"overlay-baseline": BASELINE, "overlay-boot": BOOT, "overlay-diff": DIFF, "overlay-diskfile": DISKFILE,
             "overlay-follow": FOLLOW, "overlay-go": GO, "overlay-layers": LAYERS_COMMAND, "overlay-log": LOG_COMMAND, "overlay-ls": LS, "overlay-new": NEW, "overlay-share": SHARE, "overlay-stop": STOP,
-            **{hook: f"{PROGRAMS}/{hook}" for hook in ("overlay-init", "overlay-premount", "overlay-postmount")}}
+            **{hook: f"{PROGRAMS}/{hook}" for hook in ("overlay-init", "overlay-systemd", "overlay-premount", "overlay-postmount")}}
 
 # What is costly to import: Help and error paths may, a boot may not.
 COSTLY = {"os", "re", "argparse", "subprocess", "logging", "typing", "dataclasses", "enum", "pathlib", "pyroute2"}
@@ -55,7 +55,7 @@ LAYERS = [
     ["capabilities", "record", "state"],
     ["system_calls/policy", "system_calls/ranges", "system_calls/compiler", "system_calls/__init__"],
     ["cgroup", "running"],
-    ["config", "sources", "fences", "limits", "subhosts_conf", "host_secrets", "hiding", "lower_mounts", "processes", "userns", "rootfs", "devices", "uppers", "network", "cables", "interfaces", "addresses", "log", "services", "hooks", "shellversion", "subhosts",
+    ["config", "sources", "fences", "limits", "subhosts_conf", "host_secrets", "hiding", "lower_mounts", "processes", "userns", "rootfs", "devices", "uppers", "network", "cables", "interfaces", "addresses", "log", "services", "hooks", "systemd", "shellversion", "subhosts",
      "shares", "relay", "diskfile", "keeper",
      "layers/tar", "layers/decompressor", "layers/unpacking", "layers/archive", "layers/cache", "layers/inventory", "layers/__init__"],
     ["hibernation", "old_files", "trees", "order"],
