@@ -3,7 +3,7 @@ import _signal
 import posix
 
 from . import beneath, cgroup, environment, fences, files, namespaces, paths, proc, processes, running
-from .errors import Failure, doing
+from .errors import Failure, complain, doing
 from .files import Fd, Fds
 from .passwd import is_id, rows
 from .relay import Relay
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from .subhosts import Subhost
 
+SYSTEMCTL = "/usr/bin/systemctl"
 SHELLS = ["/bin/bash", "/usr/bin/bash", "/bin/sh", "/usr/bin/sh"]
 # These go to the child and its group, as keys of a terminal would; its end ends us.
 HANDED_ON = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT)
@@ -62,6 +63,8 @@ def execute(subhost: "Subhost", command: list[str], user: str | None) -> int:
         account = account_of(root, user)
         account.check(number)
         places, words = program(root, command)
+        if not command and posix.isatty(0) and posix.isatty(2):
+            tell_of_services(subhost, root)
         fenced = fences.around(subhost.init, subhost.record.system_calls)
         with cgroup.group(subhost.record.cgroup or "") as group, Fds() as theirs:
             if cgroup.is_frozen(group):         # whoever is born in it waits, and we for that
@@ -99,6 +102,13 @@ def program(root: int, command: list[str]) -> tuple[list[str], list[str]]:
     if not shell:
         raise NotExecuted("a shell", "it has neither bash nor sh", NOT_FOUND)
     return SHELLS, [paths.name(shell)]
+
+
+def tell_of_services(subhost: "Subhost", root: int) -> None:
+    """Say what takes the place of systemctl(1), which the subhost has, and which fails where PID 1 is no systemd."""
+    is_reaper = proc.program(subhost.init) == paths.name(namespaces.REAPER_PATH)
+    if is_reaper and beneath.exists(root, SYSTEMCTL, beneath.INSIDE):
+        complain(f"the services of {subhost.name} are started by scripts: use service, as systemctl fails")
 
 
 def not_executed(error: OSError, root: int, places: list[str], word: str) -> NotExecuted:
