@@ -221,15 +221,15 @@ def small_root(run_directory):
 
 @pytest.fixture(scope="session")
 def debian_root(run_directory):
-    """A fresh Debian system of the run's own, in a directory: debian_root(kind, packages, hook, ...)."""
-    def make(kind, packages, *hooks, seconds=280):
+    """A fresh Debian system of the run's own, in a directory: debian_root(kind, packages, hook, ..., suite=another)."""
+    def make(kind, packages, *hooks, seconds=280, suite=None):
         if not shutil.which("mmdebstrap") or not roots.suite() or not roots.sources():
             cannot_run("no mmdebstrap(1), or no package sources of Debian's")
         try:
-            archive = roots.archive(kind, packages, hooks, seconds)
+            archive = roots.archive(kind, packages, hooks, seconds, suite or roots.suite())
         except RuntimeError as error:
             cannot_run(str(error))
-        root = f"{run_directory}/debian.{kind}"
+        root = f"{run_directory}/{suite or 'debian'}.{kind}"
         os.mkdir(root)
         done = shared.run("tar", "--numeric-owner", "--xattrs", "--xattrs-include=*", "-xpf", archive, "-C", root, seconds=seconds)
         assert done.returncode == 0, done.stderr
