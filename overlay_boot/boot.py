@@ -3,7 +3,6 @@ import posix
 from errno import EROFS
 
 from . import (
-    beneath,
     cgroup,
     fences,
     files,
@@ -11,6 +10,7 @@ from . import (
     interruption,
     keeper,
     log,
+    names,
     namespaces,
     network,
     paths,
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from .record import Record
     from .userns import UserNamespace
 
-LONGEST_HOSTNAME = 64       # HOST_NAME_MAX, gethostname(2)
-LONGEST_FILE = 1 << 12      # bytes of etc/hostname that are read
 SERVICES_TIMEOUT = 10       # seconds, for which services that are being started are waited for
 SERVICES_FAILED = 3         # the exit status where services are waited for, and one fails
 LOG_TIMEOUT = 1             # seconds, for what a service has printed to come to LOG
@@ -395,7 +393,7 @@ def wait_for_cables(boot: Boot) -> None:
 @step("PID 1")
 def pid_1(boot: Boot) -> None:
     note(boot)
-    boot.hostname = hostname(boot.config, boot.sources)
+    boot.hostname = names.hostname(boot.config, boot.sources)
     if boot.shell:
         from . import hibernation
         require_shell(boot.root)
@@ -635,26 +633,3 @@ def require_shell(root: int) -> None:
     from . import entry
     if not entry.shell_of(root):
         raise Failure("there is no shell in the subhost")
-
-
-def hostname(config: Config, sources: Sources) -> str:
-    """Return what UPPER or a layer has as /etc/hostname, else NAME: never the host's own, which LOWER has."""
-    lines = (line.strip() for line in read_own(sources, "etc/hostname", LONGEST_FILE).split(b"\n"))
-    name = next((line for line in lines if line and not line.startswith(b"#")), b"").decode("ascii", "replace")
-    is_one = 0 < len(name) <= LONGEST_HOSTNAME and all(letter.isalnum() or letter in "-." for letter in name)
-    return name if is_one and name.isascii() else config.name
-
-
-def read_own(sources: Sources, path: str, limit: int) -> bytes:
-    """Return at most limit bytes of a file in UPPER, else in a layer of this subhost's, b"" if there is none."""
-    places = [sources.upper]
-    if sources.layers:
-        from . import layers
-        places += layers.own(sources.layers)
-    for place in places:
-        try:
-            with rootfs.directory(place, "UPPER") as root:
-                return beneath.read(root, path, limit, beneath.INSIDE) or b""
-        except OSError:
-            continue
-    return b""

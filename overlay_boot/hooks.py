@@ -4,9 +4,9 @@ The commands overlay-premount, overlay-postmount and overlay-init call the same
 functions as a boot whose configuration names no other.
 """
 import posix
-from errno import ELOOP, ENOENT, ENOTDIR
+from errno import ELOOP, ENOENT, ENOTDIR, EROFS
 
-from . import LONGEST_REAPER, PROGRAMS, beneath, files, namespaces, network, paths, rootfs
+from . import LONGEST_REAPER, PROGRAMS, beneath, files, names, namespaces, network, paths, rootfs
 from .config import DEFAULTS, HANDED_DOWN, NO, SYSTEMD, Config
 from .errors import Failure, doing
 from .files import Fd
@@ -100,11 +100,14 @@ def values(config: Config, sources: Sources) -> dict[str, str]:
 
 @doing("write into UPPER")
 def premount(config: Config, sources: Sources) -> None:
-    """Give UPPER a host name and a network set-up of its own, so that the host's are not used by accident."""
+    """Give UPPER a host name, a network set-up and names of its own, so that the host's are not used by accident."""
     with rootfs.directory(sources.upper, "UPPER") as upper:
         for path, text in (("etc/hostname", config.name + "\n"), ("etc/network/interfaces", interfaces(config))):
             if not sources.layers or not in_layer(sources, path):
                 write_missing(upper, sources.upper, path, text)
+        for path, said in ((names.HOSTS, names.hosts), (names.RESOLVER, names.resolver)):
+            if not sources.layers or not in_layer(sources, path):
+                write_anew(upper, sources.upper, path, said(config, sources))
 
 
 def in_layer(sources: Sources, path: str) -> bool:
@@ -133,15 +136,58 @@ def interfaces(config: Config) -> str:
 
 def write_missing(upper: int, place: str, path: str, text: str) -> None:
     """Write a file below UPPER, which is at place, unless there is anything of its name."""
-    directory, _, name = path.rpartition("/")
-    try:
-        with beneath.directory(upper, directory, beneath.INSIDE, make=0o755) as at:
-            if not files.exists(name, at):
-                beneath.write_new(at, name, text, 0o644)
-    except OSError as error:
+    with Written(place, path), beneath.directory(upper, paths.parent(path), beneath.INSIDE, make=0o755) as at:
+        if not files.exists(paths.name(path), at):
+            beneath.write_new(at, paths.name(path), text, 0o644)
+
+
+def write_anew(upper: int, place: str, path: str, text: str) -> None:
+    """Write a file that begins with names.MARK below UPPER, or in the place of another one that does.
+
+    If text is "", there is none afterwards.  What cannot be written to has to do without.
+    """
+    with Written(place, path):
+        try:
+            with beneath.directory(upper, paths.parent(path), beneath.INSIDE, make=0o755 if text else None) as at:
+                replace_ours(at, paths.name(path), text)
+        except OSError as error:
+            if error.errno != EROFS and (text or error.errno != ENOENT):
+                raise
+
+
+def replace_ours(at: int, name: str, text: str) -> None:
+    if files.exists(name, at):
+        there = beneath.read(at, name, names.LONGEST, beneath.INSIDE) if is_regular(name, at) else None
+        if there is None or not there.startswith(names.MARK.encode()) or there == paths.encode(text):
+            return
+        posix.unlink(name, dir_fd=at)
+    if text:
+        beneath.write_new(at, name, text, 0o644)
+
+
+def is_regular(name: str, at: int) -> bool:
+    return posix.stat(name, dir_fd=at, follow_symlinks=False).st_mode & files.KIND == files.REGULAR
+
+
+class Written:
+    """A context in which what goes wrong does so because of a path below UPPER, which is at place."""
+
+    __slots__ = ("path", "place")
+
+    def __init__(self, place: str, path: str) -> None:
+        self.place = place
+        self.path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if not isinstance(error, OSError):
+            return
         if error.errno in (ENOTDIR, ELOOP, ENOENT):
-            raise Failure(f"UPPER={place}: {directory} in it is not a directory: {error.strerror}") from None
-        raise Failure(f"cannot write {path} into UPPER={place}: {error.strerror}") from None
+            raise Failure(f"UPPER={self.place}: {paths.parent(self.path)} in it is not a directory: "
+                          f"{error.strerror}") from None
+        raise Failure(f"cannot write {self.path} into UPPER={self.place}: {error.strerror}") from None
 
 
 def postmount(config: Config, root: int, network_namespace: int, users: "UserNamespace | None" = None) -> None:

@@ -216,6 +216,17 @@ def lacks_addresses(rows: "list[Row]") -> bool:
     return any(one["addresses"] is None for row in rows for one in row["cables"] or [])
 
 
+def hosts(rows: "list[Row]") -> str:
+    """Return hosts(5) of the rows that are running: a line for each address, but for those of a link alone."""
+    return "".join(f"{address}\t{row['name']}\n" for row in rows if row["state"] == "running"
+                   for one in row["cables"] or [] for address in reachable(one))
+
+
+def reachable(one: "dict[str, Any]") -> list[str]:
+    """Return the addresses at the far end of a cable: not those of the link alone, which every interface has."""
+    return [address.partition("/")[0] for address in one["addresses"] or [] if not address.startswith("fe80:")]
+
+
 def text(rows: "list[Row]") -> str:
     """Return the rows as a table."""
     return columns([*COLUMNS.values()], ([said(row, key) for key in COLUMNS] for row in rows), {"state": COLOURS})
@@ -247,6 +258,6 @@ def moment(seconds: float) -> str:
 
 
 def cable(one: "dict[str, Any]") -> str:
-    """Return what a table says of a cable: not the addresses that are of the link alone, which every interface has."""
-    addresses = [address.partition("/")[0] for address in one["addresses"] or [] if not address.startswith("fe80:")]
+    """Return what a table says of a cable."""
+    addresses = reachable(one)
     return "=".join([one["bridge"] or one["name"], *([",".join(addresses)] if addresses else [])])

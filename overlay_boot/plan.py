@@ -1,5 +1,20 @@
 """overlay-boot --check: the values of a configuration, and the plan of its boot."""
-from . import beneath, cgroup, fences, files, hooks, interfaces, limits, network, order, rootfs, services, state, uppers
+from . import (
+    beneath,
+    cgroup,
+    fences,
+    files,
+    hooks,
+    interfaces,
+    limits,
+    names,
+    network,
+    order,
+    rootfs,
+    services,
+    state,
+    uppers,
+)
 from .boot import BEGINNING, MAKING, SERVICES_TIMEOUT, WAKING, Boot, check
 from .config import AUTO, NO, SECRETS, SITE_WIDE, Config
 from .errors import Failure, complain
@@ -41,6 +56,9 @@ def report(path: str, *, verbose: bool = False) -> None:
         complain(config.located(line))
     if config.address and config.address != [AUTO]:
         tell_what_is_left(config, sources)
+    if config.cables and hooks.is_default(config, "PREMOUNT") and names.lacks_resolver(config, sources):
+        complain(config.located("CABLES: no names will be resolved in the subhost: resolv.conf names no server that it "
+                                "can reach, and whom the host's own server asks is not known"))
     for variable, lost in fences.lost_by_default(config.capabilities, config.system_calls, config.default_capabilities):
         complain(config.located(f"{variable}: with the default, the subhost would lose {' '.join(lost)}"))
     if sources.is_overlay:

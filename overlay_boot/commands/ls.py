@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 
 def command(arguments: list[str]) -> None:
-    as_json = bool(arguments) and parser().parse_args(arguments).json
+    chosen = parser().parse_args(arguments) if arguments else None
+    as_json, as_hosts = bool(chosen and chosen.json), bool(chosen and chosen.hosts)
     if environment.variable("NO_COLOR"):
         posix.putenv("TERM", "dumb")        # for sudo(8), which passes only this on
     require_root()
@@ -25,12 +26,15 @@ def command(arguments: list[str]) -> None:
         listing.add_limits(rows)
         files.write_all(1, json.dumps(rows, indent=2) + "\n")
     else:
-        files.write_all(1, listing.text(rows))
+        files.write_all(1, listing.hosts(rows) if as_hosts else listing.text(rows))
 
 
 def parser() -> "argparse.ArgumentParser":
     parser = new_parser("overlay-ls", "List the subhosts that are running, and the others in /etc/subhosts.conf.")
-    parser.add_argument("--json", action="store_true", help="print JSON, for use by programs")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON, for use by programs")
+    form.add_argument("--hosts", action="store_true",
+                      help="print the addresses and names of those that are running, as in /etc/hosts")
     return parser
 
 

@@ -79,7 +79,7 @@ def changes(row):
 def upper_files(one):
     """The files of UPPER that are no records of dpkg's."""
     return {os.path.relpath(f"{folder}/{name}", one.upper) for folder, _, names in os.walk(one.upper) for name in names
-            if "/var/lib/dpkg" not in folder} - {"etc/hostname", "etc/network/interfaces", ".reaper", "var/log/dpkg.log", "var/log/alternatives.log", "var/log/scripts"}
+            if "/var/lib/dpkg" not in folder} - {"etc/hostname", "etc/hosts", "etc/network/interfaces", ".reaper", "var/log/dpkg.log", "var/log/alternatives.log", "var/log/scripts"}
 
 
 def test_an_upgrade_of_the_host(ground):

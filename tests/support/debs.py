@@ -75,7 +75,7 @@ def status(text):
 
 
 # What no two systems have in common, or what tells of the past.
-PASSING = ("/proc", "/sys", "/dev", "/run", "/tmp", "/debs", "/.reaper", "/etc/hostname", "/etc/network",
+PASSING = ("/proc", "/sys", "/dev", "/run", "/tmp", "/debs", "/.reaper", "/etc/hostname", "/etc/hosts", "/etc/network",
            f"/{RECORDS}/status", f"/{RECORDS}/lock", f"/{RECORDS}/updates", f"/{RECORDS}/available", f"/{RECORDS}/triggers/Lock",
            f"/{RECORDS}/triggers/Unincorp", f"/{RECORDS}/diversions-old", f"/{RECORDS}/statoverride-old", f"/{RECORDS}/info/format",
            "/var/log", "/var/cache/ldconfig", "/etc/ld.so.cache")
