@@ -1,10 +1,11 @@
 # cython: language_level=3, binding=False, auto_pickle=False
-"""Network interfaces, made and deleted by messages of rtnetlink(7).
+"""Network interfaces, with addresses and routes, made and deleted by messages of rtnetlink(7); tables of nftables.
 
 Each function raises OSError with errno, the interface as filename, and in
 `verb` what could not be done.
 """
 from linux cimport *
+from netfilter cimport *
 
 from cpython.bytes cimport PyBytes_AsString
 
@@ -19,6 +20,7 @@ cdef union About:               # what a message begins with, after its header
     ifinfomsg link
     ifaddrmsg address
     rtmsg route
+    nfgenmsg table
 
 
 cdef struct Request:
@@ -91,6 +93,15 @@ def set_address(str name, bytes mac):
     request.about.link.ifi_index = index_of(name)
     add_mac(&request, name, mac)
     ask(&request, "set the address of", name)
+
+
+def set_group(str name, unsigned int group):
+    """RTM_NEWLINK for an interface that is there: have it in a group of interfaces, ip-link(8)."""
+    cdef Request request
+    start(&request, RTM_NEWLINK, 0, sizeof(ifinfomsg))
+    request.about.link.ifi_index = index_of(name)
+    add(&request, IFLA_GROUP, &group, sizeof(group))
+    ask(&request, "set the group of", name)
 
 
 def delete_link(int index, str name):
@@ -233,6 +244,40 @@ cdef int add_listed(list found, nlmsghdr *message) except -1:
     return 0
 
 
+cdef dict FAMILIES = {"inet": NFPROTO_INET, "ip": NFPROTO_IPV4, "ip6": NFPROTO_IPV6}
+
+
+def delete_table(str family, str table):
+    """NFT_MSG_DELTABLE: delete a table of nftables, with all that is in it; nothing if there is none of that name."""
+    cdef Request parts[3]               # the beginning of a batch, what is in it, its end
+    cdef char message[1024]
+    cdef bytes name = encoded(table)
+    cdef size_t size = 0
+    if len(name) > 128:
+        raise failure("use the name", table, ENAMETOOLONG)
+    start_batch(&parts[0], NFNL_MSG_BATCH_BEGIN)
+    start(&parts[1], NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_DELTABLE, 0, sizeof(nfgenmsg))
+    parts[1].about.table.nfgen_family = FAMILIES[family]
+    parts[1].about.table.version = NFNETLINK_V0
+    add_text(&parts[1], NFTA_TABLE_NAME, name)
+    start_batch(&parts[2], NFNL_MSG_BATCH_END)
+    for number in range(3):
+        memcpy(message + size, &parts[number], parts[number].header.nlmsg_len)
+        size += NLMSG_ALIGN(parts[number].header.nlmsg_len)
+    try:
+        converse(NETLINK_NETFILTER, message, size, "delete the table", table)
+    except OSError as error:
+        if error.errno not in (ENOENT, EOPNOTSUPP, EPROTONOSUPPORT):    # the latter two where there can be none
+            raise
+
+
+cdef void start_batch(Request *request, unsigned short kind) noexcept:
+    start(request, kind, 0, sizeof(nfgenmsg))
+    request.header.nlmsg_flags = NLM_F_REQUEST
+    request.about.table.version = NFNETLINK_V0
+    request.about.table.res_id = htons(NFNL_SUBSYS_NFTABLES)
+
+
 cdef int family_of(bytes address, str name) except -1:
     if address is None or len(address) not in (4, 16):
         raise failure("use the address of", name, EINVAL)
@@ -316,11 +361,16 @@ cdef void end_nest(Request *request, rtattr *outer) noexcept:
 
 cdef int ask(Request *request, str verb, str name) except -1:
     """Have the kernel do it.  Raises OSError if it does not."""
+    return converse(NETLINK_ROUTE, request, request.header.nlmsg_len, verb, name)
+
+
+cdef int converse(int protocol, const void *message, size_t size, str verb, str name) except -1:
+    """Send a message of a protocol of netlink(7), and wait for the answer.  Raises OSError of that."""
     cdef Answer answer
     cdef int number = 0
-    cdef int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)
+    cdef int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol)
     memset(&answer, 0, sizeof(answer))
-    if fd < 0 or sendto(fd, request, request.header.nlmsg_len, 0, NULL, 0) < 0 or read(fd, &answer, sizeof(answer)) < 0:
+    if fd < 0 or sendto(fd, message, size, 0, NULL, 0) < 0 or read(fd, &answer, sizeof(answer)) < 0:
         number = errno
     elif answer.header.nlmsg_type != NLMSG_ERROR:       # which tells of a success as well
         number = EPROTO

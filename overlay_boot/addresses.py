@@ -7,12 +7,11 @@ what interfaces(5) says of either end counts.  All of it goes with the cables.
 import posix
 from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
-from . import INTERFACES, cables, files, interfaces, links, namespaces, paths
+from . import INTERFACES, cables, files, links, namespaces, paths
 from .cables import Cable
 from .config import AUTO, Config
-from .errors import Failure, complain, reason
+from .errors import Failure, complain, doing, reason
 from .network import Entered
-from .sources import Sources
 from .state import STATES
 
 TYPE_CHECKING = False
@@ -111,10 +110,12 @@ class Given:
                 one.set_near()
 
 
-def give(config: Config, sources: Sources, planned: "list[Interface]", network: int) -> Given:
+@doing("set the addresses")
+def give(config: Config, planned: "list[Interface]", network: int, configured: set[tuple[str, str]]) -> Given:
     """Set the addresses at the ends of cables, which are there, in the network namespace of a descriptor.
 
-    Those that auto stands for are chosen, and are in the configuration from then on.  Raises Failure.
+    Those that auto stands for are chosen, and are in the configuration from then on.  configured is what interfaces(5)
+    of the subhost has.  Raises Failure.
     """
     later = []
     if config.address == [AUTO]:
@@ -122,7 +123,7 @@ def give(config: Config, sources: Sources, planned: "list[Interface]", network: 
     else:
         addresses = parse(config.address, planned)
         later = [one for one in addresses if one.is_for_host]
-    left = [*left_to_file(addresses, config, sources, tell=True)]
+    left = left_to_file(addresses, configured)
     mine = [one for one in addresses if one not in left]
     with Entered(network):
         for name in dict.fromkeys(one.cable.inner for one in mine):
@@ -132,15 +133,13 @@ def give(config: Config, sources: Sources, planned: "list[Interface]", network: 
     return Given(addresses, later)
 
 
-def left_to_file(addresses: list[Address], config: Config, sources: Sources, *, tell: bool = False,
-                 ) -> "Iterator[Address]":
-    """Yield those for which interfaces(5) of the subhost has an address of its own; with tell, complain of it."""
-    configured = interfaces.configured(config, sources)
-    for one in addresses:
-        if (one.cable.inner, one.family) in configured:
-            if tell:
-                complain(f"ADDRESS: {one.word} is not set: {interfaces.FILE} configures {one.cable.inner}, and counts")
-            yield one
+def left_to_file(addresses: list[Address], configured: set[tuple[str, str]]) -> list[Address]:
+    """Return those for which interfaces(5) of the subhost has an address of its own, and complain of them."""
+    left = [one for one in addresses if (one.cable.inner, one.family) in configured]
+    for one in left:
+        complain(f"ADDRESS: {one.word} is not set: interfaces(5) of the subhost configures {one.cable.inner}, which "
+                 f"counts")
+    return left
 
 
 def parse(words: list[str], planned: "list[Interface]") -> list[Address]:

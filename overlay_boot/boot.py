@@ -22,7 +22,7 @@ from . import (
 from .capabilities import MKNOD
 from .clearing import clear, clear_leftovers, hibernate
 from .config import NO, SYSTEMD, Config
-from .errors import Failure, complain, reason
+from .errors import Failure, complain, doing, reason
 from .fences import Fences
 from .files import Fd, Reserve
 from .hooks import Hooks
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from .addresses import Given
     from .cables import Plugged
+    from .nat import Making
     from .record import Record
     from .userns import UserNamespace
 
@@ -50,8 +51,8 @@ class Boot:
 
     __slots__ = ("addresses", "begun", "bound", "cables", "command", "config", "fences", "follower", "foreground",
                  "group", "handed_over", "hooks", "host", "hostname", "is_new", "keeper", "log", "logged", "mounts",
-                 "network", "own", "reserve", "rights", "root", "services", "shell", "sources", "state", "unlocked",
-                 "users", "wait")
+                 "nat", "network", "own", "reserve", "rights", "root", "services", "shell", "sources", "state",
+                 "unlocked", "users", "wait")
 
     config: Config
     sources: Sources            # what the root file system is made of
@@ -91,6 +92,7 @@ class Boot:
         self.host: View | None = None               # what this process saw before
         self.cables: "Plugged | None" = None
         self.addresses: "Given | None" = None
+        self.nat: "Making | None" = None
         self.handed_over = False                    # whatever happens now happens to a subhost that runs
         self.logged: int | None = None              # the size of LOG before the hooks, in bytes
 
@@ -126,6 +128,8 @@ class Boot:
         self.reserve.release()
         if self.cables:
             self.cables.give_up()
+        if self.nat:
+            self.nat.give_up()
         if self.host:
             self.host.enter()
         if sleeper:
@@ -282,8 +286,12 @@ def make_network(boot: Boot) -> None:
             planned = cables.parse(config.cables, config.name)
             boot.cables = cables.plug(planned, boot.state, boot.network, boot.log)
             if config.address:
-                from . import addresses
-                boot.addresses = addresses.give(config, boot.sources, planned, boot.network)
+                from . import addresses, interfaces
+                boot.addresses = addresses.give(config, planned, boot.network,
+                                                interfaces.configured(config, boot.sources))
+                if config.is_behind_host:
+                    from . import nat
+                    boot.nat = nat.Making(config, boot.state, boot.addresses)
     boot.hooks = Hooks(config, boot.sources, boot.group, boot.log)
     if not hooks.are_default(config):
         # ip-netns(8) shall do in a hook: the cables are there, the name is in its mount namespace
@@ -566,8 +574,12 @@ def check(config: Config, sources: Sources, own: dict[str, int] | None = None, *
     if config.address:
         from . import addresses
         addresses.check(config, own or ())
+        if config.is_behind_host:
+            from . import nat
+            nat.check(config)
 
 
+@doing("connect the cables")
 def connect(boot: Boot, plugged: "Plugged") -> None:
     """Wait for ifup, and give the host's ends what it has left to ADDRESS."""
     failed = plugged.wait(boot.config.patience)
@@ -575,6 +587,9 @@ def connect(boot: Boot, plugged: "Plugged") -> None:
         complain(f"CABLES: {failed} (what it printed is in LOG={boot.config.log})")
     if boot.addresses:
         boot.addresses.set_near()
+    if boot.nat:
+        making, boot.nat = boot.nat, None
+        making.finish()
 
 
 def note(boot: Boot) -> None:

@@ -60,6 +60,11 @@ def remove_group(name: str, record: Record) -> None:
         cgroup.remove(record.cgroup or "")
 
 
+def remove_table(name: str, record: Record) -> None:
+    from . import nat
+    nat.remove(name, record.table)
+
+
 def remove_cables(name: str, record: Record) -> None:
     from . import cables
     cables.remove(*({interface: index for interface, index in noted.items() if cables.is_one_of(name, interface)}
@@ -87,6 +92,7 @@ def remove_mount_point(name: str, record: Record) -> None:
 REMOVERS: "dict[str, Callable[[str, Record], None]]" = {
     "shellversion.end": end_inherited,
     "cgroup.remove": remove_group,
+    "nat.remove": remove_table,
     "cables.remove": remove_cables,
     "network.remove": remove_network,
     "hibernation.release": release_mounts,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 MOST_MEMBERS = "1000000"
 NONE, SECRETS = "none", "secrets"       # words of HIDE; the first one also of BOOT_TIMEOUT
-YES, NO = "yes", "no"                   # of LOWER_MOUNTS, STAY and USERNS
+YES, NO = "yes", "no"                   # of LOWER_MOUNTS, NAT, STAY and USERNS
 LIMITS = ("PIDS_MAX", "MEMORY_MAX", "MEMORY_HIGH", "MEMORY_SWAP_MAX", "CPU_MAX", "CPU_WEIGHT", "CPUSET_CPUS", "IO_MAX",
           "IO_WEIGHT")
 DEFAULTS: dict[str, str | None] = {
@@ -30,6 +30,8 @@ DEFAULTS: dict[str, str | None] = {
     "CABLES": "",
     "ADDRESS": "",
     "ADDRESS_POOL": "10.231.0.0/16 ula",
+    "NAT": NO,
+    "PUBLISH": "",
     "START": "networking ssh",
     "STAY": "yes",
     "AFTER": "",
@@ -53,7 +55,8 @@ DEFAULTS: dict[str, str | None] = {
 SYSTEMD = "overlay-systemd"     # the other value of INIT that is ours
 REPEATABLE = ("SHARE", "LAYER")
 SITE_WIDE = "/etc/overlay-boot/defaults.conf"
-NOT_SITE_WIDE = ("NAME", "BASE", "IMAGE", "LIVE", "UPPER", "WORK", "AFTER")     # no two subhosts can have the same
+# No two subhosts can have the same.
+NOT_SITE_WIDE = ("NAME", "BASE", "IMAGE", "LIVE", "UPPER", "WORK", "AFTER", "PUBLISH")
 IN_IMAGE = {"UPPER": "mnt/root", "WORK": "mnt/work"}            # the defaults where there is an IMAGE
 WARNERS = ("overlay-boot", "overlay-check")                     # the commands that warn of suspect lines
 HANDED_DOWN = "OVERLAY_BOOT_VALUES"     # in a hook's environment: the boot has resolved them
@@ -230,9 +233,9 @@ class Config:
 
     __slots__ = ("action", "address", "address_pool", "after", "assigned", "base", "boot_timeout", "cables",
                  "capabilities", "defaults", "devices", "follow", "handed", "hide", "image", "init", "layer_limit",
-                 "layers", "limits", "live", "log", "lower", "lower_mounts", "name", "overlay", "path", "postmount",
-                 "premount", "ram_size", "reaper", "share", "shm_size", "start", "stay", "stop_timeout", "system_calls",
-                 "tmpfs", "upper", "userns", "work")
+                 "layers", "limits", "live", "log", "lower", "lower_mounts", "name", "nat", "overlay", "path",
+                 "postmount", "premount", "publish", "ram_size", "reaper", "share", "shm_size", "start", "stay",
+                 "stop_timeout", "system_calls", "tmpfs", "upper", "userns", "work")
 
     action: str                         # the command at work, for ACTION
     assigned: Assignments               # what the file has, and what it leaves to the site-wide defaults
@@ -255,6 +258,8 @@ class Config:
     cables: list[str]                   # the words, as those of the next two
     address: list[str]
     address_pool: list[str]
+    nat: str                            # YES or NO
+    publish: list[str]                  # the words
     start: list[str]
     stay: str                           # YES or NO
     after: list[str]                    # names of other subhosts
@@ -344,6 +349,9 @@ class Config:
         self.layers = self.layers_of(cgroup)
         self.layer_limit = checked_limit(value("LAYER_LIMIT"))
         self.address, self.address_pool = paths.words(value("ADDRESS")), paths.words(value("ADDRESS_POOL"))
+        self.nat, self.publish = checked_nat(value("NAT")), paths.words(value("PUBLISH"))
+        if self.is_behind_host and not self.address:
+            self.address = [AUTO]
         self.cables = paths.words(value("CABLES")) or ["="] * bool(self.address)
         self.start = services(value("START"))
         self.stay = checked_stay(value("STAY"))
@@ -400,6 +408,11 @@ class Config:
         text = self.boot_timeout or self.assigned.get("BOOT_TIMEOUT", ("!",))[0]
         text = str(DEFAULTS["BOOT_TIMEOUT"]) if text.startswith("!") else checked_boot_timeout(text)
         return None if text == NONE else float(text)
+
+    @property
+    def is_behind_host(self) -> bool:
+        """Whether addresses are translated between it and the world."""
+        return self.nat == YES or bool(self.publish)
 
     @property
     def addressed(self) -> set[str]:
@@ -488,6 +501,7 @@ class Config:
             "LOWER": ":".join(self.lower), "LOWER_MOUNTS": " ".join(self.lower_mounts) or NO,
             "HIDE": " ".join(self.hide) or NONE, "CABLES": " ".join(self.cables),
             "ADDRESS": " ".join(self.address), "ADDRESS_POOL": " ".join(self.address_pool),
+            "NAT": self.nat, "PUBLISH": " ".join(self.publish),
             "START": " ".join(self.start) or "none", "STAY": self.stay, "AFTER": " ".join(self.after),
             "PREMOUNT": " ".join(self.premount), "POSTMOUNT": " ".join(self.postmount), "INIT": " ".join(self.init),
             "LOG": self.log,
@@ -712,6 +726,12 @@ def overlay_options(text: str, hide: list[str]) -> list[str]:
 def checked_stay(text: str) -> str:
     if text not in (YES, NO):
         raise Failure(f"STAY={text} is neither {YES} nor {NO}")
+    return text
+
+
+def checked_nat(text: str) -> str:
+    if text not in (YES, NO):
+        raise Failure(f"NAT={text} is neither {YES} nor {NO}")
     return text
 
 

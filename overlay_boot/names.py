@@ -134,7 +134,7 @@ def entries(text: str) -> "Iterator[tuple[str, list[str]]]":
 
 
 def addresses_of(config: Config) -> tuple[list[str], str]:
-    """Return the addresses that a boot gives a subhost, and by which one it reaches its host, "" if that is not known."""
+    """Return the addresses that a boot gives a subhost, and the one by which it reaches its host, "" if none."""
     if not config.cables:
         return [], ""
     from . import cables
@@ -163,7 +163,7 @@ def resolver(config: Config, sources: Sources) -> str:
     if not config.cables or any(servers(inherited(sources, RESOLVER) or "")) or is_hidden(sources):
         return ""
     text = text_of(HOST_RESOLVER)
-    found = [*servers(text)] or forwarders([address for address in words_after("nameserver", text)])
+    found = [*servers(text)] or forwarders([*words_after("nameserver", text)])
     if not found:
         return ""
     settings = [line for line in text.split("\n") if line.startswith(SETTINGS)]
@@ -198,7 +198,7 @@ def is_loopback(address: str) -> bool:
 
 
 def forwarders(local: list[str]) -> list[str]:
-    """Return whom the name server of the host asks that has one of these loopback addresses; [] if that is not known."""
+    """Return whom the name server of the host asks that has one of these loopback addresses; [] if nobody knows."""
     if any(address in RESOLVED for address in local):
         return [*servers(text_of(OF_RESOLVED))]
     for path in OF_OTHERS:
@@ -224,7 +224,8 @@ def of_dnsmasq() -> "Iterator[str]":
 def of_unbound() -> "Iterator[str]":
     """Yield the addresses of the zone . that unbound.conf(5) forwards."""
     for text in texts_of(UNBOUND):
-        zone, name, addresses = False, "", []
+        zone, name = False, ""
+        addresses: list[str] = []
         for line in [*text.split("\n"), "server:"]:
             option, _, value = line.partition("#")[0].strip().partition(":")
             value = value.strip().strip('"')

@@ -56,6 +56,9 @@ def report(path: str, *, verbose: bool = False) -> None:
         complain(config.located(line))
     if config.address and config.address != [AUTO]:
         tell_what_is_left(config, sources)
+    if config.is_behind_host:
+        from . import nat
+        nat.tell_what_is_in_the_way(config)
     if config.cables and hooks.is_default(config, "PREMOUNT") and names.lacks_resolver(config, sources):
         complain(config.located("CABLES: no names will be resolved in the subhost: resolv.conf names no server that it "
                                 "can reach, and whom the host's own server asks is not known"))
@@ -174,9 +177,8 @@ def tell_what_is_seen(config: Config, sources: Sources, *, verbose: bool) -> Non
 def tell_what_is_left(config: Config, sources: Sources) -> None:
     """Complain of words of ADDRESS in whose place interfaces(5) of the subhost counts."""
     from . import addresses, cables
-    for _ in addresses.left_to_file(addresses.parse(config.address, cables.parse(config.cables, config.name)), config,
-                                    sources, tell=True):
-        pass
+    addresses.left_to_file(addresses.parse(config.address, cables.parse(config.cables, config.name)),
+                           interfaces.configured(config, sources))
 
 
 def interfaces_of(name: str) -> dict[str, int]:
@@ -237,6 +239,9 @@ def of_the_host(config: Config) -> dict[str, str]:
     addresses = " ".join(config.address)
     inside = f"; give the subhost's ends {addresses}" if addresses else ""
     outside = ", and give the host's ends the addresses of gateways" if addresses else ""
+    if config.is_behind_host:
+        inside += f"; start nft, which makes a table for NAT={config.nat} and PUBLISH={' '.join(config.publish)}"
+        outside += "; wait for nft, and have the host forward packets"
     return {
         "Read CONF": f"read {config.path}, and {SITE_WIDE} if there is one: NAME={config.name} and LOG={config.log}",
         "Take the name": f"lock the byte COMMAND of {state.file_of(config.name)}",

@@ -152,6 +152,7 @@ class Field:
 SCHEMA = (
     Field("shell", "shell", processes, " ".join, empty=(), cleared_by="shellversion.end"),
     Field("cgroup", "cgroup", cleared_by="cgroup.remove"),
+    Field("table", "table", empty="", cleared_by="nat.remove"),
     Field("cable:", "cables", number, cleared_by="cables.remove"),
     Field("vlan:", "vlans", number, cleared_by="cables.remove"),
     Field("netns", "netns", inodes, inodes_text, cleared_by="network.remove"),
@@ -174,6 +175,7 @@ SCHEMA = (
     Field("lower-mount:", "lower_mounts"),
     Field("hiding", "hiding", place, place_text),
     Field("layer:", "layers"),
+    Field("publish", "publish", words, " ".join, empty=()),
     Field("share:", "shares", share, share_text),
     Field("old", "old", processes, " ".join, empty=()),
     Field("restart", "restart", words, " ".join, empty=()),
@@ -194,6 +196,7 @@ class Record:
 
     shell: tuple[str, ...]          # of a subhost that 1.6.4 booted: PROCESS:START of those to be ended
     cgroup: str | None              # the path of the control group; None while it hibernates
+    table: str                      # the table of nftables
     cables: dict[str, int]          # {interface: index}
     vlans: dict[str, int]           # {interface: index}
     netns: tuple[int, int] | None   # the inodes of /run/netns/NAME, as a file and as a namespace
@@ -215,6 +218,7 @@ class Record:
     lower_mounts: dict[str, str]    # {number: path} where what is mounted below LOWER is seen
     hiding: tuple[int, int, int] | None     # the number of layers above the one that hides something, its device, inode
     layers: dict[str, str]          # {digest: archive}
+    publish: tuple[str, ...]        # the words of PUBLISH
     shares: dict[str, Share]        # {id of the mount: share}
     old: tuple[str, ...]            # PROCESS:START of those that overlay-follow found to use old files
     restart: tuple[str, ...]        # the services that it has stopped, and not yet started again

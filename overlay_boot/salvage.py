@@ -63,6 +63,9 @@ def add_what_is_there(state: State, found: Record, *, is_damaged: bool) -> bool:
             found.netns = inodes(state.name, of_network) or found.netns
         from .cables import leading_to
         found.cables |= leading_to(f"/proc/{init}/ns/net", state.name)
+    if is_damaged and found.cables:
+        from .nat import table_of
+        found.table = table_of(state.name)      # which may never have been
     if not found.ids:
         from .userns import lost_ids
         found.ids = lost_ids(found, init)

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 STATES = "/run/overlay-boot"
-NETNS_NOTE = ".netns-is-ours"       # beside the subhosts: network.py's
+NETNS_NOTE = ".netns-is-ours"       # beside the subhosts: network.py's, as the next one is forwarding.py's
+FORWARDING_NOTE = ".forwarding"
 PATIENCE = 5                        # seconds, for what takes milliseconds
 MOMENT = 0.05                       # seconds, for a process that may be ending already
 

@@ -39,7 +39,7 @@ def test_defaults(subhost):
     one = subhost(START=None)
     assert dict(checked(one)) == {
         "NAME": one.name, "BASE": one.base, "LIVE": one.live, "UPPER": one.upper, "WORK": one.work, "LOWER": "/", "LOWER_MOUNTS": "yes",
-        "HIDE": "none", "CABLES": "", "ADDRESS": "", "ADDRESS_POOL": "10.231.0.0/16 ula",
+        "HIDE": "none", "CABLES": "", "ADDRESS": "", "ADDRESS_POOL": "10.231.0.0/16 ula", "NAT": "no", "PUBLISH": "",
         "START": "networking ssh", "STAY": "yes", "AFTER": "", "PREMOUNT": "overlay-premount", "POSTMOUNT": "overlay-postmount", "INIT": "overlay-init",
         "LOG": one.log, "RAM_SIZE": "50M", "SHM_SIZE": "50%", "DEVICES": "", "LAYER_LIMIT": f"{10 << 30} 1000000",
         "BOOT_TIMEOUT": "90", "STOP_TIMEOUT": "10", "CAPABILITIES": DEFAULT_CAPABILITIES, "SYSTEM_CALLS": "default", "USERNS": "no", "FOLLOW": "view",
@@ -55,7 +55,7 @@ def test_every_effective_value_is_printed(subhost, directory):
                   SHARE=["/etc/hosts", "data:/srv/data"])
     assert checked(one) == [
         ("NAME", one.name), ("BASE", one.base), ("LIVE", f"{one.base}/mnt"), ("UPPER", f"{one.base}/up"), ("WORK", f"{one.base}/wk"),
-        ("LOWER", f"{one.base}/low:/usr"), ("LOWER_MOUNTS", "no"), ("HIDE", "secrets /srv/x /y"), ("CABLES", ""), ("ADDRESS", ""), ("ADDRESS_POOL", "10.231.0.0/16 ula"), ("START", "cron /opt/x/run"), ("STAY", "no"), ("AFTER", ""), ("PREMOUNT", "pre mount"),
+        ("LOWER", f"{one.base}/low:/usr"), ("LOWER_MOUNTS", "no"), ("HIDE", "secrets /srv/x /y"), ("CABLES", ""), ("ADDRESS", ""), ("ADDRESS_POOL", "10.231.0.0/16 ula"), ("NAT", "no"), ("PUBLISH", ""), ("START", "cron /opt/x/run"), ("STAY", "no"), ("AFTER", ""), ("PREMOUNT", "pre mount"),
         ("POSTMOUNT", "/x/post"), ("INIT", "echo exec /sbin/init"), ("LOG", "/var/log/x.log"), ("RAM_SIZE", "10%"), ("SHM_SIZE", "64m"), ("DEVICES", ""),
         ("LAYER_LIMIT", f"{10 << 30} 1000000"), ("BOOT_TIMEOUT", "none"), ("STOP_TIMEOUT", "2.5"), ("CAPABILITIES", DEFAULT_CAPABILITIES),
         ("SYSTEM_CALLS", "default"), ("USERNS", "no"), ("FOLLOW", "view"), ("OVERLAY", "redirect_dir=on index=off"),

@@ -55,7 +55,7 @@ LAYERS = [
     ["capabilities", "record", "state"],
     ["system_calls/policy", "system_calls/ranges", "system_calls/compiler", "system_calls/__init__"],
     ["cgroup", "running"],
-    ["config", "sources", "fences", "limits", "subhosts_conf", "host_secrets", "hiding", "lower_mounts", "processes", "userns", "rootfs", "devices", "uppers", "network", "cables", "interfaces", "addresses", "log", "services", "names", "hooks", "systemd", "shellversion", "subhosts",
+    ["config", "sources", "fences", "limits", "subhosts_conf", "host_secrets", "hiding", "lower_mounts", "processes", "userns", "rootfs", "devices", "uppers", "network", "cables", "interfaces", "addresses", "ports", "forwarding", "nat", "log", "services", "names", "hooks", "systemd", "shellversion", "subhosts",
      "shares", "relay", "diskfile", "keeper",
      "layers/tar", "layers/decompressor", "layers/unpacking", "layers/archive", "layers/cache", "layers/inventory", "layers/__init__"],
     ["hibernation", "old_files", "trees", "order"],

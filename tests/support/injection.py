@@ -91,6 +91,7 @@ class Call:
         What a call gives back by its arguments, or a killed one does not, is no part of it either.
         """
         text = re.sub(r"( <unfinished| <detached|\) += ).*", "", self.rest)
+        text = re.sub(r"\\x[0-9a-f]{2}", r"\\x#", text)          # a message of netlink(7)
         text = re.sub(r"(</memfd:.*?>.*?),.*", r"\1", text)       # process ids may be in it, as bytes
         text = re.sub(r"0x[0-9a-f]+|[0-9]+", "#", text)
         path = r'[^"]*"[^"]*"'
@@ -229,6 +230,7 @@ IN_PLACE = BIND + "LIVE=root\n"
 IMAGE = MINIMAL + "IMAGE= kx.img\n"
 BY_DISKFILE = MINIMAL + "UPPER= !overlay-diskfile mnt/root kx.img\nWORK= mnt/work\n"
 CABLED = MINIMAL + "CABLES= = =\n"
+PUBLISHED = MINIMAL + "NAT= yes\nPUBLISH= 8080:80\n"
 SHARING = MINIMAL + "SHARE= shared:/data\n"
 WHOLE = """\
 NAME= !./printed kx
@@ -272,7 +274,7 @@ class Scenario:
     """A command to be hit, and what is there before it runs."""
 
     def __init__(self, command, conf, *, before=None, hibernates=False, neighbour=False, keeper=False, execs=False,
-                 terminal=False, varies=False):
+                 terminal=False, varies=False, takes_long=False):
         self.command = command.split()
         self.conf = conf                # what the command finds
         self.before = before            # a configuration that was booted before
@@ -281,6 +283,7 @@ class Scenario:
         self.keeper = keeper            # whether the keeper is hit, not the command
         self.execs = execs              # whether to go on beyond execve(2)
         self.terminal = terminal
+        self.takes_long = takes_long    # so that only who has hours tries it
         self.varies = varies            # whether it does what those before it do, and something else in between
         self.boots = self.command[0] == "overlay-boot"
         self.shell = "--shell" in self.command
@@ -328,6 +331,8 @@ SCENARIOS = {
     "boot-hiding": Scenario(BOOT_COMMAND, HIDING, varies=True),
     "boot-limited": Scenario(BOOT_COMMAND, LIMITED, neighbour=True, varies=True),
     "stop-limited": Scenario(STOP_COMMAND, LIMITED, before=LIMITED, neighbour=True, varies=True),
+    "boot-published": Scenario(BOOT_COMMAND, PUBLISHED, varies=True, takes_long=True),
+    "stop-published": Scenario(STOP_COMMAND, PUBLISHED, before=PUBLISHED, varies=True, takes_long=True),
     "boot-mapped": Scenario(BOOT_COMMAND, MAPPED, varies=True),
     "boot-mapped-whole": Scenario(BOOT_COMMAND, MAPPED_WHOLE, neighbour=True, varies=True),
     "keeper-mapped": Scenario(BOOT_COMMAND, MAPPED, keeper=True, varies=True),

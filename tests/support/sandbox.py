@@ -16,6 +16,8 @@ import os
 import queue
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -23,6 +25,7 @@ import time
 import traceback
 
 GROUPS = "/sys/fs/cgroup"
+NETFILTER, DUMP, NEWTABLE, GETTABLE = 12, 0x301, 0xa00, 0xa01       # netlink(7), <linux/netfilter/nf_tables.h>
 
 
 # From outside
@@ -231,7 +234,7 @@ def snapshot(directory):
     """All that a subhost could leave in the sandbox, as lines of text."""
     while True:
         try:
-            return {*process_lines(), *mount_lines(), *interface_lines(), *control_group_lines(),
+            return {*process_lines(), *mount_lines(), *interface_lines(), *firewall_lines(), *control_group_lines(),
                     *loop_device_lines(directory), *file_lines("/run")}
         except OSError:
             pass                # something has just gone
@@ -282,6 +285,21 @@ def interface_lines():
         with open(f"/proc/{process}/net/dev", errors="surrogateescape") as file:
             for line in file.readlines()[2:]:
                 yield f"interface in {namespace}: {line.partition(':')[0].strip()}"
+
+
+def firewall_lines():
+    """The tables of nftables, and whether packets are forwarded."""
+    for setting in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+        with contextlib.suppress(FileNotFoundError), open(f"/proc/sys/net/{setting}") as file:
+            yield f"{setting} {file.read().strip()}"
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER) as asked:
+        asked.send(struct.pack("=IHHIIBBH", 20, GETTABLE, DUMP, 1, 0, 0, 0, 0))
+        data = asked.recv(1 << 16)
+        while data:
+            size, kind = struct.unpack_from("=IH", data)
+            if kind == NEWTABLE:
+                yield f"table {data[24:20 + struct.unpack_from('=H', data, 20)[0]].rstrip(bytes(1))!r}"       # its name comes first
+            data = data[size:]
 
 
 def control_group_lines():

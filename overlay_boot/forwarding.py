@@ -1,0 +1,133 @@
+"""Forwarding, which NAT and PUBLISH need: settings of the host's that are changed, and put back with the last subhost.
+
+What they were is noted before they are changed.  Where forwarding was off, a guard, a table of nftables, drops all that
+is forwarded for anybody else: only the interfaces of a group, those with NAT, and what is published pass.
+"""
+import fcntl
+import posix
+from errno import ENOENT, ENOTDIR
+
+from . import files, links, paths
+from .errors import doing
+from .files import Fd
+from .state import FORWARDING_NOTE, STATES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NOTE = f"{STATES}/{FORWARDING_NOTE}"
+SETTINGS = "/proc/sys/net"
+SWITCHES = {"ip": "ipv4/ip_forward", "ip6": "ipv6/conf/all/forwarding"}
+ON = "1"
+ROUTER_ADVERTISEMENTS = "ipv6/conf/{}/accept_ra"
+EVEN_IF_FORWARDING = "2"                # of accept_ra: 1 is off where packets are forwarded, Documentation/networking
+NO_HOST = ("all", "default", "lo")
+GROUP = 0x6f62                          # of interfaces, ip-link(8): those with NAT
+TABLE = "overlay-boot"                  # the guard, of either family
+GUARD = """\
+table {family} {table}
+delete table {family} {table}
+table {family} {table} {{
+    chain forward {{
+        type filter hook forward priority filter; policy accept;
+        ct state established,related accept
+        ct status dnat accept
+        iifgroup {group} accept
+        drop
+    }}
+}}
+"""
+
+
+def families_off(wanted: set[str]) -> list[str]:
+    """Return those families for which nobody but us has forwarding on."""
+    return [family for family in sorted(wanted) if value_of(SWITCHES[family]) != ON]
+
+
+def guard(family: str) -> str:
+    """Return what nft(8) makes the guard of."""
+    return GUARD.format(family=family, table=TABLE, group=GROUP)
+
+
+@doing("turn on forwarding")
+def turn_on(families: set[str], load: "Callable[[str], None]") -> None:
+    """Have the host forward packets of these families, but for no interface except those of subhosts.
+
+    load has nft(8) do what a text says.
+    """
+    with locked_note() as note:
+        off = families_off(families)
+        if off:
+            load("".join(map(guard, off)))
+        for family in off:
+            if family == "ip6":
+                for setting in routed_by_others():
+                    change(note, setting, EVEN_IF_FORWARDING)
+            change(note, SWITCHES[family], ON)
+
+
+def refuse_routers(interface: str) -> None:
+    """Have the host learn no routes from an interface."""
+    write(ROUTER_ADVERTISEMENTS.format(interface), "0")
+
+
+def routed_by_others() -> list[str]:
+    """Return the settings of interfaces on which the host learns its own routes, which forwarding would end."""
+    try:
+        names = posix.listdir(f"{SETTINGS}/ipv6/conf")
+    except FileNotFoundError:
+        return []
+    settings = [ROUTER_ADVERTISEMENTS.format(name) for name in names if name not in NO_HOST]
+    return [setting for setting in settings if value_of(setting) == "1"]
+
+
+def change(note: int, setting: str, value: str) -> None:
+    """Change a setting, after a note of what it was."""
+    posix.write(note, paths.encode(f"{setting} {value_of(setting)}\n"))
+    write(setting, value)
+
+
+def value_of(setting: str) -> str:
+    """Return a setting, "" if there is none, as without IPv6."""
+    try:
+        with files.opened(f"{SETTINGS}/{setting}") as fd:
+            return paths.decode(posix.read(fd, 64)).strip()
+    except FileNotFoundError:
+        return ""
+
+
+def write(setting: str, value: str) -> None:
+    with files.opened(f"{SETTINGS}/{setting}", posix.O_WRONLY) as fd:
+        posix.write(fd, value.encode())
+
+
+def locked_note() -> Fd:
+    """Return a descriptor of the note, locked.  To close it unlocks it."""
+    while True:
+        note = files.opened(NOTE, posix.O_CREAT | posix.O_RDWR | posix.O_APPEND, 0o600)
+        fcntl.flock(note, fcntl.LOCK_EX)
+        if posix.fstat(note).st_nlink:
+            return note
+        posix.close(note)               # the last one that needed it has just gone
+
+
+@doing("put back forwarding")
+def tidy(is_needed: "Callable[[], bool]") -> None:
+    """Put back what was changed, if no subhost needs it any more."""
+    if not files.kind(NOTE):
+        return
+    with locked_note() as note:
+        if is_needed():
+            return
+        text = paths.decode(posix.pread(note, posix.fstat(note).st_size, 0))
+        for line in reversed(text.split("\n")[:-1]):
+            setting, _, value = line.partition(" ")
+            try:
+                write(setting, value)
+            except OSError as error:
+                if error.errno not in (ENOENT, ENOTDIR):        # the interface has gone
+                    raise
+        for family in SWITCHES:
+            links.delete_table(family, TABLE)
+        posix.unlink(NOTE)
