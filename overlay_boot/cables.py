@@ -266,7 +266,6 @@ class Plugged:
         failed = ""
         if self.ifup:
             failed = self.end_of_ifup(seconds)
-            self.ifup = 0
         for name in self.down:
             namespaces.bring_up(name)
         self.down = []
@@ -278,8 +277,9 @@ class Plugged:
             status = wait_for(self.ifup, seconds)
         except TimeoutError:
             from .processes import how_hung
-            kill(self.ifup)
+            self.give_up()
             return how_hung("ifup", seconds)
+        self.ifup = 0                   # before anything fails: its process id may be another's from now on
         if not status or status > 0 and not self.has_complained():
             return ""
         from .processes import how_failed
