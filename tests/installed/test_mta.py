@@ -1,4 +1,4 @@
-"""The example of the README: a mail server in a subhost, behind an address translation on the host.
+"""A mail server in a subhost, behind an address translation on the host: by hand, and by NAT and PUBLISH.
 
 The host is one of the test's own (network.py), and so are its firewall rules; a third network namespace plays the
 outside world, which knows nothing but the host's address.
@@ -143,6 +143,24 @@ def test_the_mail_server_of_the_readme(mta, world, firewall, key):
     wait_for(lambda: "Subject: second" in mailbox(mta, "postie"))
     assert ssh(mta, key, "postie", "hostname") == "mta\n"
     mta.stopped()
+
+
+@pytest.mark.parametrize("mta", ["no"], indirect=True)
+def test_the_mail_server_without_a_stanza_and_a_firewall(mta, world, host, key):
+    """ADDRESS, NAT and PUBLISH instead; ifupdown does nothing on either side, and the rest is the same."""
+    host.stanzas(f"{mta.name}.conf", "")
+    os.unlink(f"{mta.upper}/etc/network/interfaces")
+    mta.configure(BASE=None, CABLES=f"={MAC}", START="rsyslog ssh opensmtpd", ADDRESS=f"{SUBHOST}/24@{HOST}", NAT="yes", PUBLISH="25")
+    mta.booted()
+    plugged_in(mta)
+    add_user(mta, "postie", key)
+    deliver(world, "first")
+    wait_for(lambda: "Subject: first" in mailbox(mta, "postie"))
+    assert seen_outside(mta, world) == HOST_OUTSIDE
+    assert ssh(mta, key, "postie", "hostname") == "mta\n"
+    mta.stopped()
+    with pytest.raises(OSError), within(world):
+        smtplib.SMTP(HOST_OUTSIDE, timeout=1)
 
 
 def plugged_in(mta):
