@@ -1,6 +1,5 @@
 """The story of a boot, step for step as in overlay-boot(8)."""
 import posix
-from errno import EROFS
 
 from . import (
     cgroup,
@@ -326,9 +325,8 @@ def keep_beneath(boot: Boot) -> None:
     from . import followed
     try:
         followed.begin(boot.config.base, [] if boot.sources.tmpfs else boot.sources.lower, is_new=boot.is_new)
-    except OSError as error:
-        if error.errno != EROFS:
-            complain(reason(error))
+    except OSError:         # BASE is full, or read-only: the next boot keeps it, or overlay-follow
+        pass
     if boot.sources.hiding:
         boot.state.note("hiding", boot.sources.hiding)
 
