@@ -391,7 +391,7 @@ def test_an_overlay(subhost, small_root):
     assert not os.path.exists(f"{small_root}/etc/new")
     one.stopped()
     one.booted()
-    assert one.sh("cat /etc/new; ls /etc") == "x\nhostname\nnetwork\nnew"
+    assert one.sh("cat /etc/new; ls /etc") == "x\nhostname\nhosts\nnetwork\nnew"
 
 
 def test_several_lower_directories_topmost_first(subhost, small_root):

@@ -118,7 +118,7 @@ def test_what_tmpfiles_d_asks_for_in_run(subhost):
         assert f"'{missing}': No such file" in said, said
     one.stopped()
     one.configure(START="none")
-    assert one.booted().sh("ls /run").split() == ["dummy_service", "lock"]
+    assert one.booted().sh("ls /run").split() == ["dummy_service", "initctl", "lock"]
     one.stopped()
 
 
