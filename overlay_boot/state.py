@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 STATES = "/run/overlay-boot"
-NETNS_NOTE = ".netns-is-ours"       # beside the subhosts: network.py's, as the next one is forwarding.py's
-FORWARDING_NOTE = ".forwarding"
+# Beside those of the subhosts: network.py's, and forwarding.py's.
+NETNS_NOTE, FORWARDING_NOTE = ".netns-is-ours", ".forwarding"
 PATIENCE = 5                        # seconds, for what takes milliseconds
 MOMENT = 0.05                       # seconds, for a process that may be ending already
 
@@ -332,7 +332,7 @@ def changed(name: str) -> int:
         status = posix.lstat(file_of(name))
     except NotADirectoryError:
         status = posix.lstat(directory_of(name))                # 2.0.0's, as in State
-    if status.st_mode & files.KIND != files.REGULAR or name == NETNS_NOTE:
+    if status.st_mode & files.KIND != files.REGULAR or name in (NETNS_NOTE, FORWARDING_NOTE):
         raise FileNotFoundError(ENOENT, posix.strerror(ENOENT), name)
     return status.st_ctime_ns
 

@@ -13,7 +13,7 @@ import threading
 
 import pytest
 from conftest import cannot_run
-from machine import BOOT, STATES, is_alive, kill, new_name, one_line, read, run, start, wait_for, warnings
+from machine import BOOT, LS, STATES, is_alive, kill, new_name, one_line, read, run, start, wait_for, warnings
 from network import done, links, within
 
 pytestmark = pytest.mark.usefixtures("host")
@@ -226,6 +226,7 @@ def test_forwarding_is_put_back_by_the_last_one(subhost, world):
     assert read(routers) == "1\n"
     one, other = subhost(NAT="yes").booted(), subhost(PUBLISH="8080:80").booted()
     assert settings() == ["1", "1"] and read(routers) == "2\n"
+    assert {line.split()[0] for line in run(LS).stdout.splitlines()[1:]} == {one.name, other.name}
     assert tables() == {"ip overlay-boot", "ip6 overlay-boot", f"inet overlay-boot-{one.name}", f"inet overlay-boot-{other.name}"}
     one.stopped()
     assert settings() == ["1", "1"] and read(routers) == "2\n"
