@@ -25,6 +25,7 @@ PLAIN = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-"      
 KINDS = {"inet": "ip", "inet6": "ip6"}
 # Of a cable: what comes from 127.0.0.1 of the host may leave by it.  What pretends to does not come in.
 LOCAL_ROUTES = "ipv4/conf/{}/route_localnet"
+LOOPBACK = 127                          # the first byte of these addresses
 SCRIPT = """\
 create table {family} {table}
 table {family} {table} {{
@@ -109,7 +110,7 @@ class Making:
         with self.said as said:
             answer = ended(process, said, variable(self.config))
         for name in self.names():
-            if self.ports and any(one.family == "inet" for one in self.ends):
+            if any(map(is_for_loopback, self.ports)) and any(one.family == "inet" for one in self.ends):
                 forwarding.write(LOCAL_ROUTES.format(name), "1")
             if any(one.family == "inet6" for one in self.ends):
                 forwarding.refuse_routers(name)
@@ -139,6 +140,11 @@ def script(config: Config, ends: list[Address], published: "list[Port]") -> str:
         rules += [rule_of(port, one) for one in targets(port, ends)]
     return SCRIPT.format(family=FAMILY, table=table_of(config.name), raw=indented(raw), published=indented(rules),
                          postrouting=indented(postrouting))
+
+
+def is_for_loopback(port: "Port") -> bool:
+    """Tell whether a port of 127.0.0.1, or of that network, is published."""
+    return port.address is None or len(port.address) == 4 and port.address[0] == LOOPBACK
 
 
 def targets(port: "Port", ends: list[Address]) -> list[Address]:

@@ -423,3 +423,9 @@ def test_what_others_drop_is_told(subhost, policy, rules, told):
     assert [line for line in checked if "FORWARD" in line] == booted.stderr.splitlines()
     one.stopped()
     assert done("nft", "list", "table", "ip", "filter") == table
+
+
+@pytest.mark.parametrize("published, is_routed", [("8080:80", "1"), ("127.0.0.1:8080:80", "1"), ("192.0.2.1:8080:80", "0")])
+def test_loopback_is_routed_only_where_a_port_of_it_is_published(subhost, host, published, is_routed):
+    one = subhost(PUBLISH=published).booted()
+    assert read(f"/proc/sys/net/ipv4/conf/{one.name}0/route_localnet").strip() == is_routed
