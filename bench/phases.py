@@ -23,7 +23,7 @@ from process import Failed
 from programs import Programs
 from table import Table
 
-SEPARATE = ("before", "fences", "cables", "layers", "mounts", "hibernation", "follow", "all", "services",
+SEPARATE = ("before", "fences", "cables", "nat", "layers", "mounts", "hibernation", "follow", "all", "services",
             "many")  # in Bench
 PHASES = RACE + SEPARATE
 MANY = 200
@@ -47,6 +47,8 @@ FENCES_MOST, USERNS_MOST, CALLS_BOUND = 0.5, 3, 1.03  # ms, ms
 FILTERED = (sys.executable, os.path.join(os.path.dirname(__file__), "filtered.py"))
 # Of one cable to none, of ten to one, and of one to the shell version's one.
 ONE_BOUND, TEN_BOUND, SHELL_BOUND = 6, 1.5, 1 / 8
+PUBLISHED = 47809  # a port of the host that nobody else has
+NAT_MOST = 15  # ms that ADDRESS, NAT and PUBLISH may add to a boot with a cable
 # Of four layers to none, and of unpacking to tar's.
 LAYERS_BOUND, UNPACKING_BOUND = 1.3, 1.2
 MOUNTS, MOUNT_MOST = 4, 1.0  # file systems below LOWER, and the ms that each may add
@@ -253,6 +255,15 @@ class Bench:
         one.compare(one, none, ONE_BOUND)
         ten.compare(ten, one, TEN_BOUND)
         shell.compare(one, shell, SHELL_BOUND)
+
+    def nat(self):
+        """Measure boots with a cable, with ADDRESS, NAT and PUBLISH and without."""
+        settings = ("ADDRESS= auto", "NAT= yes", f"PUBLISH= {PUBLISHED}:80")
+        cable, behind = (self.own("nat", what) for what in ("one cable", "with ADDRESS, NAT and PUBLISH"))
+        ways = {cable.title: self.enlist(Installed, self.machine, f"{self.machine.prefix}i", 1),
+                behind.title: self.enlist(Installed, self.machine, f"{self.machine.prefix}I", 1, settings=settings)}
+        self.side_by_side("nat", {title: subhost.boot_once for title, subhost in ways.items()})
+        behind.compare(behind, cable, 1 + NAT_MOST / cable.median)
 
     def layers(self):
         """Measure boots with layers from the cache, then with one to be unpacked, and tar."""
