@@ -316,6 +316,8 @@ def root_on_live(boot: Boot) -> None:
         boot.root = rootfs.mount_root(boot.sources, users)
         with rootfs.mount_place(boot.root, "proc"):     # for PID 1 to mount on
             pass
+    if boot.sources.hiding:
+        boot.state.note("hiding", boot.sources.hiding)
     if boot.sources.is_overlay and (boot.is_new or not files.kind(f"{boot.config.base}/followed/status")):
         keep_beneath(boot)
 
@@ -327,8 +329,6 @@ def keep_beneath(boot: Boot) -> None:
         followed.begin(boot.config.base, [] if boot.sources.tmpfs else boot.sources.lower, is_new=boot.is_new)
     except OSError:         # BASE is full, or read-only: the next boot keeps it, or overlay-follow
         pass
-    if boot.sources.hiding:
-        boot.state.note("hiding", boot.sources.hiding)
 
 
 @step("POSTMOUNT")

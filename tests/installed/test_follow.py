@@ -272,13 +272,18 @@ def test_nothing_of_what_is_hidden_is_copied(served):
     holder.communicate()
 
 
-def test_a_program_that_is_hidden(served):
-    """A program of the subhost's own in the place of one that HIDE hides is none of the host's."""
+@pytest.mark.parametrize("boots", [1, 2])
+def test_a_program_that_is_hidden(served, boots):
+    """A program of the subhost's own in the place of one that HIDE hides is none of the host's, at each boot."""
     served.stopped()
+    write(f"{served.lower}/var/lib/dpkg/status", "Package: one\nStatus: install ok installed\nVersion: 1\nArchitecture: all\n\n")
     served.configure(LOWER=served.lower, START="/etc/init.d/one", HIDE="/usr/sbin/two")
     served.write("usr/sbin/own", "")
     shutil.copy(f"{served.lower}/usr/sbin/one", f"{served.upper}/usr/sbin/own")
-    served.booted()
+    for again in range(boots):
+        if again:
+            served.stopped()
+        served.booted()
     assert served.go("ls", "/usr/sbin/two").returncode
     served.sh("cp /usr/sbin/own /usr/sbin/two; /usr/sbin/two 1000000 </dev/null >/dev/null 2>&1 & wait_for=$!; sleep 0.2; rm /usr/sbin/two")
     assert followed("--view", served.name)[0]["old"] == []
