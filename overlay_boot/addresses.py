@@ -282,13 +282,18 @@ def free(pool: list[tuple[bytes, int]], name: str) -> "Iterator[str]":
         number = 1 << size - length
         others = [(address, other) for _, address, other in taken if len(address) == len(prefix)]
         begin = int.from_bytes(prefix, "big")
-        for step in range(number):
-            at = (begin + (((first + step) % number) << bits - size)).to_bytes(len(prefix), "big")
-            if not any(network_of(at, min(size, other)) == network_of(address, min(size, other))
-                       for address, other in others):
+        step = 0
+        while step < number:
+            place = (first + step) % number
+            at = (begin + (place << bits - size)).to_bytes(len(prefix), "big")
+            met = [min(size, other) for address, other in others
+                   if network_of(at, min(size, other)) == network_of(address, min(size, other))]
+            if not met:
                 gateway, own = (at[:-1] + bytes([at[-1] + more]) for more in (1, 2))
                 yield f"{text_of(own)}/{size}@{text_of(gateway)}"
                 break
+            covered = 1 << size - min(met)
+            step += covered - place % covered       # behind all of what is taken there
         else:
             raise Failure(f"nothing is left of {text_of(prefix)}/{length}: the host has addresses or routes for all of "
                           f"it, see ADDRESS_POOL")

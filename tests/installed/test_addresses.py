@@ -129,6 +129,16 @@ def test_auto_leaves_out_what_the_host_has(subhost, bridge):
     assert "10.9.0.0/29" in line and "ADDRESS_POOL" in line
 
 
+def test_auto_of_a_large_pool_of_which_most_is_taken(subhost, bridge):
+    """One that is tried prefix by prefix takes longer than anybody lives."""
+    one = subhost(ADDRESS="auto", ADDRESS_POOL="fd00::/8")
+    done("ip", "route", "add", "fd00::/9", "dev", "br0")
+    assert chosen(one)[1][0] >= "fd80"
+    one.stopped()
+    done("ip", "route", "add", "fd80::/9", "dev", "br0")
+    assert "nothing is left of fd00::/8" in one_line(one.boot())
+
+
 def test_auto_of_many_that_boot_at_a_time(subhost):
     """As many as the pool has; the next one is refused."""
     several = [subhost(ADDRESS="auto", ADDRESS_POOL="10.9.0.0/28") for _ in range(5)]
