@@ -11,6 +11,7 @@ from . import beneath, clearing, config, files, interruption, plan, processes, r
 from .config import TMPFS, Config
 from .errors import Failure, complain
 from .files import Fd, Fds
+from .followed import FOLLOWED
 from .sources import Sources
 from .subhosts_conf import LIST, listed
 
@@ -130,6 +131,8 @@ class Workshop:
             except FileNotFoundError:
                 continue
             with Fds([fd]) as fds:
+                if os.fstat(fd).st_uid:         # who could put something else in the place of what is made
+                    raise Failure(f"{self.path} does not belong to root")
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.fstat(fd).st_nlink:
                     fds.let_go()
@@ -148,7 +151,10 @@ def make_in(place: str, file: str, text: str, source: Config | None, *, with_upp
     if source:
         copy_files(source, place, file)
         if with_upper:
-            copy_upper(source, place, assigned.get("UPPER", ["root"])[0])
+            upper = assigned.get("UPPER", [str(config.DEFAULTS["UPPER"])])[0]
+            if "IMAGE" in assigned or upper.startswith(TMPFS) or not is_inside(upper):
+                raise Failure(f"--with-upper: UPPER={upper} is not a directory in that of the new subhost")
+            copy_upper(source, place, upper)
     for path, mode in directories(assigned):
         make_directory(place, path, mode)
 
@@ -163,7 +169,12 @@ def directories(assigned: "config.Assignments") -> "list[tuple[str, int]]":
         found.append(("mnt", CLOSED))
     elif not value("UPPER").startswith(TMPFS):
         found += [(value("UPPER"), OPEN), (value("WORK"), CLOSED)]
-    return [(path, mode) for path, mode in found if path[:1] not in ("!", "/") and ".." not in path.split("/")]
+    return [(path, mode) for path, mode in found if is_inside(path)]
+
+
+def is_inside(path: str) -> bool:
+    """Tell whether a value is a path in BASE."""
+    return path[:1] not in ("!", "/") and ".." not in path.split("/")
 
 
 def make_directory(place: str, path: str, mode: int) -> None:
@@ -176,9 +187,10 @@ def make_directory(place: str, path: str, mode: int) -> None:
 
 def copy_files(source: Config, place: str, file: str) -> None:
     """Copy what stands beside a configuration: hooks and the like.  No directories, configurations, logs or images."""
+    own = (source.live, source.upper, source.work, source.log)      # a link to one is not for two subhosts
     for entry in os.scandir(source.base):
         if (not entry.is_dir(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_size <= LARGEST
-                and not entry.name.endswith(".conf") and entry.path != source.log and entry.name != file):
+                and not entry.name.endswith(".conf") and entry.path not in own and entry.name != file):
             copy(entry.path, f"{place}/{entry.name}")
 
 
@@ -186,7 +198,9 @@ def copy_upper(source: Config, place: str, upper: str) -> None:
     """Copy UPPER of a subhost that does not run, and is not booted meanwhile."""
     with Held(source):
         os.makedirs(os.path.dirname(f"{place}/{upper}"), CLOSED, exist_ok=True)
-        copy(source.upper, f"{place}/{upper}")
+        copy(os.path.realpath(source.upper), f"{place}/{upper}")
+        if os.path.isdir(f"{source.base}/{FOLLOWED}"):
+            copy(f"{source.base}/{FOLLOWED}", f"{place}/{FOLLOWED}")
     with rootfs.directory(f"{place}/{upper}", "UPPER") as root:
         host_name = beneath.content(root, "etc/hostname", config.LONGEST_NAME + 2, beneath.REFUSED)
         if host_name.strip() == source.name.encode():

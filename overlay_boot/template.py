@@ -157,9 +157,9 @@ def changed(variable: str, line: str, source: Config) -> str:
     value = line.partition("=")[2].strip()
     if variable == "IMAGE" and value:
         raise Failure(f"IMAGE={value} of {source.path}: give another one, such as a copy of it")
-    if variable in PLACES and value.startswith("/"):
+    if variable in PLACES and (value.startswith("/") or ".." in value.split("/")) and not value.startswith("!"):
         inside = value.removeprefix(f"{source.base.rstrip('/')}/")
-        if inside.startswith("/"):
+        if inside.startswith("/") or ".." in inside.split("/"):
             raise Failure(f"{variable}={value} of {source.path} is not inside its BASE={source.base}: give another one")
         return f"{variable}= {inside}"
     if variable == "ADDRESS" and value not in ("", AUTO) or variable == "USERNS" and ":" in value:

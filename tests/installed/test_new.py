@@ -273,10 +273,50 @@ def test_files_that_are_nowhere_to_be_copied_from(place, subhost, settings):
     assert "cannot be copied" in one_line(run(NEW, "--like", one.conf, "--with-upper", place)) and is_nothing_made(place)
 
 
+@pytest.mark.parametrize("word", ["UPPER=../../victim", "UPPER=../x", "UPPER=tmpfs:9M", "UPPER=!echo root", "IMAGE=/nowhere"])
+def test_files_that_have_no_place_in_the_new_one(place, directory, source, word):
+    write(f"{directory}/victim/etc/hostname", f"{source.name}\n")
+    line = one_line(run(NEW, "--like", source.conf, "--with-upper", place, word))
+    assert "--with-upper: UPPER=" in line and is_nothing_made(place)
+    assert tree(f"{directory}/victim").keys() == {".", "etc", "etc/hostname"}
+
+
+def test_files_behind_a_link(place, directory, source):
+    os.rename(source.upper, f"{directory}/moved")
+    os.symlink(f"{directory}/moved", source.upper)
+    make(place, "--like", source.conf, "--with-upper", "DIR")
+    assert os.path.isdir(f"{place}/root/etc") and not os.path.islink(f"{place}/root")
+    assert os.path.exists(f"{directory}/moved/etc/hostname")
+    make(f"{place}2", "--like", source.conf, "DIR")
+    assert not os.path.islink(f"{place}2/root") and os.listdir(f"{place}2/root") == []
+
+
+def test_what_the_files_were_made_over_is_copied_with_them(place, source):
+    write(f"{source.base}/followed/status", "Package: x\n")
+    make(place, "--like", source.conf, "--with-upper", "DIR")
+    assert read(f"{place}/followed/status") == "Package: x\n" and os.listdir(f"{place}/root")
+    make(f"{place}2", "--like", source.conf, "DIR")
+    assert not os.path.exists(f"{place}2/followed")
+
+
+def test_a_workshop_of_somebody_else(place):
+    """Who is not root could put something else in it, for root to boot."""
+    workshop = f"{os.path.dirname(place)}/.{os.path.basename(place)}.overlay-new"
+    os.mkdir(workshop)
+    os.chown(workshop, 65534, 65534)
+    assert f"{workshop} does not belong to root" in one_line(run(NEW, place))
+    os.rmdir(workshop)
+    os.symlink("/tmp", workshop)
+    one_line(run(NEW, place))
+    assert is_nothing_made(place) or os.path.islink(workshop)
+
+
 def test_what_two_cannot_share(place, directory, subhost):
     one = subhost(UPPER=f"{directory}/u", WORK=f"{directory}/w")
     os.mkdir(f"{directory}/u"), os.mkdir(f"{directory}/w")
     assert f"UPPER={directory}/u of {one.conf} is not inside its BASE" in one_line(run(NEW, "--like", one.conf, place))
+    one.configure(UPPER="../u", WORK="../w")
+    assert f"UPPER=../u of {one.conf} is not inside its BASE" in one_line(run(NEW, "--like", one.conf, place))
     make(place, "--like", one.conf, "DIR", "UPPER=root", "WORK=work")
     assert "is inside BASE=" in one_line(run(NEW, "--like", one.conf, f"{one.base}/x"))
     assert run(DISKFILE, "--create", "20M", f"{one.base}/i").returncode == 0
