@@ -6,7 +6,7 @@ what is told of cables, and no boot or stop has it on its way.
 """
 import _signal
 import posix
-from errno import EAGAIN, EINVAL, ENODEV, ENOENT, EOPNOTSUPP
+from errno import EAGAIN, EINVAL, ENODEV, ENOENT, EOPNOTSUPP, EROFS
 
 from . import INTERFACES, PATH, environment, files, interruption, links, namespaces, paths, state
 from .errors import Failure, complain, reason
@@ -32,6 +32,7 @@ LOCAL, HIGHEST = 0x02, 0xfe
 BY_ADMINISTRATOR = 3        # NET_ADDR_SET, as which addr_assign_type tells of an address: <linux/netdevice.h>
 # From where indexes are chosen: beyond those that the kernel gives, one after the other.
 FIRST_INDEX, LAST_INDEX = 0x10000, 0xfffff
+ROUTERS = "/proc/sys/net/ipv6/conf/{}/accept_ra"
 
 
 class Interface:
@@ -199,6 +200,8 @@ def plug(planned: list[Interface], noted: "State", network: int, log: int) -> "P
             if one.bridge:
                 keep_address(one.bridge)
             one.make(index, network)
+            if not one.bridge:
+                refuse_routers(one.name)
     begin = posix.fstat(log).st_size
     ifup = start_ifupdown("ifup", [one.name for one in planned if not one.bridge], log)
     return Plugged([one.name for one in planned if not one.up], ifup, log, begin)
@@ -209,6 +212,16 @@ def record_index(planned: Interface, noted: "State") -> int:
     index = FIRST_INDEX + int.from_bytes(posix.urandom(3), "little") % (LAST_INDEX - FIRST_INDEX + 1)
     noted.note(planned.noted_as, index, planned.name)
     return index
+
+
+def refuse_routers(interface: str) -> None:
+    """Have the host learn no routes from an interface, which root of the subhost could send all of its traffic by."""
+    try:
+        with files.opened(ROUTERS.format(interface), posix.O_WRONLY) as fd:
+            posix.write(fd, b"0")
+    except OSError as error:
+        if error.errno not in (ENOENT, EROFS):      # there is no IPv6, or it is for the maker of this container
+            raise
 
 
 def keep_address(bridge: str) -> None:

@@ -67,11 +67,6 @@ def turn_on(families: set[str], load: "Callable[[str], None]") -> None:
             change(note, SWITCHES[family], ON)
 
 
-def refuse_routers(interface: str) -> None:
-    """Have the host learn no routes from an interface."""
-    write(ROUTER_ADVERTISEMENTS.format(interface), "0")
-
-
 def routed_by_others() -> list[str]:
     """Return the settings of interfaces on which the host learns its own routes, which forwarding would end."""
     try:

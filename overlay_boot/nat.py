@@ -112,8 +112,6 @@ class Making:
         for name in self.names():
             if any(map(is_for_loopback, self.ports)) and any(one.family == "inet" for one in self.ends):
                 forwarding.write(LOCAL_ROUTES.format(name), "1")
-            if any(one.family == "inet6" for one in self.ends):
-                forwarding.refuse_routers(name)
         forwarding.turn_on({KINDS[one.family] for one in self.ends}, load)
         if others_forward(answer):
             for line in in_the_way(self.names()):

@@ -1,10 +1,13 @@
 """ADDRESS: set by the boot itself at both ends of a cable, stable where it is chosen, and second to interfaces(5)."""
 import json
 import os
+import socket
+import struct
+import time
 
 import pytest
 from machine import BOOT, one_line, read, run, start, wait_for, warnings
-from network import addresses, done, is_up, links, pings
+from network import addresses, done, is_up, links, pings, within
 
 pytestmark = pytest.mark.usefixtures("host")
 
@@ -101,6 +104,37 @@ def test_it_is_there_after_hibernation(subhost):
 
 def chosen(one):
     return one.booted() and (addresses(links()[f"{one.name}0"]), addresses(links(one.name)["eth0"]))
+
+
+ADVERTISEMENT = struct.pack(">BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0)        # RFC 4861: a default router
+
+
+def advertise(name):
+    """Have root of a subhost announce a router to its host.  Return whether the host has a route by it then."""
+    wait_for(lambda: " fe80" in done("ip", "-n", name, "address", "show", "dev", "eth0", "scope", "link", "-tentative"))
+    with within(name):
+        router = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+        index = socket.if_nametoindex("eth0")
+    with router:
+        router.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+        for _ in range(5):
+            router.sendto(ADVERTISEMENT, ("ff02::1", 0, 0, index))
+            time.sleep(0.1)
+            if done("ip", "-6", "route", "show", "default"):
+                return True
+    return False
+
+
+@pytest.mark.parametrize("settings", [{"CABLES": "="}, {"NAT": "yes"}])
+def test_a_subhost_is_no_router_of_its_host(subhost, settings):
+    """Also where the host forwards packets, for this one or another."""
+    one, other = subhost(**settings).booted(), subhost(NAT="yes").booted()
+    done("ip", "-n", one.name, "link", "set", "eth0", "up")
+    assert not advertise(one.name)
+    with open(f"/proc/sys/net/ipv6/conf/{one.name}0/accept_ra", "w") as file:
+        file.write("2")
+    assert advertise(one.name)          # else this would prove nothing
+    assert other.is_running()
 
 
 def test_auto(subhost):
