@@ -151,10 +151,7 @@ def make_in(place: str, file: str, text: str, source: Config | None, *, with_upp
     if source:
         copy_files(source, place, file)
         if with_upper:
-            upper = assigned.get("UPPER", [str(config.DEFAULTS["UPPER"])])[0]
-            if "IMAGE" in assigned or upper.startswith(TMPFS) or not is_inside(upper):
-                raise Failure(f"--with-upper: UPPER={upper} is not a directory in that of the new subhost")
-            copy_upper(source, place, upper)
+            copy_upper(source, place, assigned)
     for path, mode in directories(assigned):
         make_directory(place, path, mode)
 
@@ -194,9 +191,12 @@ def copy_files(source: Config, place: str, file: str) -> None:
             copy(entry.path, f"{place}/{entry.name}")
 
 
-def copy_upper(source: Config, place: str, upper: str) -> None:
+def copy_upper(source: Config, place: str, assigned: "config.Assignments") -> None:
     """Copy UPPER of a subhost that does not run, and is not booted meanwhile."""
+    upper = assigned.get("UPPER", [str(config.DEFAULTS["UPPER"])])[0]
     with Held(source):
+        if "IMAGE" in assigned or upper.startswith(TMPFS) or not is_inside(upper):
+            raise Failure(f"--with-upper: UPPER={upper} is not a directory in that of the new subhost")
         os.makedirs(os.path.dirname(f"{place}/{upper}"), CLOSED, exist_ok=True)
         copy(os.path.realpath(source.upper), f"{place}/{upper}")
         if os.path.isdir(f"{source.base}/{FOLLOWED}"):
