@@ -164,6 +164,8 @@ def changed(variable: str, line: str, source: Config) -> str:
         return f"{variable}= {inside}"
     if variable == "ADDRESS" and value not in ("", AUTO) or variable == "USERNS" and ":" in value:
         raise Failure(f"{variable}={value} of {source.path}: give another one, such as {AUTO}")
+    if variable == "PUBLISH" and value:
+        raise Failure(f"{variable}={value} of {source.path}: give other ones, or none")
     if variable == "CABLES" and not value.startswith("!"):      # an address is for one interface only
         return f"CABLES= {' '.join(without_address(word) for word in value.split())}"
     return line
