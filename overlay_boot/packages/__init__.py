@@ -13,7 +13,7 @@ from .. import beneath, dpkg, files, followed, namespaces, paths, progress
 from ..dpkg import INFO, PENDING, RECORDS, SETTLED, STATUS, WORKING, Database, Stanza
 from ..errors import Failure, doing
 from . import alternatives, triggers
-from .answers import ANSWERS, MARKS, TEMPLATES, missing, owners
+from .answers import ANSWERS, MARKS, TEMPLATES, is_marked_in, missing, owners
 from .copies import Copies
 from .merge import AHEAD, HELD, NEW, OWN, REMOVED, Change
 from .plan import UPDATES, to_be_kept
@@ -124,6 +124,7 @@ def merge_files(plan: Plan, site: Site) -> list[str]:
         write_lines(plan, site, path, lines)
     merge_triggers(plan, site)
     merge_answers(plan, site)
+    merge_marks(plan, site)
     return left
 
 
@@ -178,9 +179,8 @@ def merge_triggers(plan: Plan, site: Site) -> None:
 
 
 def merge_answers(plan: Plan, site: Site) -> None:
-    """Add what the host has of debconf's answers, and of apt's marks, for packages that came from it."""
+    """Add what the host has of debconf's answers for packages that came from it."""
     changed = {one.host.name for one in plan.of_host if one.host}
-    new = {one.host.name for one in plan.of_host if one.host and one.kind == NEW}
 
     def lacking(path: str, is_wanted: "Callable[[Stanza], bool]") -> list[Stanza]:
         own = plan.upper.text(path)
@@ -188,12 +188,27 @@ def merge_answers(plan: Plan, site: Site) -> None:
 
     questions = lacking(ANSWERS, lambda one: bool(owners(one) & changed))
     asked = {one.value("Template") for one in questions}
-    for path, added in ((TEMPLATES, lacking(TEMPLATES, lambda one: one.value("Name") in asked)), (ANSWERS, questions),
-                        (MARKS, lacking(MARKS, lambda one: one.name in new))):
+    for path, added in ((TEMPLATES, lacking(TEMPLATES, lambda one: one.value("Name") in asked)), (ANSWERS, questions)):
         if added:
             lines = plan.upper.lines(path)
             write_lines(plan, site, path, [*lines, *([""] if lines and lines[-1] else []),
                                            *dpkg.lines_of(dpkg.text(added))])
+
+
+def merge_marks(plan: Plan, site: Site) -> None:
+    """Add what the host has of apt's marks for packages that are new; drop those of packages that it has removed."""
+    if not plan.upper.has_file(MARKS):
+        return
+    own = plan.upper.text(MARKS)
+    new = {one.host.name for one in plan.of_host if one.host and one.kind == NEW}
+    gone = {one.own.name for one in plan.changes if one.own and one.kind == REMOVED}
+    there = {(one.merged.name, one.merged.architecture) for one in plan.found
+             if one.merged and one.merged.is_present} if gone else set()
+    marks = [*dpkg.stanzas(own)]
+    kept = [one for one in marks if one.name not in gone or is_marked_in(there, one)]
+    added = missing(MARKS, own, dpkg.read(plan.lower, MARKS), lambda one: one.name in new)
+    if added or len(kept) < len(marks):
+        write_lines(plan, site, MARKS, dpkg.lines_of(dpkg.text([*kept, *added])))
 
 
 def merge_status(plan: Plan, site: Site) -> list[str]:

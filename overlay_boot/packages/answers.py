@@ -1,13 +1,13 @@
 """Debconf's answers and apt-mark(8)'s marks that the host has for packages which came from it.
 
 They are stanzas in files of debconf's and apt's.  Where the subhost has files of its own, it gets what it has not got;
-what it has answered or marked itself stays.
+what it has answered or marked itself stays, but for marks of packages that are gone.
 """
 from ..dpkg import Stanza, stanzas
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Set
 
 # Of debconf, passwords.dat is left out.
 ANSWERS, TEMPLATES = "var/cache/debconf/config.dat", "var/cache/debconf/templates.dat"
@@ -26,3 +26,8 @@ def missing(path: str, own: str, host: str, is_wanted: "Callable[[Stanza], bool]
 def owners(question: Stanza) -> set[str]:
     """Return the packages that ask a question."""
     return {word.strip() for word in question.value("Owners").split(",")}
+
+
+def is_marked_in(packages: "Set[tuple[str, str]]", mark: Stanza) -> bool:
+    """Tell whether a mark is that of one of the packages, by name and architecture: apt has no "all" there."""
+    return any((mark.name, architecture) in packages for architecture in (mark.architecture, "all"))

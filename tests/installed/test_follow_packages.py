@@ -733,6 +733,20 @@ def test_answers_and_marks(ground):
     assert read(f"{one.upper}/{marks}") == stanzas(mark, lib)
 
 
+def test_marks_of_packages_that_are_gone(ground):
+    """The subhost has none of what the host has removed; those of its own packages stay."""
+    marks = "var/lib/apt/extended_states"
+    common = {"Architecture": "amd64", "Auto-Installed": "1"}
+    stays, gone, turned, own = ({"Package": name, **common} for name in ("stays", "gone", "turned", "own"))
+    dpkg(ground.root, "-i", *(deb(ground.root, one["Package"], "1") for one in (stays, gone, turned)))
+    one = ground.subhost(deb(ground.root, "own", "1"))
+    one.write(marks, stanzas(gone, stays, {**gone, "Package": "unknown"}, turned, own))
+    dpkg(ground.root, "-P", "gone", "turned")
+    dpkg(ground.root, "-i", deb(ground.root, "turned", "2", Architecture="all"))
+    assert ("gone", "removed") in changes(follow(one))
+    assert read(f"{one.upper}/{marks}") == stanzas(stays, {**gone, "Package": "unknown"}, turned, own)
+
+
 @pytest.mark.deadline(600)
 def test_killed_anywhere(ground):
     """After each system call that changes something, the next call does the rest; and in between it boots."""
