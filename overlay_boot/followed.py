@@ -19,6 +19,7 @@ CHOSEN = "alternatives"     # what the links of update-alternatives(1) lead to: 
 KEPT = {"passwd": "etc/passwd", "group": "etc/group", "statoverride": OVERRIDES, "diversions": DIVERSIONS,
         "arch": ARCHITECTURES, "status": STATUS}       # in this order: the status is what counts
 UNFINISHED = "unfinished"   # the packages that were not configured before it, each in a line: they are left alone
+SHOWN = "shown"             # the path of what UPPER has ceased to hide, but for a whiteout that may be there still
 
 
 def kept(base: str, name: str) -> bytes:
@@ -52,7 +53,7 @@ def keep(base: str, found: dict[str, bytes], *, sync: bool = True) -> None:
             posix.rename(f"{place}/.{name}", f"{place}/{name}")
 
 
-def forget(base: str, names: "Iterable[str]" = (*KEPT, MD5SUMS, CHOSEN, UNFINISHED)) -> None:
+def forget(base: str, names: "Iterable[str]" = (*KEPT, MD5SUMS, CHOSEN, UNFINISHED, SHOWN)) -> None:
     """Have nothing kept of these."""
     for name in names:
         try:

@@ -8,8 +8,9 @@ Kept in BASE is what the host had before: so it is known whether a content was e
 """
 import posix
 
-from .. import files, overlayfs, paths
+from .. import files, followed, overlayfs, paths
 from ..files import Fd
+from ..followed import SHOWN
 from .merge import REMOVED, Change
 from .plan import Plan
 from .site import Site
@@ -19,7 +20,7 @@ from .upper import md5
 class Copies:
     """The files of packages in UPPER."""
 
-    __slots__ = ("hiding", "md5sums", "of_path", "others", "overrides", "plan", "site", "told", "upper")
+    __slots__ = ("emptied", "hiding", "md5sums", "of_path", "others", "overrides", "plan", "site", "told", "upper")
 
     def __init__(self, plan: Plan, site: Site) -> None:
         self.plan = plan
@@ -29,14 +30,17 @@ class Copies:
         self.others = plan.own_paths()              # files that another package has, which is the subhost's own
         self.md5sums: dict[str, dict[str, str]] | None = None       # of what the host had, by packages
         self.of_path: dict[str, str] | None = None
+        self.emptied: dict[str, Change] = {}        # {a directory in UPPER: the package}, where something was removed
         self.hiding: dict[str, Change] = {}         # {a directory in UPPER: what has a file in its place}
         self.told: dict[str, str] = {}              # {where it is: what is left to the administrator, in words}
 
     def settle(self) -> list[str]:
         """Do what is to be done.  Returns what is left to the administrator, in words."""
+        self.show(*followed.kept_lines(self.plan.base, SHOWN))          # of one that was killed
         unpacked = [one for one in self.plan.of_host if one.was_unpacked]
         for one in unpacked:
             self.give_back(one)
+        self.remove_directories(self.emptied)
         self.upper.remove_records({one.own.record for one in unpacked if one.own})
         self.site.refresh()
         for one in self.plan.of_host:
@@ -44,10 +48,7 @@ class Copies:
         for one in self.plan.changes:
             if one.own and not one.was_unpacked and (one in self.plan.of_host or one.kind == REMOVED):
                 self.drop(one)
-        for at, one in self.hiding.items():
-            self.upper.remove_directory(at)
-            if self.upper.status(at):
-                self.tell(at, f"/{at} is the subhost's own, and hides that of {one.record}")
+        self.remove_directories({**self.emptied, **self.hiding})
         self.site.refresh()
         return [*self.told.values()]
 
@@ -58,11 +59,11 @@ class Copies:
         md5sums = self.upper.md5sums(one.own.record)
         places = {self.plan.places.of(path, one.own.name): path for path in self.upper.paths(one.own.record)}
         found = dict(self.upper.among(places))
-        directories = []
         for at in sorted(found, reverse=True):
             path, kind = places[at], found[at].st_mode & files.KIND
             if kind == files.DIRECTORY:
-                directories.append(at)
+                self.upper.remove_idle_whiteouts(at)
+                self.emptied[at] = one
             elif overlayfs.is_whiteout(found[at]) or at in self.others:
                 pass
             elif path in conffiles:
@@ -76,9 +77,6 @@ class Copies:
                     self.upper.unlink(at)
             else:
                 self.tell(at, f"/{at} was changed inside, and hides that of {one.record}")
-        for at in directories:              # the deepest first
-            self.upper.remove_idle_whiteouts(at)
-            self.upper.remove_directory(at)
         places = {self.plan.host_places.of(path, one.host.name): path for path in shipped - one.host.conffiles.keys()}
         for at, status in self.upper.among(places):
             if overlayfs.is_whiteout(status) and self.plan.places.of(places[at], one.host.name) == at:
@@ -215,8 +213,39 @@ class Copies:
             if (status.st_mode & files.KIND == files.REGULAR and at not in self.others
                     and self.upper.md5(at) == md5sums[path] != self.md5_outside(outside)):
                 self.upper.unlink(at)
-                while (at := paths.parent(f"/{at}")[1:]) and not self.upper.is_directory(self.plan.lower.status(at)):
-                    self.upper.remove_directory(at)
+                while (at := paths.parent(f"/{at}")[1:]) and self.plan.lower.status(at) is None:
+                    self.emptied[at] = one
+
+    def remove_directories(self, found: dict[str, Change]) -> None:
+        """Remove directories from UPPER in which nothing is, and tell of those left that hide what the host has.
+
+        A process may be at work in one, and cannot make anything there any more once it is removed beneath the
+        overlay mount; nor can others, nor see what the host has there, as long as that process is.  So the mount
+        removes it, and one that is the host's, too, and hides nothing, stays.
+        """
+        self.site.refresh()
+        for at in sorted(found, reverse=True):              # the deepest first
+            if not self.upper.hides_below(at):
+                continue
+            below, own = self.plan.lower.status(at), self.upper.status(at)
+            if below is None:
+                self.site.remove_directory(at)
+                continue
+            if own and (not self.upper.is_directory(below) or attributes(own) == attributes(below)):
+                followed.keep(self.plan.base, {SHOWN: paths.encode(f"{at}\n")})
+                self.site.remove_directory(at)
+                self.show(at)
+            if self.upper.is_directory(self.upper.status(at)):
+                self.tell(at, f"/{at} is the subhost's own, and hides that of {found[at].record}")
+        found.clear()
+
+    def show(self, *places: str) -> None:
+        """Remove the whiteout that the mount has put in the place of a directory which it has removed."""
+        for at in places:
+            found = self.upper.status(at)
+            if found and overlayfs.is_whiteout(found):
+                self.upper.unlink(at)
+            followed.forget(self.plan.base, (SHOWN,))
 
     def tell(self, at: str, line: str) -> None:
         self.told.setdefault(at, line)

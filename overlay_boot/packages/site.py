@@ -1,6 +1,6 @@
 """A subhost that runs, as a place to change records of packages in, and to have dpkg(1) at work."""
 import posix
-from errno import ENODATA, EOPNOTSUPP, EPERM
+from errno import EBUSY, EEXIST, ENODATA, ENOTEMPTY, EOPNOTSUPP, EPERM, EXDEV
 
 from .. import beneath, dpkg, files, namespaces, paths
 from ..dpkg import LONGEST
@@ -66,6 +66,18 @@ class Site:
                 posix.unlink(paths.name(path), dir_fd=at)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             pass
+
+    def remove_directory(self, path: str) -> None:
+        """Remove a directory, as the subhost itself would, if it is there, with nothing in it or mounted on it."""
+        name = paths.name(path)
+        try:
+            with made_by(self.owner), beneath.directory(self.root, paths.parent(f"/{path}"), beneath.INSIDE) as at:
+                with beneath.opened(at, name, files.PLACE, beneath.REFUSED | namespaces.NO_MOUNTS):
+                    pass                    # to remove it would unmount what the subhost has there
+                posix.rmdir(name, dir_fd=at)
+        except OSError as error:
+            if error.errno not in (*files.NOWHERE, ENOTEMPTY, EEXIST, EBUSY, EXDEV):
+                raise
 
     def text(self, path: str) -> str:
         """Return the text of a regular file, "" if there is none."""

@@ -5,7 +5,6 @@ link, and only files that are known for what they are are removed.
 """
 import hashlib
 import posix
-from errno import EBUSY, EEXIST, ENOTEMPTY
 
 from .. import beneath, dpkg, files, overlayfs, paths
 from ..dpkg import INFO, LONGEST, MOST_BYTES
@@ -14,10 +13,9 @@ from ..files import Fd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from ..overlayfs import Tree
-    Remover = Callable[..., None]
 
 CHUNK = 1 << 20
 MOST_HASHED = 1 << 36       # bytes; a file of a subhost's can say that it has any number of them
@@ -138,13 +136,16 @@ class Upper:
     def is_directory(found: posix.stat_result | None) -> bool:
         return found is not None and found.st_mode & files.KIND == files.DIRECTORY
 
-    def remove_directory(self, at: str) -> None:
-        """Remove a directory if nothing is in it, and the host has the same one, or none."""
-        found, below = self.status(at), self.lower.status(at)
-        if found and self.is_directory(below) and below and (below.st_mode, below.st_uid, below.st_gid) != (
-                found.st_mode, found.st_uid, found.st_gid):
-            return
-        self.remove(posix.rmdir, at)
+    def hides_below(self, at: str) -> bool:
+        """Tell whether there is a directory that shows none of what the host has at its path."""
+        found = self.opened(at)
+        if found is None:
+            return False
+        with found:
+            return files.kind_of(found) == files.DIRECTORY and (
+                overlayfs.attribute(found, overlayfs.OPAQUE) == b"y" or bool(
+                    overlayfs.attribute(found, overlayfs.REDIRECT))
+                or not self.is_directory(self.lower.status(at)))
 
     def remove_records(self, records: "Collection[str]") -> None:
         """Remove the files of packages in INFO, and what hides those of the host.
@@ -156,18 +157,12 @@ class Upper:
                 self.unlink(f"{INFO}/{name}")
 
     def unlink(self, path: str) -> None:
-        self.remove(posix.unlink, path)
-
-    def remove(self, remove: "Remover", path: str) -> None:
-        """Call unlink(2) or rmdir(2) for a path, which may be gone, or be a directory with something in it."""
+        """Remove a file, which may be gone."""
         with beneath.directory(self.fd, paths.parent(f"/{path}")[1:], beneath.REFUSED) as at:
             try:
-                remove(paths.name(path), dir_fd=at)
+                posix.unlink(paths.name(path), dir_fd=at)
             except FileNotFoundError:
                 pass
-            except OSError as error:
-                if remove is not posix.rmdir or error.errno not in (ENOTEMPTY, EEXIST, EBUSY):
-                    raise
 
 
 def link_of(root: int, path: str) -> str:

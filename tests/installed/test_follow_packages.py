@@ -526,6 +526,31 @@ def test_a_copy_of_what_is_of_another_kind_now(ground):
     assert follow(one, "--dry-run")["is_done"] is True
 
 
+def test_directories_that_processes_are_in(ground):
+    """They go on to work there, or are in one that is removed; all others see what the host has."""
+    made = {"usr/lib/lib/a": "", "usr/lib/anew/a": "", "usr/lib/mine/a": "", "usr/lib/turned/a": "", "usr/lib/old/a": "", "usr/lib/mounted/a": ""}
+    versions = [deb(ground.root, "lib", version, {**made, "usr/lib/lib/host": "3"} if version != "3" else {
+        **{path: "3" for path in made if path.split("/")[2] in ("lib", "anew", "mine")}, "usr/lib/turned": "file"}, SCRIPTS)
+        for version in "123"]
+    dpkg(ground.root, "-i", versions[0])
+    write(f"{ground.root}/usr/lib/lib/other", "of nobody")
+    one = ground.subhost()
+    one.sh("rm -r /usr/lib/anew /usr/lib/mine && mkdir /usr/lib/anew /usr/lib/mine && echo >/usr/lib/mine/file")
+    ground.inside(one, "-i", versions[1])
+    one.sh("for name in lib anew; do (cd /usr/lib/$name && exec sleep 300) >/dev/null 2>&1 & done; rm -f /usr/lib/mounted/a")
+    assert run("nsenter", "-t", str(one.init), "-m", "mount", "-t", "tmpfs", "tmpfs", "/usr/lib/mounted").returncode == 0
+    dpkg(ground.root, "-i", versions[2])
+    row = follow(one, status=LEFT)
+    assert changes(row) == {("lib", "upgraded")}
+    assert row["left"] == ["/usr/lib/mine is the subhost's own, and hides that of lib"]
+    assert one.inside("ls", "/usr/lib/lib", "/usr/lib/anew", "/usr/lib/mine") == "/usr/lib/anew:\na\n\n/usr/lib/lib:\na\nother\n\n/usr/lib/mine:\nfile"
+    assert one.inside("cat", "/usr/lib/lib/a", "/usr/lib/anew/a", "/usr/lib/turned") == "33file"
+    one.sh("echo new >/usr/lib/lib/new; echo new >/usr/lib/anew/new")
+    assert read(f"{one.upper}/usr/lib/lib/new") == "new\n"
+    assert one.go("ls", "/usr/lib/old").returncode == 2 and "/usr/lib/mounted" in one.inside("cat", "/proc/self/mounts")
+    assert not os.path.exists(f"{one.base}/followed/shown")
+
+
 def test_a_copy_of_which_nobody_knows_what_it_was(ground):
     versions = [deb(ground.root, "lib", version, {"usr/lib/lib": version}) for version in "12"]
     dpkg(ground.root, "-i", versions[0])
@@ -759,6 +784,7 @@ def test_killed_anywhere(ground):
     own = deb(ground.root, "own", "1", {"usr/lib/own": ""}, heard, triggers="interest-noawait /usr/lib/lib\n", Depends="lib")
     dpkg(ground.root, "-i", versions[0])
     one = ground.subhost(own)
+    one.sh("rm -r /usr/lib/lib && mkdir /usr/lib/lib")          # which hides the host's
     ground.inside(one, "-i", versions[1])
     one.sh("rm -f /srv/heard")
     one.stopped()
