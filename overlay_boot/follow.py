@@ -329,6 +329,12 @@ def start_anew(subhost: Running, root: int, words: list[str], users: list[int]) 
     subhost.state.note("restart", words)
     watch = Watch(subhost)
     with Inside(subhost) as inside:
+        if services.are_systemds(subhost):
+            restart_units(subhost, root, inside, words, watch)
+            await_ends(users, LINGERS)
+            refresh(subhost, root)
+            subhost.state.note("restart", ())
+            return
         if takes_requests(subhost.init):
             send(subhost.init_fd, _signal.SIGUSR1)                  # to stay without a service
         for word in reversed(words):
@@ -343,6 +349,24 @@ def start_anew(subhost: Running, root: int, words: list[str], users: list[int]) 
         if takes_requests(subhost.init):
             send(subhost.init_fd, _signal.SIGUSR2)
     subhost.state.note("restart", ())
+
+
+def restart_units(subhost: Running, root: int, inside: Inside, words: list[str], watch: Watch) -> None:
+    """Have systemd, which is PID 1, read its units again, and restart those of START, in order."""
+    from .systemd import unit_of
+    seconds = STARTS_WITHIN + subhost.record.timeout
+    try:
+        inside.execute(["systemctl", "daemon-reload"], seconds, watch.is_out_of_hand)
+    except (OSError, Failure) as failure:
+        complain(f"{subhost.name}: cannot have systemd read its units again: {reason(failure)}")
+    for word in words:
+        unit = unit_of(word)
+        try:
+            inside.execute(["systemctl", "--no-ask-password", "restart", "--", unit], seconds, watch.is_out_of_hand)
+        except (OSError, Failure) as failure:
+            complain(f"{subhost.name}: cannot restart {word}: {reason(failure)} "
+                     f"(see overlay-go {subhost.name} journalctl -u {paths.quoted(unit)})")
+        refresh(subhost, root)
 
 
 def stop_service(subhost: Running, inside: Inside, word: str, watch: Watch) -> None:

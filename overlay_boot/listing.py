@@ -92,7 +92,7 @@ def of_running(state: State, *, in_detail: bool) -> "Row":
 
 def services_of(running: Running, memory: "dict[int, int] | None") -> "list[services.Seen] | None":
     """Return what has become of the services, by systemd where that is PID 1; see services.seen()."""
-    if running.record.start and proc.program(running.init) == "systemd":
+    if running.record.start and services.are_systemds(running):
         from . import systemd
         return systemd.seen(running, memory)
     return services.seen(running, memory)

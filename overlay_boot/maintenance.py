@@ -144,8 +144,10 @@ class Inside:
             except TimeoutError:
                 raise Failure(f"{words[0]} has not ended after {seconds:g} s") from None
             status = child.wait()
+            is_logged = files.kind_of(console) == files.PIPE
         if status:
-            raise Failure(f"{processes.how_failed(words[0], status)} (what it printed is in LOG={subhost.record.log})")
+            place = f" (what it printed is in LOG={subhost.record.log})" if is_logged else ""
+            raise Failure(f"{processes.how_failed(words[0], status)}{place}")
 
     def maintain(self, words: list[str]) -> None:
         """Run a command of dpkg's."""

@@ -122,6 +122,9 @@ def tell_services(running: "Running", root: int, found: list[Process]) -> None:
     a program whose path has the service's name in it, or that its script names; or of which it is the process in a pid
     file.
     """
+    if services.are_systemds(running):
+        tell_units(running, found)
+        return
     if not running.record.start or not found:
         return
     by_group = services.processes(running)
@@ -147,6 +150,16 @@ def tell_services(running: "Running", root: int, found: list[Process]) -> None:
 
     for one in found:
         one.service = of(one.number)
+
+
+def tell_units(running: "Running", found: list[Process]) -> None:
+    """tell_services(), where PID 1 is systemd: each unit has a control group of its own."""
+    from . import systemd
+    for one in found:
+        try:
+            one.service = systemd.service_of(one.number, running.record.cgroup or "", running.record.start)
+        except proc.ENDED:
+            pass
 
 
 class Service:

@@ -213,6 +213,11 @@ def one_seen(word: str, verdict: "tuple[int, bool] | None", own: int, memory: "d
     return {**found, **details(members, memory)}
 
 
+def are_systemds(running: "Running") -> bool:
+    """Tell whether PID 1 of a subhost is systemd, which starts and knows the services."""
+    return proc.program(running.init) == "systemd"
+
+
 def processes(running: "Running") -> dict[int, str]:
     """Return {process id: word of START} of what is in the control groups of services."""
     found: dict[int, str] = {}

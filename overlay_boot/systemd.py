@@ -5,7 +5,7 @@ target that wants the units of START, and empty files in the place of what the t
 """
 import posix
 
-from . import beneath, cgroup, files, limits, namespaces, paths, services
+from . import beneath, cgroup, files, limits, namespaces, paths, proc, services
 from .capabilities import SYS_ADMIN
 from .config import DEFAULTS, LIMITS, SYSTEMD, Config
 from .errors import Failure, doing
@@ -287,6 +287,19 @@ def one_seen(word: str, said: dict[str, str], own: int, memory: "dict[int, int] 
             "processes": len(members), **services.details(members, memory)}
 
 
+def service_of(process: int, group: str, words: tuple[str, ...] | list[str]) -> str | None:
+    """Return the service that a process belongs to: a word of START, or a unit that is none; None if it is in no unit.
+
+    That is told by its control group, below the one of the subhost, whose path is group.  Raises OSError if the process
+    has ended.
+    """
+    below = proc.control_group(process).partition(f"{group}/")[2]
+    unit = next((name for name in below.split("/") if not name.endswith(".slice")), "").removeprefix("_")
+    if not unit.endswith(KINDS):            # a scope, as of PID 1 and of sessions, is no service
+        return None
+    return next((word for word in words if unit_of(word) == unit), unit)
+
+
 def state_of(said: dict[str, str], members: list[int]) -> str:
     """Return the state in the words of services, of what systemd says of a unit."""
     active = said.get("ActiveState")
@@ -318,7 +331,7 @@ def is_begun(said: dict[str, str]) -> bool:
 
 def asked(running: "Running", command: list[str]) -> str:
     """Return what a command prints that is run inside, in the fences.  Raises Failure or OSError."""
-    from . import environment, fences, proc, processes
+    from . import environment, fences, processes
     record = running.record
     with cgroup.group(record.cgroup or "") as group, files.opened("/proc/self/ns/pid", posix.O_RDONLY) as own:
         if cgroup.is_frozen(group):
