@@ -20,6 +20,7 @@ ASIDE = "overlay-keeper"    # where we go in a delegated unit's: longer than any
 SHARED_OUT = ("cpu", "memory", "pids")      # the controllers of every subhost's, where the host has them
 PIDS_MAX = "16384"          # processes and threads, unless the configuration has another limit
 DELEGATED = (".", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads")      # to make others below it
+WRITABLE = 0o200
 DEEPEST, MOST = 32, 4096    # of these: how far below, and how many
 KILL_TIMEOUT = 10           # seconds
 REMOVE_ATTEMPTS = 20        # 10 ms apart: a process may just be being born in it
@@ -117,10 +118,22 @@ def make(state: State) -> Fd:
 @doing("delegate the control group")
 def delegate(group: int, owner: int) -> None:
     """Let a user of the host's make control groups below this one, as cgroups(7) has it: root of a user namespace."""
-    write(group, "cgroup.max.depth", str(DEEPEST))
-    write(group, "cgroup.max.descendants", str(MOST))
+    limit_descendants(group)
     for name in DELEGATED:
         posix.chown(name, owner, owner, dir_fd=group)
+
+
+def limit_descendants(group: int) -> None:
+    """Limit which control groups can be made in this one, for us to come to the end of them."""
+    write(group, "cgroup.max.depth", str(DEEPEST))
+    write(group, "cgroup.max.descendants", str(MOST))
+
+
+def not_delegated(group: int) -> list[str]:
+    """Return the control files that root can write to, and whom a control group is delegated to shall not."""
+    with posix.scandir(group) as entries:
+        return [entry.name for entry in entries if entry.is_file(follow_symlinks=False)
+                and entry.name not in DELEGATED and entry.stat(follow_symlinks=False).st_mode & WRITABLE]
 
 
 def delegated(root: int) -> str | None:

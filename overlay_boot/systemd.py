@@ -5,9 +5,9 @@ target that wants the units of START, and empty files in the place of what the t
 """
 import posix
 
-from . import beneath, cgroup, files, limits, namespaces, paths, proc, services
+from . import beneath, cgroup, files, namespaces, paths, proc, services
 from .capabilities import SYS_ADMIN
-from .config import DEFAULTS, LIMITS, SYSTEMD, Config
+from .config import DEFAULTS, SYSTEMD, Config
 from .errors import Failure, doing
 from .files import Fd, Fds
 
@@ -236,13 +236,15 @@ def mount_groups(group: str, root: int, inside: int, users: "UserNamespace | Non
     """Mount in the root of a descriptor what systemd cannot do without, and could not mount itself.
 
     That is the control group of the subhost, whose path is group, and a tmpfs.  inside is the mount namespace with that
-    root.  What limits the subhost is read-only in it.
+    root.  What is not delegated to the subhost is read-only in it.
     """
     from .rootfs import Inside, made_for, mount_new
     with Fds() as fds, cgroup.in_sight(group) as own:
         whole = fds.keep(namespaces.open_tree(paths.of_descriptor(own)))
-        fixed = {} if users else {file: fds.keep(read_only(own, file)) for file in map(limits.file_of, LIMITS)
-                                  if files.exists(file, own)}       # root of a user namespace does not own them
+        fixed: dict[str, int] = {}
+        if not users:                       # root of a user namespace does not own them
+            cgroup.limit_descendants(own)
+            fixed = {file: fds.keep(read_only(own, file)) for file in cgroup.not_delegated(own)}
         place = fds.keep(beneath.directory(root, GROUPS, beneath.REFUSED))
         others = {path: fds.keep(beneath.directory(root, path, beneath.REFUSED, make=0o1777)) for path in MOUNTED}
         with made_for(users), Inside(inside):

@@ -118,6 +118,17 @@ def test_a_path_is_a_script(with_units):
     assert read(f"{one.upper}/called") == "start\nstop\n"
 
 
+def test_its_control_group_is_limited(with_units, users):
+    """Only what is delegated can be written to, and what is below does not keep the host busy."""
+    one = with_units("one", {"one.service": daemon("one")}, USERNS=users).booted(seconds=SLOW)
+    written = one.sh("find /sys/fs/cgroup -maxdepth 1 -type f -perm -200 -writable -printf '%f\\n'")
+    assert sorted(written.split()) == ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"]
+    deep = "cd /sys/fs/cgroup; n=0; while [ $n -lt 1500 ] && mkdir x 2>/dev/null; do cd ./x; n=$((n + 1)); done; echo $n"
+    assert one.sh(deep) == "32"
+    assert services(one) == {"one": ("running", 0, 1)}
+    one.stopped(seconds=SLOW)
+
+
 @pytest.mark.parametrize("word", ["a'b", "$(reboot)", "a%n", "é", "x" * 260, "@x"])
 @pytest.mark.parametrize("options", [[], ["--check"]])
 def test_what_cannot_be_a_unit(with_units, word, options):
