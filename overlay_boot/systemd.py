@@ -284,7 +284,8 @@ def seen(running: "Running", memory: "dict[int, int] | None") -> "list[Seen] | N
 def one_seen(word: str, said: dict[str, str], own: int, memory: "dict[int, int] | None") -> "Seen":
     """Return what has become of a service, by what systemd says of its unit, and by its control group."""
     place = said.get("ControlGroup", "").strip("/")
-    members = services.members_of(place, own) if place and ".." not in place.split("/") else []
+    is_below = place and ".." not in place.split("/") and "\0" not in place
+    members = services.members_of(place, own) if is_below else []
     return {"name": services.name_of(word), "state": state_of(said, members), "status": status_of(said),
             "processes": len(members), **services.details(members, memory)}
 

@@ -129,6 +129,21 @@ def test_its_control_group_is_limited(with_units, users):
     one.stopped(seconds=SLOW)
 
 
+SAYS = {"NUL": r"printf 'ControlGroup=/a\0b\n'", "out": "echo ControlGroup=/../..", "file": "echo ControlGroup=/cgroup.procs",
+        "much": "yes", "nothing": "sleep 1000000"}
+
+
+@pytest.mark.parametrize("how", SAYS)
+def test_a_systemctl_that_says_nonsense(with_units, how):
+    one = with_units("one", {"one.service": daemon("one")})
+    one.write("srv/systemctl", f"#!/bin/sh\n{SAYS[how]}\n", 0o755)
+    one.booted(seconds=SLOW).sh("cp -a /usr/bin/systemctl /srv/own; mv /srv/systemctl /usr/bin/systemctl")
+    assert [each["processes"] for each in one.row()["services"] or []] in ([], [0])
+    assert run(LS, seconds=10).returncode == 0
+    one.sh("mv /srv/own /usr/bin/systemctl")            # systemd calls it to end
+    one.stopped(seconds=SLOW)
+
+
 @pytest.mark.parametrize("word", ["a'b", "$(reboot)", "a%n", "é", "x" * 260, "@x"])
 @pytest.mark.parametrize("options", [[], ["--check"]])
 def test_what_cannot_be_a_unit(with_units, word, options):
