@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 LIMIT = 1 << 20     # bytes of a command's output
 MOMENT = 0.1        # seconds
+GRACE = 1000        # milliseconds, for the end of what is killed
 FOREVER = float("inf")
 INTO_PIPE = -1      # in the place of a descriptor: what comes there is read by us
 
@@ -61,7 +62,10 @@ class Child:
     def __exit__(self, *_: object) -> None:
         if self.process:
             posix.killpg(self.process, _signal.SIGKILL)     # which it leads, and has not yet been waited for
-            posix.waitpid(self.process, 0)
+            poll = select.poll()
+            poll.register(self.pidfd, select.POLLIN)
+            poll.poll(GRACE)            # not for ever: a file system that the subhost serves can hold it up even then
+            posix.waitpid(self.process, posix.WNOHANG)
         posix.close(self.pidfd)
         posix.close(self.source)
 

@@ -2,7 +2,9 @@
 import os
 
 import pytest
-from machine import BOOT, LS, is_alive, one_line, read, run, start, wait_for
+from conftest import cannot_run
+from machine import BOOT, GO, LS, is_alive, one_line, read, run, start, wait_for
+from test_services_seen import HUNG
 
 SLOW = 60       # seconds, for an init system on a busy machine
 SHORT = "echo {0} starts; exec sleep 1000000"
@@ -141,6 +143,23 @@ def test_a_systemctl_that_says_nonsense(with_units, how):
     assert [each["processes"] for each in one.row()["services"] or []] in ([], [0])
     assert run(LS, seconds=10).returncode == 0
     one.sh("mv /srv/own /usr/bin/systemctl")            # systemd calls it to end
+    one.stopped(seconds=SLOW)
+
+
+def test_a_systemctl_that_cannot_be_killed(with_units):
+    """Its path leads to a file system that a process of the subhost's serves: it takes requests, and answers none."""
+    if not (os.path.exists("/dev/fuse") and os.path.exists("/usr/lib/systemd/systemd")):
+        cannot_run("no /dev/fuse, or no systemd here")
+    served = HUNG.replace("PLACE", "/usr/local/sbin").replace(
+        "    time.sleep(1000000)", "    os.set_blocking(fuse, True)\n    while True:\n        os.read(fuse, 1 << 17)")
+    one = with_units("one", {"one.service": daemon("one")}, LOWER="/", USERNS="auto", DEVICES="/dev/fuse").booted(seconds=SLOW)
+    holder = start(GO, one.name, "/usr/bin/python3", "-IS", "-c", served)
+    assert holder.stdout.readline() == b"1\n"
+    try:
+        assert run(LS, seconds=10).returncode == 0
+    finally:
+        holder.terminate()
+        holder.communicate()
     one.stopped(seconds=SLOW)
 
 
