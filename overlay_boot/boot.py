@@ -346,7 +346,7 @@ def postmount(boot: Boot) -> None:
                 boot.state.note("hiding", boot.sources.hiding)
     if boot.shell and boot.sources.apart:
         from . import hibernation
-        hibernation.keep_apart(boot.state, boot.sources.apart)
+        hibernation.keep_apart(boot.state, boot.sources.apart, boot.outside())
 
 
 @step("User namespace", lambda boot: boot.config.userns != NO)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import TypeVar
 
+    from .rootfs import Seeing
     from .userns import UserNamespace
 
     Made = TypeVar("Made", Fd, View)
@@ -77,11 +78,14 @@ def lock_kept_mounts(state: State, host: View, own: View, root: int, users: "Use
 
 
 @doing("keep what nothing else leads to")
-def keep_apart(state: State, apart: "Iterable[int]") -> None:
-    """Mount what descriptors of this mount namespace lead to, and nothing else does but the keeper, which will end."""
+def keep_apart(state: State, apart: "Iterable[int]", outside: "Seeing") -> None:
+    """Mount on the host what descriptors lead to, and nothing else does but the keeper, which will end.
+
+    They are of this mount namespace; outside is that of the caller.
+    """
     directory = mounts_of(state.name)
     for number, fd in enumerate(apart):
-        with Fd(namespaces.open_tree(paths.of_descriptor(fd))) as mounted, network.OnHost():
+        with Fd(namespaces.open_tree(paths.of_descriptor(fd))) as mounted, outside, network.OnHost():
             place = f"{directory}/{number}"
             posix.mkdir(place, 0o700)
             with files.opened(place, files.PLACE) as target:
