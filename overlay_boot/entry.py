@@ -3,7 +3,7 @@ import _signal
 import posix
 
 from . import beneath, cgroup, environment, fences, files, namespaces, paths, proc, processes, running
-from .errors import Failure, complain, doing
+from .errors import Failure, doing
 from .files import Fd, Fds
 from .passwd import is_id, rows
 from .relay import Relay
@@ -63,8 +63,7 @@ def execute(subhost: "Subhost", command: list[str], user: str | None) -> int:
         account = account_of(root, user)
         account.check(number)
         places, words = program(root, command)
-        if not command and posix.isatty(0) and posix.isatty(2):
-            tell_of_services(subhost, root)
+        greeting = "" if command or not posix.isatty(0) else about_services(subhost, root)
         fenced = fences.around(subhost.init, subhost.record.system_calls)
         with cgroup.group(subhost.record.cgroup or "") as group, Fds() as theirs:
             if cgroup.is_frozen(group):         # whoever is born in it waits, and we for that
@@ -87,7 +86,7 @@ def execute(subhost: "Subhost", command: list[str], user: str | None) -> int:
         try:
             with Fd(pidfd):
                 hand_on_signals(process)
-                relay.serve(pidfd)
+                relay.serve(pidfd, greeting)
             ended = posix.waitstatus_to_exitcode(posix.waitpid(process, 0)[1])
         finally:
             tell_init(subhost)
@@ -104,11 +103,12 @@ def program(root: int, command: list[str]) -> tuple[list[str], list[str]]:
     return SHELLS, [paths.name(shell)]
 
 
-def tell_of_services(subhost: "Subhost", root: int) -> None:
-    """Say what takes the place of systemctl(1), which the subhost has, and which fails where PID 1 is no systemd."""
+def about_services(subhost: "Subhost", root: int) -> str:
+    """Return a line on what takes the place of systemctl(1), if the subhost has that, and PID 1 is no systemd."""
     is_reaper = proc.program(subhost.init) == paths.name(namespaces.REAPER_PATH)
-    if is_reaper and beneath.exists(root, SYSTEMCTL, beneath.INSIDE):
-        complain(f"the services of {subhost.name} are started by scripts: use service, as systemctl fails")
+    if not is_reaper or not beneath.exists(root, SYSTEMCTL, beneath.INSIDE):
+        return ""
+    return f"The services of {subhost.name} are started by scripts: use service, as systemctl fails."
 
 
 def not_executed(error: OSError, root: int, places: list[str], word: str) -> NotExecuted:

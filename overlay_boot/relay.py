@@ -151,9 +151,10 @@ class Relay:
         except termios.error:
             pass                        # it has gone, which will show
 
-    def serve(self, pidfd: int) -> None:
+    def serve(self, pidfd: int, greeting: str = "") -> None:
         """Copy until the process of a pidfd has ended, and what it has printed is out.
 
+        If there is a terminal, greeting is a line that is shown there first.
         Raises Failure if the caller's terminal fails, OSError if another of the caller's descriptors does, and
         SystemExit if there is a terminal, and a signal hangs it up.
         """
@@ -162,11 +163,11 @@ class Relay:
             return
         import termios
         try:
-            self.serve_terminal(pidfd)
+            self.serve_terminal(pidfd, greeting)
         except termios.error as error:
             raise Failure(f"the terminal: {error.args[1]}") from None
 
-    def serve_terminal(self, pidfd: int) -> None:
+    def serve_terminal(self, pidfd: int, greeting: str) -> None:
         """Copy, with the caller's terminal handing on every key as it is; in the end it is as it was."""
         import termios
         import tty
@@ -176,6 +177,8 @@ class Relay:
         try:
             if posix.isatty(0):
                 tty.setraw(0, termios.TCSADRAIN)    # keeps what is typed already
+            if greeting:
+                files.write_all(self.screen, f"{greeting}\r\n")
             self.copy(pidfd)
         finally:
             termios.tcsetattr(self.screen, termios.TCSADRAIN, before)

@@ -293,8 +293,8 @@ class Scenario:
 
 
 TYPED = b"exit\n"       # on a terminal, for a shell
-# What the terminals and bash make of that, before the command itself says anything.
-SESSION = re.compile(rb"\A(?:exit\r\n)*(?:\x1b\[\?2004h.*?\x1b\[\?2004l\r)?(?:exit\r\n)*", re.DOTALL)
+# What the terminals and bash make of that, with the line that greets whoever enters, before the command says anything.
+SESSION = re.compile(rb"\A(?:exit\r\n)*(?:The services of [^\n]*\n)?(?:exit\r\n)*(?:\x1b\[\?2004h.*?\x1b\[\?2004l\r)?(?:exit\r\n)*", re.DOTALL)
 BOOT_COMMAND = "overlay-boot kx.conf"
 SHELL_COMMAND = "overlay-boot --shell kx.conf"
 STOP_COMMAND = "overlay-stop kx.conf"
