@@ -103,6 +103,7 @@ def lock_of(base: str) -> Fd:
     return files.opened(place, files.READ_DIRECTORY | posix.O_NOFOLLOW)
 
 
+@doing("lock what the host had")
 def is_taken(lock: int) -> bool:
     """Take the lock; tell whether nobody else has it."""
     try:
@@ -112,6 +113,7 @@ def is_taken(lock: int) -> bool:
     return True
 
 
+@doing("lock what the host had")
 def await_others(lock: int) -> bool:
     """Take the lock, when nobody else has it any more."""
     with interruption.Wait():
