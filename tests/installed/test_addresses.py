@@ -25,10 +25,11 @@ def ways_out(name):
 
 
 @pytest.fixture
-def bridge():
+def bridge(machine):
     done("ip", "link", "add", "br0", "type", "bridge")
     done("ip", "address", "add", "192.0.2.1/24", "dev", "br0")
     done("ip", "link", "set", "br0", "up")
+    machine.look()
     yield
     done("ip", "link", "delete", "br0")
 

@@ -370,17 +370,19 @@ def test_what_is_wrong_is_found_before_anything_is_made(subhost, fails, value):
     is_as_before()
 
 
-def test_what_does_not_go_together(subhost, fails):
+def test_what_does_not_go_together(subhost, fails, machine):
     fails(subhost(NAT="maybe"), "NAT=maybe")
     fails(subhost(NAT="yes", ADDRESS="192.0.2.2/24"), "NAT: ", "@GATEWAY")
     fails(subhost(PUBLISH="[2001:db8::1]:80", ADDRESS="192.0.2.2/24@192.0.2.1"), "PUBLISH: [2001:db8::1]:80: ", "no address of that family")
     done("ip", "link", "add", "br0", "type", "bridge")
+    machine.look()
     fails(subhost(NAT="yes", CABLES="br0=", ADDRESS="192.0.2.2/24@192.0.2.1"), "NAT: ", "bridge")
     fails(subhost(PUBLISH="80", CABLES="br0="), "ADDRESS: auto: ", "br0")
 
 
-def test_without_nft(subhost, host, fails):
+def test_without_nft(subhost, host, fails, machine):
     host.hide("/usr/sbin/nft")
+    machine.look()
     one = subhost(NAT="yes")
     line = fails(one, "NAT: /usr/sbin/nft", "nftables")
     assert fails([BOOT, "--check", one.conf]) == line

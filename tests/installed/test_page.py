@@ -113,9 +113,9 @@ def test_a_page_is_served(subhost, mirror):
     values = dict(word.split("=", 1) for word in words)
     assert (command, place, values) == ("overlay-new", "/opt/web", {"START": "nginx", "NAT": "yes", "PUBLISH": "8080:80"})
     one.configure(**{**values, "START": "page"})
-    for path, content in (("sbin/init", ":"), ("sbin/runlevel", 'echo "$PREVLEVEL $RUNLEVEL"')):
-        if not os.path.exists(f"/{path}"):      # every machine with an init system has it
-            one.write(f"usr/{path}", f"#!/bin/sh\n{content}\n", 0o755)
+    # As on every machine that is booted by an init system, and starts what is installed.
+    for program, content in (("init", ":"), ("runlevel", 'echo "$PREVLEVEL $RUNLEVEL"'), ("policy-rc.d", ":")):
+        one.write(f"usr/sbin/{program}", f"#!/bin/sh\n{content}\n", 0o755)
     one.write("etc/apt/sources.list", "deb [trusted=yes] http://mirror.example/ ./\n")
     one.write("etc/resolv.conf", f"nameserver {WORLD}\n")
     assert run("overlay-boot", one.conf).returncode == 0           # the service is not installed yet
