@@ -6,13 +6,13 @@
 A boot hands over to it, on standard input, what protocol.pxd defines.  The
 keeper holds the keeper's lock on the state file for as long as it lives, makes
 the new namespaces, confines PID 1 in the root directory and executes the
-command as PID 1, with the environment that it has got itself.  It, and with
-that PID 1, leaves behind what else it has inherited from its caller.  Then it passes
-on what the subhost prints to the log, and reports which services fail.  What
-the subhost prints is the keeper's standard input, to which a stop adds.  When
-PID 1 has ended it executes CLEAR NAME STATUS, which removes what the boot made
-on the host, and may boot it again.  If something inside asks for the end, it has
-CLEAR NAME end run, which does in order what a stop does.
+command as PID 1, with the environment that it has got itself; what else it has
+inherited from its caller, it leaves behind.  Then it passes on what the subhost
+prints to the log, and reports which services fail.  What the subhost prints is
+the keeper's standard input, to which a stop adds.  If something inside asks for
+the end, it runs CLEAR NAME end, which does in order what a stop does.  When
+PID 1 has ended, it executes CLEAR NAME STATUS, which removes what the boot made
+on the host, and may boot it again.
 
 NOTIFY is a socket as in sd_notify(3), or empty.
 """
