@@ -8,9 +8,9 @@ import posix
 from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
 from . import INTERFACES, cables, files, links, namespaces, paths
-from .cables import Cable
+from .cables import Cable, Specifier
 from .config import AUTO, Config
-from .errors import Failure, complain, doing, reason
+from .errors import Failure, complain, doing
 from .network import Entered
 from .state import STATES
 
@@ -26,22 +26,6 @@ FAMILIES = {4: AF_INET, 16: AF_INET6}   # by the bytes of an address
 CHOSEN = {4: 30, 16: 64}                # the length of the prefix that auto chooses
 DISABLED = "/proc/sys/net/ipv6/conf/default/disable_ipv6"
 LINK_LOCAL = 64                         # the length of the prefix of fe80::/64
-
-
-class Word:
-    """A context in which what goes wrong does so because of a word of ADDRESS."""
-
-    __slots__ = ("word",)
-
-    def __init__(self, word: str) -> None:
-        self.word = word
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        if isinstance(error, (Failure, OSError)):
-            raise Failure(f"ADDRESS: {self.word}: {reason(error)}") from None
 
 
 class Address:
@@ -68,7 +52,7 @@ class Address:
 
     def set_far(self) -> None:
         """Set the address, and the route by its gateway; this process is in the subhost's network namespace."""
-        with Word(self.word):
+        with Specifier("ADDRESS", self.word):
             links.add_address(self.cable.inner, self.address, self.length)
             if self.gateway:
                 links.add_route(self.cable.inner, gateway=self.gateway)
@@ -77,7 +61,7 @@ class Address:
         """Give the host's end the gateway's address, with a route to the subhost's if that is no neighbour of it."""
         assert self.gateway
         name = self.cable.name
-        with Word(self.word):
+        with Specifier("ADDRESS", self.word):
             if network_of(self.gateway, self.length) == network_of(self.address, self.length):
                 links.add_address(name, self.gateway, self.length)
                 return
@@ -146,7 +130,7 @@ def parse(words: list[str], planned: "list[Interface]") -> list[Address]:
     """Return what the words of ADDRESS give to cables.  Raises Failure for a word that gives nothing."""
     found: list[Address] = []
     for word in words:
-        with Word(word):
+        with Specifier("ADDRESS", word):
             one = given_by(word, [cable for cable in planned if isinstance(cable, Cable)])
             for other in found:
                 if other.address == one.address:
@@ -230,7 +214,7 @@ def check(config: Config, own: "Iterable[str]" = ()) -> None:
     """Raises Failure for an ADDRESS that is not valid here.  own are the subhost's interfaces if it is running."""
     planned = cables.parse(config.cables, config.name)
     if config.address == [AUTO]:
-        with Word(AUTO):
+        with Specifier("ADDRESS", AUTO):
             if planned[0].bridge:
                 raise Failure(f"it is for a cable without a bridge, and eth0 is on {planned[0].bridge}")
         pool_of(config.address_pool)
@@ -259,7 +243,7 @@ def take(config: Config, planned: "list[Interface]") -> list[Address]:
     import fcntl
     with files.opened(STATES, posix.O_RDONLY | posix.O_DIRECTORY) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with Word(AUTO):
+        with Specifier("ADDRESS", AUTO):
             config.address = [*free(pool_of(config.address_pool), config.name)]
         chosen = parse(config.address, planned)
         for one in chosen:

@@ -103,26 +103,26 @@ class Vlan(Interface):
 
 
 class Specifier:
-    """A context in which what goes wrong does so because of a word of CABLES."""
+    """A context in which what goes wrong does so because of a word of CABLES, or of another variable."""
 
-    __slots__ = ("word",)
+    __slots__ = ("variable", "word")
 
-    def __init__(self, word: str) -> None:
-        self.word = word
+    def __init__(self, variable: str, word: str) -> None:
+        self.variable, self.word = variable, word
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         if isinstance(error, (Failure, OSError)):
-            raise Failure(f"CABLES: {self.word}: {reason(error)}") from None
+            raise Failure(f"{self.variable}: {self.word}: {reason(error)}") from None
 
 
 def parse(specifiers: list[str], name: str) -> list[Interface]:
     """Return what the words of CABLES ask for, in their order.  Raises Failure for a word that asks for nothing."""
     planned: list[Interface] = []
     for word in specifiers:
-        with Specifier(word):
+        with Specifier("CABLES", word):
             planned.append(asked_for(word, name, planned))
     return planned
 
@@ -178,7 +178,7 @@ def check(planned: list[Interface], own: dict[str, int] | None = None) -> None:
     own are {name: index} of the subhost itself, if it is running.
     """
     for one in planned:
-        with Specifier(one.word):
+        with Specifier("CABLES", one.word):
             if files.kind(f"{INTERFACES}/{one.name}") and not (own and own.get(one.name) == index_of(one.name)):
                 raise Failure(f"an interface {one.name} exists already, and overlay-boot has no record of it")
             if one.bridge and not files.kind(f"{INTERFACES}/{one.bridge}"):
@@ -196,7 +196,7 @@ def plug(planned: list[Interface], noted: "State", network: int, log: int) -> "P
     take_down([one.name for one in planned], log)       # what ifupdown remembers of these names is gone
     for one in planned:
         index = record_index(one, noted)
-        with Specifier(one.word):
+        with Specifier("CABLES", one.word):
             if one.bridge:
                 keep_address(one.bridge)
             one.make(index, network)
