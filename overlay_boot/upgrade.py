@@ -8,10 +8,9 @@ import fcntl
 import posix
 import time
 
-from . import files, follow, interruption, log, namespaces, packages, paths, state
+from . import files, follow, interruption, log, namespaces, packages, state
 from .config import NO, PACKAGES, RESTART
-from .dpkg import RECORDS
-from .errors import DONE, FAILED, complain
+from .errors import DONE, FAILED, Failure, complain
 from .follow import Follower, Wish
 from .followed import FOLLOWED
 from .running import NotRunning
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 LIMIT = 10              # seconds, for a look at a subhost: all of them are looked at at once
 MOMENT = 1              # seconds, between two looks at what the host's package manager has locked
-LOCKS = (f"{RECORDS}/lock-frontend", f"{RECORDS}/lock")
 QUEUE = "waiting"       # a file in BASE/followed, locked by the one who is the next to follow
 
 
@@ -153,7 +151,7 @@ class Later(Follower):
         subhost = follow.find(self.word)
         with subhost.state, subhost, follow.tree_of(subhost) as tree:
             lower = tree.beneath(tree.own)
-            while any(is_locked(lower, path) for path in LOCKS):
+            while any(packages.is_locked(lower, path) for path in (packages.FRONT_END_LOCK, packages.LOCK)):
                 with interruption.Wait():
                     time.sleep(MOMENT)
 
@@ -168,20 +166,5 @@ class Later(Follower):
             with state.State(self.word) as found:
                 record = found.record()
             log.append(record.log, (record.upper,), b"".join(log.mark(line, "overlay-follow") for line in lines))
-        except Exception:       # it has ended, or its log cannot take it
+        except (OSError, Failure):      # it has ended, or its log cannot take it
             pass
-
-
-def is_locked(lower: "Tree", path: str) -> bool:
-    """Tell whether a process has locked a file of the host's records."""
-    found = lower.opened(path)
-    if found is None:
-        return False
-    with found:
-        if files.kind_of(found) != files.REGULAR:
-            return False
-        with files.opened(paths.of_descriptor(found), posix.O_RDWR) as fd:
-            try:
-                return bool(namespaces.locked_by(fd, 0))
-            except PermissionError:         # one that cannot be seen from here has
-                return True

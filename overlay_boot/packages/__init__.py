@@ -76,6 +76,7 @@ def is_at_work(plan: Plan) -> bool:
 
 
 def is_locked(lower: "Tree", path: str) -> bool:
+    """Tell whether a process has locked a file of the host's records."""
     found = lower.opened(path)
     if found is None:
         return False
