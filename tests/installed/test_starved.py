@@ -64,3 +64,11 @@ def test_a_stop(subhost, machine, what):
         if not one.is_running():
             machine.is_as_before()
             one.booted()
+
+
+def test_a_check(subhost, own_root):
+    """It goes down into a directory of secrets by more descriptors than there can be, and says what for."""
+    os.makedirs(f"{own_root}/root{'/deeper' * 60}")
+    one = subhost(LOWER=own_root)
+    line = one_line(run(BOOT, "--check", one.conf, preexec_fn=limited(resource.RLIMIT_NOFILE, 44)))
+    assert line == "overlay-boot: cannot look for the secrets of the host: Too many open files"
