@@ -318,15 +318,17 @@ def root_on_live(boot: Boot) -> None:
             pass
     if boot.sources.hiding:
         boot.state.note("hiding", boot.sources.hiding)
-    if boot.sources.is_overlay and (boot.is_new or not files.kind(f"{boot.config.base}/followed/status")):
-        keep_beneath(boot)
+    if boot.sources.is_overlay:
+        boot.state.note("followed", boot.sources.followed)
+        if boot.is_new or not files.kind(f"{boot.sources.followed}/status"):
+            keep_beneath(boot)
 
 
 def keep_beneath(boot: Boot) -> None:
     """Keep what the host has of packages, for overlay-follow to know what the subhost was made over."""
     from . import followed
     try:
-        followed.begin(boot.config.base, [] if boot.sources.tmpfs else boot.sources.lower, is_new=boot.is_new)
+        followed.begin(boot.sources.followed, [] if boot.sources.tmpfs else boot.sources.lower, is_new=boot.is_new)
     except OSError:         # BASE is full, or read-only: the next boot keeps it, or overlay-follow
         pass
 

@@ -5,7 +5,20 @@ import marshal
 import posix
 import time
 
-from . import beneath, files, interruption, namespaces, old_files, overlayfs, paths, proc, running, services, trees
+from . import (
+    beneath,
+    files,
+    interruption,
+    namespaces,
+    old_files,
+    overlayfs,
+    paths,
+    proc,
+    running,
+    services,
+    sources,
+    trees,
+)
 from .config import Config
 from .errors import DONE, FAILED, Failure, complain, doing, reason
 from .files import Fd, Fds
@@ -59,7 +72,10 @@ def follow(name: str, path: str, wish: Wish, begun: "Callable[[], object]" = lam
         raise Failure(f"the state file of {name} does not note its configuration file")
     if wish.dry_run:
         return {**row, **followed(name, path, wish, may_change=False)}
-    with lock_of(config_in(path).base) as lock:
+    store = store_on_record(name) or (sources.Sources(complete(path)).followed if wish.packages else "")
+    if not store:
+        return row
+    with lock_of(store) as lock:
         may_change = is_taken(lock) or not wish.is_brief and bool(await_others(lock))
         begun()
         try:
@@ -92,15 +108,30 @@ def followed(name: str, path: str, wish: Wish, *, may_change: bool) -> "Row":
             raise
 
 
-def lock_of(base: str) -> Fd:
-    """Return a descriptor of what is locked, flock(2), by whoever follows the subhost of that BASE, running or not.
+def store_of(record: "Record") -> str:
+    """Return the path of the directory with what the host had for a subhost on record, "" if that is not known."""
+    if record.followed or not record.config or not record.upper:
+        return record.followed
+    return sources.followed(config_in(record.config).base, record.upper)        # an earlier version has booted it
+
+
+def store_on_record(name: str) -> str:
+    """store_of() the subhost NAME, "" also if it does not run."""
+    try:
+        with State(name) as state:
+            return store_of(state.record())
+    except FileNotFoundError:
+        return ""
+
+
+def lock_of(store: str) -> Fd:
+    """Return a descriptor of what is locked, flock(2), by whoever follows the subhost of an UPPER, running or not.
 
     It is the directory with what the host had: only root can open that, and what is in it is written by one at a time.
     """
-    from .followed import FOLLOWED
-    place = f"{base}/{FOLLOWED}"
-    files.make_directory(place, 0o700)
-    return files.opened(place, files.READ_DIRECTORY | posix.O_NOFOLLOW)
+    from .followed import make
+    make(store)
+    return files.opened(store, files.READ_DIRECTORY | posix.O_NOFOLLOW)
 
 
 @doing("lock what the host had")
@@ -139,16 +170,15 @@ def follow_stopped(path: str, wish: Wish) -> "Row":
 
     One whose UPPER cannot be reached, or that has layers, is followed when it runs.
     """
-    config = config_in(path)
-    config.resolve_log()
-    config.resolve()
+    config = complete(path)
     if config.image or config.tmpfs or config.layers or config.lower == [config.upper]:
         return {}
+    store = sources.Sources(config).followed
     with trees.of_config(config) as tree:
-        row = follow_packages(tree, config.base, wish)
+        row = follow_packages(tree, store, wish)
     if not wish.dry_run and not row["is_done"]:
         with Bare(bare(path)) as subhost, root_of(subhost) as root, tree_of(subhost) as tree:
-            row = follow_packages(tree, config.base, wish, subhost, root)
+            row = follow_packages(tree, store, wish, subhost, root)
     return row
 
 
@@ -157,6 +187,14 @@ def config_in(path: str) -> Config:
     config = Config(path, "overlay-follow")
     config.add_site_wide()
     config.resolve_base()
+    return config
+
+
+def complete(path: str) -> Config:
+    """Return the configuration of a subhost, with all values."""
+    config = config_in(path)
+    config.resolve_log()
+    config.resolve()
     return config
 
 
@@ -191,9 +229,9 @@ def follow_running(subhost: Running, wish: Wish, *, may_change: bool) -> "Row":
             return find_old_files(subhost, root, tree) if wish.dry_run else see(subhost, root, tree, renews=may_change)
 
         old = look()                                  # before programs are executed in it
-        base = base_of(subhost, tree) if wish.packages else ""
-        if base:
-            row = follow_packages(tree, base, wish, subhost, root)
+        store = store_in_reach(subhost, tree) if wish.packages else ""
+        if store:
+            row = follow_packages(tree, store, wish, subhost, root)
             if row["packages"]:
                 old = look()
         restarted: list[str] = []
@@ -209,16 +247,17 @@ def follow_running(subhost: Running, wish: Wish, *, may_change: bool) -> "Row":
 
 
 @doing("follow with the packages")
-def follow_packages(tree: "Tree", base: str, wish: Wish, subhost: Running | None = None,
+def follow_packages(tree: "Tree", store: str, wish: Wish, subhost: Running | None = None,
                     root: int = -1) -> "Row":
     """Have the packages of a subhost follow, or with dry_run, or where it does not run, tell what is to be done.
 
-    base is BASE; tree has UPPER and what is beneath it, root is a descriptor of both together.  Raises Failure.
+    store is the directory with what the host had; tree has UPPER and what is beneath it, root is a descriptor of both
+    together.  Raises Failure.
     """
     from . import packages, renewal
     if not wish.dry_run:
-        renewal.take_back(tree, base)
-    plan = packages.Plan(tree, base)
+        renewal.take_back(tree, store)
+    plan = packages.Plan(tree, store)
     if plan.is_empty and not wish.dry_run:
         plan.keep()
     if plan.is_empty or not subhost or wish.dry_run:
@@ -226,7 +265,7 @@ def follow_packages(tree: "Tree", base: str, wish: Wish, subhost: Running | None
     with Inside(subhost) as inside:
         site = packages.Site(subhost.name, root, proc.owner(subhost.init), inside.maintain,
                              lambda: refresh(subhost, root))
-        rows, left = packages.follow(tree, base, site)
+        rows, left = packages.follow(tree, store, site)
     return {"packages": rows, "left": left, "is_done": True}
 
 
@@ -279,10 +318,9 @@ def refresh_mount(root: int, number: int, place: str) -> None:
         pass
 
 
-def base_of(subhost: Running, tree: "Tree") -> str:
-    """Return the path of BASE, "" if it is not known, or UPPER is out of reach, or LOWER itself."""
-    config = subhost.record.config
-    return config_in(config).base if config and tree.own and len(tree) > 1 else ""
+def store_in_reach(subhost: Running, tree: "Tree") -> str:
+    """Return store_of() a subhost, "" if UPPER is out of reach, or LOWER itself."""
+    return store_of(subhost.record) if tree.own and len(tree) > 1 else ""
 
 
 def see(subhost: Running, root: int, tree: "Tree", *, renews: bool) -> list[Process]:
@@ -292,19 +330,19 @@ def see(subhost: Running, root: int, tree: "Tree", *, renews: bool) -> list[Proc
     """
     refresh(subhost, root)
     old = find_old_files(subhost, root, tree)
-    base = base_of(subhost, tree) if old and renews else ""
-    if base:
-        renew(subhost, root, tree, base, {path for one in old for path in one.files})
+    store = store_in_reach(subhost, tree) if old and renews else ""
+    if store:
+        renew(subhost, root, tree, store, {path for one in old for path in one.files})
     return old
 
 
 @doing("renew what is seen")
-def renew(subhost: Running, root: int, tree: "Tree", base: str, old: set[str]) -> None:
+def renew(subhost: Running, root: int, tree: "Tree", store: str, old: set[str]) -> None:
     """Have the paths of old files, which are in use, lead to the new ones."""
     from . import packages, renewal
     site = packages.Site(subhost.name, root, proc.owner(subhost.init), lambda _: None, lambda: refresh(subhost, root))
     mounts = {number for number, mount in subhost.mounts().items() if mount.kind == OVERLAY}
-    if renewal.renew(site, tree, base, old, mounts):
+    if renewal.renew(site, tree, store, old, mounts):
         refresh(subhost, root)
 
 

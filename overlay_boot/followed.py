@@ -1,4 +1,4 @@
-"""The directory `followed` in BASE: what the host had when the packages of a subhost followed it last.
+"""What the host had when the packages of a subhost followed it last, in a directory for its UPPER: sources.followed().
 
 What is kept there has the names in KEPT, and those below.
 """
@@ -12,7 +12,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-FOLLOWED = "followed"
 OVERRIDES, ARCHITECTURES = f"{RECORDS}/statoverride", f"{RECORDS}/arch"
 MD5SUMS = "md5sums"         # of all files of packages, compressed
 CHOSEN = "alternatives"     # what the links of update-alternatives(1) lead to: a name and a path in each line
@@ -22,59 +21,64 @@ UNFINISHED = "unfinished"   # the packages that were not configured before it, e
 SHOWN = "shown"             # the path of what UPPER has ceased to hide, but for a whiteout that may be there still
 
 
-def kept(base: str, name: str) -> bytes:
+def kept(store: str, name: str) -> bytes:
     """Return what the host had in a file when it was followed last, b"" if that is not known."""
     try:
-        with files.opened(f"{base}/{FOLLOWED}/{name}", posix.O_RDONLY) as fd:
+        with files.opened(f"{store}/{name}", posix.O_RDONLY) as fd:
             return files.read_all(fd)
     except FileNotFoundError:
         return b""
 
 
-def kept_lines(base: str, name: str) -> list[str]:
-    return lines_of(paths.decode(kept(base, name)))
+def kept_lines(store: str, name: str) -> list[str]:
+    return lines_of(paths.decode(kept(store, name)))
 
 
-def is_kept(base: str, name: str) -> bool:
-    return bool(files.kind(f"{base}/{FOLLOWED}/{name}"))
+def is_kept(store: str, name: str) -> bool:
+    return bool(files.kind(f"{store}/{name}"))
+
+
+def make(store: str) -> None:
+    """Make the directory, unless it is there; only root can open it."""
+    for path in (paths.parent(store), store):
+        files.make_directory(path, 0o700)
 
 
 @doing("keep what the host has")
-def keep(base: str, found: dict[str, bytes], *, sync: bool = True) -> None:
+def keep(store: str, found: dict[str, bytes], *, sync: bool = True) -> None:
     """Keep what the host has, for the next time: {name: data}.  With sync it is on the disk then."""
-    place = f"{base}/{FOLLOWED}"
-    files.make_directory(place, 0o700)
+    make(store)
     for name, data in found.items():
-        if data != kept(base, name) or not is_kept(base, name):
-            with files.opened(f"{place}/.{name}", posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC, 0o600) as fd:
+        if data != kept(store, name) or not is_kept(store, name):
+            with files.opened(f"{store}/.{name}", posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC, 0o600) as fd:
                 files.write_all(fd, data)
                 if sync:
                     posix.fsync(fd)
-            posix.rename(f"{place}/.{name}", f"{place}/{name}")
+            posix.rename(f"{store}/.{name}", f"{store}/{name}")
 
 
-def forget(base: str, names: "Iterable[str]" = (*KEPT, MD5SUMS, CHOSEN, UNFINISHED, SHOWN)) -> None:
+def forget(store: str, names: "Iterable[str]" = (*KEPT, MD5SUMS, CHOSEN, UNFINISHED, SHOWN)) -> None:
     """Have nothing kept of these."""
     for name in names:
         try:
-            posix.unlink(f"{base}/{FOLLOWED}/{name}")
+            posix.unlink(f"{store}/{name}")
         except FileNotFoundError:
             pass
 
 
-def begin(base: str, lower: list[str], *, is_new: bool) -> None:
+def begin(store: str, lower: list[str], *, is_new: bool) -> None:
     """Keep what the host has when a subhost is booted for the first time.
 
     lower are the directories beneath UPPER, the topmost first.  is_new tells that UPPER has just been made: what was
     kept for another one before does not count.
     """
     if is_new:
-        forget(base)
-    elif is_kept(base, "status"):
+        forget(store)
+    elif is_kept(store, "status"):
         return
     found = {name: content(lower, path) for name, path in KEPT.items()}
     if found["status"]:
-        keep(base, found, sync=False)
+        keep(store, found, sync=False)
 
 
 def content(directories: list[str], path: str) -> bytes:

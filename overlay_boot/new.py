@@ -11,8 +11,7 @@ from . import beneath, clearing, config, files, interruption, plan, processes, r
 from .config import TMPFS, Config
 from .errors import Failure, complain
 from .files import Fd, Fds
-from .followed import FOLLOWED
-from .sources import Sources
+from .sources import Sources, followed
 from .subhosts_conf import LIST, listed
 
 TYPE_CHECKING = False
@@ -199,8 +198,10 @@ def copy_upper(source: Config, place: str, assigned: "config.Assignments") -> No
             raise Failure(f"--with-upper: UPPER={upper} is not a directory in that of the new subhost")
         os.makedirs(os.path.dirname(f"{place}/{upper}"), CLOSED, exist_ok=True)
         copy(os.path.realpath(source.upper), f"{place}/{upper}")
-        if os.path.isdir(f"{source.base}/{FOLLOWED}"):
-            copy(f"{source.base}/{FOLLOWED}", f"{place}/{FOLLOWED}")
+        store, copied = Sources(source).followed, followed(place, f"{place}/{upper}")
+        if os.path.isdir(store):
+            files.make_directory(os.path.dirname(copied), CLOSED)
+            copy(store, copied)
     with rootfs.directory(f"{place}/{upper}", "UPPER") as root:
         host_name = beneath.content(root, "etc/hostname", config.LONGEST_NAME + 2, beneath.REFUSED)
         if host_name.strip() == source.name.encode():

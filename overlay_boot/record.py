@@ -171,6 +171,7 @@ SCHEMA = (
     Field("ids", "ids", ids, ids_text),
     Field("upper", "upper", empty=""),
     Field("uses:", "uses"),
+    Field("followed", "followed", empty=""),
     Field("lower:", "lower"),
     Field("lower-mount:", "lower_mounts"),
     Field("hiding", "hiding", place, place_text),
@@ -214,6 +215,7 @@ class Record:
     ids: tuple[int, int] | None     # the first id of its user namespace on the host, and their number
     upper: str                      # UPPER
     uses: dict[str, str]            # {device:inode : real path} of UPPER and WORK of an overlay mount
+    followed: str                   # the directory with what the host had, see followed.py; "" with an earlier version
     lower: dict[str, str]           # {number: directory} of what is beneath it, the topmost first
     lower_mounts: dict[str, str]    # {number: path} where what is mounted below LOWER is seen
     hiding: tuple[int, int, int] | None     # the number of layers above the one that hides something, its device, inode

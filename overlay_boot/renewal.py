@@ -18,28 +18,28 @@ if TYPE_CHECKING:
     from .overlayfs import Tree
     from .packages import Site
 
-COPIES = "copies"       # a file in BASE, as long as there may be copies in UPPER: an MD5 sum and a path in each line
+COPIES = "copies"       # a file, as long as there may be copies in UPPER: an MD5 sum and a path in each line
 LONGEST = 1 << 28       # bytes of a file
 
 
-def renew(site: "Site", tree: "Tree", base: str, old: "Iterable[str]", mounts: set[int]) -> bool:
+def renew(site: "Site", tree: "Tree", store: str, old: "Iterable[str]", mounts: set[int]) -> bool:
     """Have the paths of old files lead to what the host has there now.
 
-    base is the path of BASE, mounts are the ids of the overlay mounts of the subhost: nothing is put anywhere else.
-    Returns whether any did not; then the mounts have to ask their layers again.  Raises OSError.
+    store is the directory with what the host had, mounts are the ids of the overlay mounts of the subhost: nothing is
+    put anywhere else.  Returns whether any did not; then the mounts have to ask their layers again.  Raises OSError.
     """
-    take_back(tree, base)
+    take_back(tree, store)
     stale = [path.lstrip("/") for path in old if is_stale(site, tree, path.lstrip("/"), mounts)]
     if not stale:
         return False
     new = {path: tree.read(path, LONGEST) for path in stale}
-    note(base, [f"{md5(data)} {path}" for path, data in new.items() if data])
+    note(store, [f"{md5(data)} {path}" for path, data in new.items() if data])
     for path, data in new.items():
         found = tree.status(path)
         if found and data:
             site.write(path, data, found.st_mode & 0o7777, found.st_uid, found.st_gid)
             remove(tree, path)
-    posix.unlink(f"{base}/{COPIES}")
+    posix.unlink(f"{store}/{COPIES}")
     return True
 
 
@@ -59,10 +59,10 @@ def is_stale(site: "Site", tree: "Tree", path: str, mounts: set[int]) -> bool:
         return False
 
 
-def take_back(tree: "Tree", base: str) -> None:
+def take_back(tree: "Tree", store: str) -> None:
     """Remove the copies that one who was killed has left."""
     try:
-        with files.opened(f"{base}/{COPIES}", posix.O_RDONLY) as fd:
+        with files.opened(f"{store}/{COPIES}", posix.O_RDONLY) as fd:
             lines = paths.decode(files.read_all(fd)).splitlines()
     except FileNotFoundError:
         return
@@ -71,7 +71,7 @@ def take_back(tree: "Tree", base: str) -> None:
         remove(tree, f"{paths.parent(f'/{path}')}/{packages.part_of(paths.name(path))}"[1:])
         if md5(beneath.content(tree.roots[0], path, LONGEST, beneath.REFUSED)) == wanted:
             remove(tree, path)
-    posix.unlink(f"{base}/{COPIES}")
+    posix.unlink(f"{store}/{COPIES}")
 
 
 def remove(tree: "Tree", path: str) -> None:
@@ -84,9 +84,9 @@ def remove(tree: "Tree", path: str) -> None:
             raise
 
 
-def note(base: str, lines: list[str]) -> None:
+def note(store: str, lines: list[str]) -> None:
     """Note the copies that are about to be made."""
-    place = f"{base}/{COPIES}"
+    place = f"{store}/{COPIES}"
     with files.opened(f"{place}.new", posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC, 0o600) as fd:
         files.write_all(fd, paths.encode("".join(f"{line}\n" for line in lines)))
         posix.fsync(fd)

@@ -1,10 +1,12 @@
 """The directories that a root file system is made of."""
-from . import files
+from . import files, paths
 from .capabilities import MKNOD
 from .config import Config
 from .files import Fds
 
 WORKS = "mounts"        # the directory in WORK that has the work directories of what is mounted below LOWER
+FOLLOWED = "followed"   # that in BASE with what the host had, see followed.py: a directory for each UPPER
+LONGEST_NAME = 255      # bytes, of a file
 
 
 class LowerMount:
@@ -30,8 +32,8 @@ class Sources:
     puts them above LOWER, and makes an UPPER that does not persist.
     """
 
-    __slots__ = ("apart", "base", "has_devices", "hide", "hiding", "is_private", "layers", "live", "lower", "mounts",
-                 "name", "options", "tmpfs", "upper", "work")
+    __slots__ = ("apart", "base", "followed", "has_devices", "hide", "hiding", "is_private", "layers", "live", "lower",
+                 "mounts", "name", "options", "tmpfs", "upper", "work")
 
     def __init__(self, config: Config) -> None:
         self.name = config.name
@@ -43,6 +45,8 @@ class Sources:
         self.lower = [*config.lower]    # the topmost first, layers among them
         self.layers = [*config.layers]  # as LAYER has them; once put above LOWER directories, the topmost first
         self.tmpfs = config.tmpfs       # the size of an UPPER that does not persist, else ""
+        upper = f"tmpfs:{config.name}" if config.tmpfs else config.upper
+        self.followed = followed(config.base, upper, config.image)      # the directory with what the host had
         self.options = config.overlay
         self.has_devices = bool(config.capabilities & MKNOD)    # else device files in them do not work
         self.is_private = bool(config.tmpfs or config.image)     # no path of the host's leads to UPPER
@@ -86,6 +90,20 @@ class Sources:
     def is_premounted(self) -> bool:
         """Whether UPPER, LOWER and LIVE are one directory: the root is there as it is."""
         return not self.is_overlay and is_same(self.live, self.upper)
+
+
+def followed(base: str, upper: str, image: tuple[str, str] | None = None) -> str:
+    """Return the path of the directory in BASE with what the host had when UPPER, which may be in an IMAGE, followed.
+
+    It is named after UPPER: several configurations can have one BASE.
+    """
+    words = [paths.normal(word).removeprefix(f"{base.rstrip('/')}/") if word[0] == "/" else word
+             for word in (*(image or ()), upper) if word]
+    name = ":".join(words).replace("%", "%25").replace("/", "%2F")
+    if len(paths.encode(name)) > LONGEST_NAME:
+        import hashlib
+        name = hashlib.sha256(paths.encode(name)).hexdigest()
+    return f"{base}/{FOLLOWED}/{name}"
 
 
 def is_same(one: str, other: str) -> bool:

@@ -12,7 +12,6 @@ from . import files, follow, interruption, log, namespaces, packages, state
 from .config import NO, PACKAGES, RESTART
 from .errors import DONE, FAILED, Failure, complain
 from .follow import Follower, Wish
-from .followed import FOLLOWED
 from .running import NotRunning
 from .side_by_side import side_by_side
 from .subhosts import config_of
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 LIMIT = 10              # seconds, for a look at a subhost: all of them are looked at at once
 MOMENT = 1              # seconds, between two looks at what the host's package manager has locked
-QUEUE = "waiting"       # a file in BASE/followed, locked by the one who is the next to follow
+QUEUE = "waiting"       # a file beside what the host had, locked by the one who is the next to follow
 
 
 class Visitor(Follower):
@@ -57,7 +56,7 @@ class Visitor(Follower):
                 with follow.tree_of(subhost) as tree:
                     host = packages.Host(tree)
                     if self.before:
-                        keep(host, tree, config.base)
+                        keep(host, tree, follow.store_of(subhost.record))
                         return None
                     is_settled = host.is_settled()
             row = follow.follow(self.word, config.path, self.wish)
@@ -72,12 +71,12 @@ class Visitor(Follower):
             super().pass_on()
 
 
-def keep(host: packages.Host, tree: "Tree", base: str) -> None:
+def keep(host: packages.Host, tree: "Tree", store: str) -> None:
     """Keep what the host had, unless that is known, or being found out."""
-    if tree.own and not packages.is_kept(base):
-        with follow.lock_of(base) as lock:
+    if tree.own and store and not packages.is_kept(store):
+        with follow.lock_of(store) as lock:
             if follow.is_taken(lock):
-                host.keep(base)
+                host.keep(store)
 
 
 def host_changed(*, before: bool) -> None:
@@ -137,15 +136,17 @@ class Later(Follower):
 
     def followed(self) -> "Row | None":
         """Return nothing if another one waits already, who will have seen no less of the host."""
-        config = follow.config_in(config_of(self.word))
-        with follow.lock_of(config.base), files.opened(f"{config.base}/{FOLLOWED}/{QUEUE}",
-                                                       posix.O_WRONLY | posix.O_CREAT, 0o600) as queue:
+        path = config_of(self.word)
+        store = follow.store_on_record(self.word)
+        if not store:                   # it has ended
+            return None
+        with follow.lock_of(store), files.opened(f"{store}/{QUEUE}", posix.O_WRONLY | posix.O_CREAT, 0o600) as queue:
             try:
                 fcntl.flock(queue, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return None
             self.await_host()
-            return follow.follow(self.word, config.path, self.wish, lambda: fcntl.flock(queue, fcntl.LOCK_UN))
+            return follow.follow(self.word, path, self.wish, lambda: fcntl.flock(queue, fcntl.LOCK_UN))
 
     def await_host(self) -> None:
         subhost = follow.find(self.word)

@@ -2,7 +2,7 @@
 
 The steps are in such an order that after each of them the next call finds the rest to do, whatever has happened in
 between: what UPPER has of its own goes first, then comes the record that says that it is gone.  What comes after dpkg
-has its record is noted in BASE as unfinished until it is done.  So nothing has to be taken back, and the subhost can be
+has its record is noted as unfinished until it is done.  So nothing has to be taken back, and the subhost can be
 booted at any time.
 
 Nothing outside of this folder imports another module of it.
@@ -54,16 +54,16 @@ class Host:
         """Tell whether no package is being installed or configured, as between two runs of dpkg that apt has made."""
         return all(one.state in SETTLED for one in Database(dpkg.read(self.lower, STATUS)).stanzas.values())
 
-    def keep(self, base: str) -> None:
-        """Keep in BASE what the host has now, for the next time, unless what it had before is kept there."""
+    def keep(self, store: str) -> None:
+        """Keep what the host has now, for the next time, unless what it had before is kept there."""
         found = to_be_kept(self.lower)
-        if followed.kept(base, "status") in (b"", found["status"]):
-            keep_host(base, self.lower, found)
+        if followed.kept(store, "status") in (b"", found["status"]):
+            keep_host(store, self.lower, found)
 
 
-def is_kept(base: str) -> bool:
+def is_kept(store: str) -> bool:
     """Tell whether it is known all that the host had."""
-    return followed.is_kept(base, followed.MD5SUMS)
+    return followed.is_kept(store, followed.MD5SUMS)
 
 
 def is_at_work(plan: Plan) -> bool:
@@ -91,7 +91,7 @@ def is_locked(lower: "Tree", path: str) -> bool:
 
 
 @doing("follow with the packages")
-def follow(tree: "Tree", base: str, site: Site) -> "tuple[list[Row], list[str]]":
+def follow(tree: "Tree", store: str, site: Site) -> "tuple[list[Row], list[str]]":
     """Have the packages of a subhost that runs follow those of its host.
 
     Returns what Plan.row() tells of them, and what is left to the administrator, in words.  Raises Failure or OSError;
@@ -100,7 +100,7 @@ def follow(tree: "Tree", base: str, site: Site) -> "tuple[list[Row], list[str]]"
     with site.locked(FRONT_END_LOCK, "apt or dpkg"):
         recover(site)
         with site.locked(LOCK, "dpkg"):
-            plan = Plan(tree, base)
+            plan = Plan(tree, store)
             if is_at_work(plan):
                 raise Failure("dpkg is at work on the host")
             progress.tell(f"{site.name}: giving back what the host has")

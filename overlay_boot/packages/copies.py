@@ -4,7 +4,7 @@ What dpkg has unpacked inside, and nobody has changed, goes.  Of a file that was
 has changed the owner or the mode, that stays, and the content becomes the host's.  What somebody has put in the place
 of a file of the host's stays, and is told.
 
-Kept in BASE is what the host had before: so it is known whether a content was ever the package's.
+Kept is what the host had before: so it is known whether a content was ever the package's.
 """
 import posix
 
@@ -36,7 +36,7 @@ class Copies:
 
     def settle(self) -> list[str]:
         """Do what is to be done.  Returns what is left to the administrator, in words."""
-        self.show(*followed.kept_lines(self.plan.base, SHOWN))          # of one that was killed
+        self.show(*followed.kept_lines(self.plan.store, SHOWN))          # of one that was killed
         unpacked = [one for one in self.plan.of_host if one.was_unpacked]
         for one in unpacked:
             self.give_back(one)
@@ -232,7 +232,7 @@ class Copies:
                 self.site.remove_directory(at)
                 continue
             if own and (not self.upper.is_directory(below) or attributes(own) == attributes(below)):
-                followed.keep(self.plan.base, {SHOWN: paths.encode(f"{at}\n")})
+                followed.keep(self.plan.store, {SHOWN: paths.encode(f"{at}\n")})
                 self.site.remove_directory(at)
                 self.show(at)
             if self.upper.is_directory(self.upper.status(at)):
@@ -245,7 +245,7 @@ class Copies:
             found = self.upper.status(at)
             if found and overlayfs.is_whiteout(found):
                 self.upper.unlink(at)
-            followed.forget(self.plan.base, (SHOWN,))
+            followed.forget(self.plan.store, (SHOWN,))
 
     def tell(self, at: str, line: str) -> None:
         self.told.setdefault(at, line)

@@ -31,19 +31,19 @@ class Plan:
                  "lower", "missing", "places", "refused", "refusing", "registers", "seen", "spared", "strayed", "tree",
                  "upper")
 
-    def __init__(self, tree: "Tree", base: str) -> None:
-        """tree is the subhost's, of which one layer is its own; base is the path of BASE."""
-        self.base = base
+    def __init__(self, tree: "Tree", store: str) -> None:
+        """tree is the subhost's, of which one layer is its own; store is the directory with what the host had."""
+        self.store = store
         self.tree = tree
         self.lower = tree.beneath(1)
         self.upper = Upper(tree.roots[0], self.lower)
         self.seen = to_be_kept(self.lower)      # what is merged, whatever the host does meanwhile
         self.has_status = self.upper.has_file(STATUS)
         self.has_updates = any(name.isdigit() for name, _ in self.upper.entries(UPDATES))
-        self.is_begun = followed.is_kept(base, UNFINISHED)          # by one that did not come to its end
-        self.spared = {*followed.kept_lines(base, UNFINISHED)}
+        self.is_begun = followed.is_kept(store, UNFINISHED)          # by one that did not come to its end
+        self.spared = {*followed.kept_lines(store, UNFINISHED)}
         theirs = paths.decode(self.seen["status"])
-        own = self.upper.text(STATUS) if self.has_status else paths.decode(followed.kept(base, "status")) or theirs
+        own = self.upper.text(STATUS) if self.has_status else paths.decode(followed.kept(store, "status")) or theirs
         self.host = Database(theirs)
         is_any = bool(self.host.stanzas)
         self.accounts = self.merged_accounts() if is_any else None
@@ -83,7 +83,7 @@ class Plan:
     @property
     def left(self) -> list[str]:
         """What is left to the administrator, whatever is done, in words."""
-        return [*(self.accounts.conflicts if self.accounts else []),
+        return [*self.unshipped, *(self.accounts.conflicts if self.accounts else []),
                 *(f"an override of the host's is left out, as the subhost has not got its user or group: {line}"
                   for line in self.refused)]
 
@@ -104,7 +104,7 @@ class Plan:
             has_own = self.upper.has_file(path)
             theirs = self.accepted(name)
             own = self.upper.lines(path) if has_own else self.theirs(name)
-            merged = registers.merged(theirs, own, followed.kept_lines(self.base, name), size) if has_own else theirs
+            merged = registers.merged(theirs, own, followed.kept_lines(self.store, name), size) if has_own else theirs
             if merged != own:
                 found[path] = merged
         return found
@@ -127,7 +127,7 @@ class Plan:
     def merged_accounts(self) -> Accounts:
         """Return the accounts, of those files that UPPER has."""
         own = {kind: self.upper.lines(f"etc/{kind}") for kind in FILES if self.upper.has_file(f"etc/{kind}")}
-        base = {kind: followed.kept_lines(self.base, kind) for kind in FILES if followed.is_kept(self.base, kind)}
+        base = {kind: followed.kept_lines(self.store, kind) for kind in FILES if followed.is_kept(self.store, kind)}
         return Accounts({kind: dpkg.lines(self.lower, f"etc/{kind}") for kind in FILES}, own, base)
 
     def has_conffile(self, path: str, package: str) -> bool:
@@ -187,13 +187,13 @@ class Plan:
 
     def kept_md5sums(self) -> dict[str, dict[str, str]]:
         """Return {record: {path: MD5 sum}} of what the host had when followed last, none if not known."""
-        return unpacked_md5sums(followed.kept(self.base, MD5SUMS))
+        return unpacked_md5sums(followed.kept(self.store, MD5SUMS))
 
     def begin(self) -> None:
-        """Note in BASE, until all is done, that it is not, and which packages are left alone."""
+        """Note in the store, until all is done, that it is not, and which packages are left alone."""
         if not self.is_begun:
             spared = [f"{one.record}\n" for one in self.found if one.is_unconfigured and not one.configures]
-            followed.keep(self.base, {UNFINISHED: paths.encode("".join(spared))})
+            followed.keep(self.store, {UNFINISHED: paths.encode("".join(spared))})
 
     def keep(self) -> None:
         """Keep what the host has, for the next time; nothing is unfinished then."""
@@ -203,9 +203,9 @@ class Plan:
             for kind in accounts.refused:
                 lines = accounts.to_be_kept(kind, self.theirs(kind))
                 found[kind] = paths.encode("".join(f"{line}\n" for line in lines))
-        keep(self.base, self.lower, found)
-        if followed.is_kept(self.base, UNFINISHED):
-            followed.forget(self.base, (UNFINISHED,))
+        keep(self.store, self.lower, found)
+        if followed.is_kept(self.store, UNFINISHED):
+            followed.forget(self.store, (UNFINISHED,))
 
     def row(self) -> "list[dict[str, Any]]":
         """Return what is told of the packages: a dictionary for each."""
@@ -221,13 +221,13 @@ def to_be_kept(lower: "Tree") -> dict[str, bytes]:
     return {name: paths.encode(dpkg.read(lower, path)) for name, path in KEPT.items()}
 
 
-def keep(base: str, lower: "Tree", found: dict[str, bytes]) -> None:
+def keep(store: str, lower: "Tree", found: dict[str, bytes]) -> None:
     """Keep what the host had when it was looked at, to_be_kept(), and what is chosen; MD5 sums where they are new."""
     links = "".join(f"{name} {target}\n" for name, target in sorted(alternatives.chosen(lower).items()))
     found = {CHOSEN: paths.encode(links), **found}
-    if found["status"] != followed.kept(base, "status") or not followed.is_kept(base, MD5SUMS):
+    if found["status"] != followed.kept(store, "status") or not followed.is_kept(store, MD5SUMS):
         found = {MD5SUMS: packed_md5sums(lower), **found}
-    followed.keep(base, found)
+    followed.keep(store, found)
 
 
 def packed_md5sums(lower: "Tree") -> bytes:
@@ -246,7 +246,7 @@ def unpacked_md5sums(packed: bytes) -> dict[str, dict[str, str]]:
     try:
         text = paths.decode(zlib.decompress(packed)) if packed else ""
     except zlib.error as error:
-        raise Failure(f"{MD5SUMS} in BASE is damaged: {error}") from None
+        raise Failure(f"{MD5SUMS} of what the host had is damaged: {error}") from None
     found: dict[str, dict[str, str]] = {}
     of_record: dict[str, str] = {}
     for line in text.split("\n"):

@@ -41,7 +41,7 @@ def test_dpkg_itself_runs_them(host, subhost):
     assert one.go("cat", "/usr/lib/lib").returncode == 1
     done = run("dpkg", f"--root={host}", "-i", f"{host}{lib}")
     assert done.returncode == 0, done.stderr
-    assert one.inside("cat", "/usr/lib/lib") == "1" and os.path.exists(f"{one.base}/followed/md5sums")
+    assert one.inside("cat", "/usr/lib/lib") == "1" and os.path.exists(f"{one.followed}/md5sums")
 
 
 IN_BACKGROUND = "the packages follow in the background (overlay-log shows how)"
@@ -59,7 +59,7 @@ def test_what_is_done(host, subhost, wish):
     one = subhost(LOWER=host, START="/etc/init.d/one", FOLLOW=wish).booted()
     assert one.go("dpkg", "-i", own).returncode == 0 and one.inside("cat", "/usr/lib/lib") == "1"
     run(f"{PROGRAMS}/upgraded", "pre")
-    assert os.path.exists(f"{one.base}/followed/md5sums") == (wish != "no")
+    assert os.path.exists(f"{one.followed}/md5sums") == (wish != "no")
     dpkg(host, "-i", versions[1])
     done = run(f"{PROGRAMS}/upgraded", "post")
     assert done.returncode == 0 and done.stdout == ""

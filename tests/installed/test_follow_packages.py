@@ -12,7 +12,7 @@ import debs
 import pytest
 from conftest import cannot_run
 from debs import deb, dpkg
-from machine import DIFF, FOLLOW, one_line, read, run, start, wait_for, write
+from machine import BOOT, DIFF, FOLLOW, STOP, one_line, read, run, start, wait_for, write
 
 LEFT = 3
 CONFIGURED = 'echo "$DPKG_MAINTSCRIPT_PACKAGE $*" >>/var/log/scripts'
@@ -415,6 +415,28 @@ def test_a_trigger_that_fails(ground):
     assert follow(one, "--dry-run")["is_done"] is True
 
 
+def test_two_uppers_in_one_base(ground):
+    """What the host had when one of them followed is not taken for what the other is made over."""
+    migrate = {"postinst": 'mkdir -p /srv; echo "$2" >>/srv/configured'}
+    versions = [deb(ground.root, "data", version, {}, migrate) for version in "12"]
+    dpkg(ground.root, "-i", versions[0])
+    one = ground.subhost()
+    other = f"{one.base}/other.conf"
+    write(other, read(one.conf) + "UPPER= ./other/root\nWORK= other/work\nLIVE= other/live\n")
+    for made in ("root", "work", "live"):
+        os.makedirs(f"{one.base}/other/{made}")
+    assert run(BOOT, other).returncode == 0
+    try:
+        dpkg(ground.root, "-i", versions[1])
+        assert changes(follow(one)) == {("data", "upgraded")} and changes(follow(one)) == set()
+        assert sorted(os.listdir(f"{one.base}/followed")) == ["other%2Froot", "root"]
+        [row] = json.loads(run(FOLLOW, "--json", other).stdout)
+        assert changes(row) == {("data", "upgraded")}
+    finally:
+        assert run(STOP, other).returncode == 0
+    assert read(f"{one.base}/other/root/srv/configured") == read(f"{one.upper}/srv/configured") == "\n1\n1\n"      # the first two are the host's
+
+
 def test_killed_while_a_trigger_runs(ground):
     """The subhost boots in between, and the next call does the rest."""
     one = spoken_to(ground)
@@ -548,7 +570,7 @@ def test_directories_that_processes_are_in(ground):
     one.sh("echo new >/usr/lib/lib/new; echo new >/usr/lib/anew/new")
     assert read(f"{one.upper}/usr/lib/lib/new") == "new\n"
     assert one.go("ls", "/usr/lib/old").returncode == 2 and "/usr/lib/mounted" in one.inside("cat", "/proc/self/mounts")
-    assert not os.path.exists(f"{one.base}/followed/shown")
+    assert not os.path.exists(f"{one.followed}/shown")
 
 
 def test_a_copy_of_which_nobody_knows_what_it_was(ground):
@@ -788,7 +810,7 @@ def test_killed_anywhere(ground):
     ground.inside(one, "-i", versions[1])
     one.sh("rm -f /srv/heard")
     one.stopped()
-    shutil.rmtree(f"{one.base}/followed", ignore_errors=True)
+    shutil.rmtree(f"{one.followed}", ignore_errors=True)
     dpkg(ground.root, "-i", versions[2])
     assert run("cp", "-a", one.upper, f"{one.base}/saved").returncode == 0
 
@@ -801,7 +823,7 @@ def test_killed_anywhere(ground):
 
     def again():
         shutil.rmtree(one.upper)
-        shutil.rmtree(f"{one.base}/followed", ignore_errors=True)
+        shutil.rmtree(f"{one.followed}", ignore_errors=True)
         assert run("cp", "-a", f"{one.base}/saved", one.upper).returncode == 0
         one.booted()
 

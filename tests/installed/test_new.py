@@ -292,11 +292,15 @@ def test_files_behind_a_link(place, directory, source):
 
 
 def test_what_the_files_were_made_over_is_copied_with_them(place, source):
-    write(f"{source.base}/followed/status", "Package: x\n")
+    write(f"{source.followed}/status", "Package: x\n")
+    write(f"{source.base}/followed/other/status", "Package: y\n")
     make(place, "--like", source.conf, "--with-upper", "DIR")
-    assert read(f"{place}/followed/status") == "Package: x\n" and os.listdir(f"{place}/root")
-    make(f"{place}2", "--like", source.conf, "DIR")
-    assert not os.path.exists(f"{place}2/followed")
+    assert read(f"{place}/followed/root/status") == "Package: x\n" and os.listdir(f"{place}/root")
+    assert os.listdir(f"{place}/followed") == ["root"] and os.stat(f"{place}/followed").st_mode & 0o777 == 0o700
+    make(f"{place}2", "--like", source.conf, "--with-upper", "DIR", "UPPER=its/files")
+    assert os.listdir(f"{place}2/followed") == ["its%2Ffiles"] and read(f"{place}2/followed/its%2Ffiles/status") == "Package: x\n"
+    make(f"{place}3", "--like", source.conf, "DIR")
+    assert not os.path.exists(f"{place}3/followed")
 
 
 def test_a_workshop_of_somebody_else(place):

@@ -226,6 +226,7 @@ class Subhost:
         self.conf = f"{self.base}/{self.name}.conf"
         self.upper, self.work, self.live = (f"{self.base}/{place}" for place in ("root", "work", "live"))
         self.log = f"{LOGS}/{self.name}.log"
+        self.followed = f"{self.base}/followed/root"
         for made in (self.base, self.upper, self.work, self.live):
             os.mkdir(made)
         self.configure(**settings)
