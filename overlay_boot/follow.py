@@ -174,7 +174,7 @@ def follow_stopped(path: str, wish: Wish) -> "Row":
     if config.image or config.tmpfs or config.layers or config.lower == [config.upper]:
         return {}
     store = sources.Sources(config).followed
-    with trees.of_config(config) as tree:
+    with trees.of_config(config, hides=True) as tree:
         row = follow_packages(tree, store, wish)
     if not wish.dry_run and not row["is_done"]:
         with Bare(bare(path)) as subhost, root_of(subhost) as root, tree_of(subhost) as tree:

@@ -69,11 +69,11 @@ def descriptors(keeper: int) -> list[str]:
         return []
 
 
-def of_config(config: Config, host: View | None = None, own: View | None = None) -> Tree:
+def of_config(config: Config, host: View | None = None, own: View | None = None, *, hides: bool = False) -> Tree:
     """Return the tree that a subhost would have with its configuration, of which all values are known.
 
-    Where this process sees an IMAGE in a mount namespace of its own, host and own are the views of both.  Raises
-    Failure if UPPER is none that can be looked into, or nothing lies beneath it.
+    Where this process sees an IMAGE in a mount namespace of its own, host and own are the views of both.  With hides,
+    what HIDE hides is not seen.  Raises Failure if UPPER is none that can be looked into, or nothing lies beneath it.
     """
     sources = Sources(config)
     if sources.tmpfs:
@@ -91,9 +91,23 @@ def of_config(config: Config, host: View | None = None, own: View | None = None)
         found.keep(rootfs.directory(sources.upper, "UPPER"))
         for path in sources.lower:
             found.keep(rootfs.directory(path, "LOWER"))
+        if hides and sources.hide:
+            found.insert(1 + len(sources.layers), hiding_layer(sources))
         roots = Fds(found)
         found.let_go()
     return Tree(roots, {mount.inside for mount in sources.mounts}, own=1)
+
+
+def hiding_layer(sources: Sources) -> Fd:
+    """Return a descriptor of a layer that hides what HIDE names, as a boot makes it, and that nobody else sees."""
+    host, own = rootfs.unshare_mounts()
+    try:
+        with sources.apart, rootfs.opened_lower(sources) as layers:
+            return rootfs.mount_hiding_layer(sources, layers[len(sources.layers):], None)
+    finally:
+        host.enter()
+        host.close()
+        own.close()
 
 
 def unpacked(wanted: list[str]) -> list[str]:

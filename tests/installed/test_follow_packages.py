@@ -437,6 +437,28 @@ def test_two_uppers_in_one_base(ground):
     assert read(f"{one.base}/other/root/srv/configured") == read(f"{one.upper}/srv/configured") == "\n1\n1\n"      # the first two are the host's
 
 
+def test_what_is_hidden_of_the_host_is_no_part_of_a_subhost(ground):
+    """Also of one that does not run: nothing of it is copied, and a group that is hidden is none that has come."""
+    for name, text in {"group": "root:x:0:\n", "shadow": "root:secret:1::::::\n", "gshadow": "root:*::\n"}.items():
+        write(f"{ground.root}/etc/{name}", text)
+    versions = [deb(ground.root, "lib", version, {"usr/lib/lib": version, "usr/lib/hidden/file": version, "usr/lib/hidden/moved": version})
+                for version in "12"]
+    dpkg(ground.root, "-i", versions[0])
+    one = ground.subhost(deb(ground.root, "own", "1"), HIDE="secrets /usr/lib/hidden /etc/group")
+    one.sh("echo me:x:1000: >/etc/group; dpkg-divert --local --no-rename --divert /usr/lib/moved --add /usr/lib/hidden/moved")
+    one.stopped()
+    assert changes(follow(one)) == set()
+    write(f"{ground.root}/etc/group", "root:x:0:\ndaemon:x:300:\n")
+    assert follow(one, "--dry-run")["is_done"] is True
+    dpkg(ground.root, "-i", versions[1])
+    assert changes(follow(one, "--dry-run", status=LEFT)) == {("lib", "upgraded")}
+    assert changes(follow(one)) == {("lib", "upgraded")} and one.is_gone()
+    assert follow(one, "--dry-run")["is_done"] is True
+    assert not os.path.exists(f"{one.upper}/usr/lib/hidden") and not os.path.exists(f"{one.upper}/usr/lib/moved")
+    one.booted()
+    assert one.sh("ls /usr/lib/hidden; cat /etc/group") == "me:x:1000:" and follow(one, "--dry-run")["is_done"] is True
+
+
 def test_killed_while_a_trigger_runs(ground):
     """The subhost boots in between, and the next call does the rest."""
     one = spoken_to(ground)
