@@ -15,13 +15,12 @@ from ..errors import Failure, doing
 from . import alternatives, triggers
 from .answers import ANSWERS, MARKS, TEMPLATES, is_marked_in, missing, owners
 from .copies import Copies
-from .merge import AHEAD, HELD, NEW, OWN, REMOVED, Change
+from .merge import AHEAD, HELD, NEW, OWN, REMOVED
 from .plan import UPDATES, to_be_kept
 from .plan import Plan as Plan
 from .plan import keep as keep_host
 from .site import Site as Site
 from .site import part_of as part_of
-from .upper import md5
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
 LOCK, FRONT_END_LOCK = f"{RECORDS}/lock", f"{RECORDS}/lock-frontend"
 CACHE_OF_LIBRARIES, LDCONFIG = "etc/ld.so.cache", "ldconfig"
-BESIDE = ("", ".dpkg-dist", ".dpkg-new")        # where the host has a conffile as it was shipped
 CONFIGURATIONS = ("etc/dpkg/dpkg.cfg", "etc/dpkg/dpkg.cfg.d")
 SHOWN = 5       # of what a package lacks
 TOLD = {"upgraded": "is {host}, was {own}", "downgraded": "is {host}, was {own}", "returned": "is the host's again",
@@ -117,8 +115,7 @@ def merge_files(plan: Plan, site: Site) -> list[str]:
     left = Copies(plan, site).settle()
     for path in plan.hidden:
         site.remove(path)
-    for one in plan.changes:
-        left += put_conffiles(plan, site, one)
+    put_conffiles(plan, site)
     for kind, lines in plan.accounts.changed().items() if plan.accounts else ():
         write_lines(plan, site, f"etc/{kind}", lines)
     for path, lines in plan.registers.items():
@@ -129,35 +126,15 @@ def merge_files(plan: Plan, site: Site) -> list[str]:
     return left
 
 
-def put_conffiles(plan: Plan, site: Site, one: Change) -> list[str]:
-    """Put a conffile as the host's version ships it beside one that UPPER has, for dpkg to settle it."""
-    if not one.configures or not one.host:
-        return []
-    before, left = one.own.conffiles if one.own else {}, []
-    for path, rest in one.host.conffiles.items():
-        if " " in rest or before.get(path) == rest or not plan.has_conffile(path, one.host.name):
-            continue
-        at = plan.host_places.of(path, one.host.name)
-        shipped = next((at + end for end in BESIDE if md5_in(plan.lower, at + end) == rest), "")
-        source = plan.lower.opened(shipped) if shipped else None
+def put_conffiles(plan: Plan, site: Site) -> None:
+    """Put conffiles as the host's versions ship them beside those that UPPER has, for dpkg to settle them."""
+    for path, shipped in plan.new_conffiles.items():
+        source = plan.lower.opened(shipped)
         if source is None:
-            left.append(f"/{path} is the subhost's own, and the host has not got the one that {one.record} "
-                        f"{one.host.version} ships")
-            continue
+            raise Failure(f"the host has just removed /{shipped}")
         with source:
             found = posix.fstat(source)
-            site.write(f"{plan.places.of(path, one.host.name)}.dpkg-new", source, found.st_mode & 0o7777,
-                       found.st_uid, found.st_gid)
-    return left
-
-
-def md5_in(tree: "Tree", path: str) -> str:
-    """Return the MD5 sum of a regular file in a tree, "" if it is none."""
-    found = tree.opened(path)
-    if found is None:
-        return ""
-    with found:
-        return md5(found)
+            site.write(path, source, found.st_mode & 0o7777, found.st_uid, found.st_gid)
 
 
 def write_lines(plan: Plan, site: Site, path: str, lines: list[str]) -> None:

@@ -67,7 +67,7 @@ class Copies:
             elif overlayfs.is_whiteout(found[at]) or at in self.others:
                 pass
             elif path in conffiles:
-                if self.is_shipped_conffile(one, path, at):
+                if self.plan.is_shipped_conffile(path, one.host, one.own):
                     self.upper.unlink(at)
             elif kind == files.SYMLINK and self.upper.is_shipped_link(at):
                 if path not in shipped or at == self.plan.host_places.of(path, one.host.name):
@@ -81,13 +81,6 @@ class Copies:
         for at, status in self.upper.among(places):
             if overlayfs.is_whiteout(status) and self.plan.places.of(places[at], one.host.name) == at:
                 self.upper.unlink(at)
-
-    def is_shipped_conffile(self, one: Change, path: str, at: str) -> bool:
-        """Tell whether a conffile is as it was shipped, and the host has it at the same place."""
-        assert one.own and one.host
-        return (self.plan.host_places.of(path, one.host.name) == at and self.plan.lower.status(at) is not None
-                and path in self.plan.paths(one.host.record)
-                and self.upper.md5(at) == one.own.conffiles[path].partition(" ")[0])
 
     def put(self, one: Change, path: str, at: str, mine: posix.stat_result | None = None) -> bool:
         """Put a file of the host's where the subhost has it otherwise than the host.  Returns whether it has.

@@ -55,10 +55,11 @@ class Inside:
 
     __slots__ = ("has", "hidden", "unpacked")
 
-    def __init__(self, unpacked: "Set[str]", hidden: "Set[str]", has: "Callable[[str, str], bool]") -> None:
+    def __init__(self, unpacked: "Set[str]", hidden: "Set[str]",
+                 has: "Callable[[str, Stanza, Stanza | None], bool]") -> None:
         self.unpacked = unpacked
         self.hidden = hidden
-        self.has = has                  # tells whether UPPER has a conffile of its own, of its path and package
+        self.has = has                  # tells whether UPPER keeps a conffile, of its path and the records of both
 
 
 def merge(host: Database, own: Database, inside: Inside) -> list[Change]:
@@ -128,7 +129,7 @@ def of_host(theirs: Stanza, mine: Stanza | None, inside: Inside) -> Stanza:
     else:
         state, configured, pending, awaited = "unpacked", mine.configured or None if mine else None, None, None
     conffiles = merged_conffiles(theirs.conffiles, mine.conffiles if mine else {},
-                                 lambda path: inside.has(path, theirs.name), settled=state in WORKING)
+                                 lambda path: inside.has(path, theirs, mine), settled=state in WORKING)
     return theirs.changed(Status=f"{want} ok {state}", Config_Version=configured, Triggers_Pending=pending,
                           Triggers_Awaited=awaited, Conffiles=conffiles_text(conffiles))
 

@@ -11,25 +11,27 @@ from .dependencies import Present
 from .merge import AHEAD, HELD, LEFT_OUT, OF_HOST, OWN, Change, Inside, merge
 from .merge import UNFINISHED as HALF_DONE
 from .places import Places
-from .upper import Upper
+from .upper import Upper, md5
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ..dpkg import Stanza
     from ..overlayfs import Tree
     from .registers import Override
 
 UPDATES = f"{RECORDS}/updates"
 KEPT_RECORDS = ("list", "postrm")               # of a package that was removed, and not purged
+BESIDE = ("", ".dpkg-dist", ".dpkg-new")        # where the host has a conffile as it was shipped
 
 
 class Plan:
     """What is to be done with the packages of a subhost."""
 
-    __slots__ = ("accounts", "base", "found", "has_status", "has_updates", "hidden", "host", "host_places", "is_begun",
-                 "lower", "missing", "places", "refused", "refusing", "registers", "seen", "spared", "strayed", "tree",
-                 "upper")
+    __slots__ = ("accounts", "found", "has_status", "has_updates", "hidden", "host", "host_places", "is_begun", "lower",
+                 "missing", "new_conffiles", "places", "refused", "refusing", "registers", "seen", "spared", "store",
+                 "strayed", "tree", "unpacked", "unshipped", "upper")
 
     def __init__(self, tree: "Tree", store: str) -> None:
         """tree is the subhost's, of which one layer is its own; store is the directory with what the host had."""
@@ -51,12 +53,13 @@ class Plan:
         self.registers = self.merged_registers() if is_any else {}
         self.host_places = Places(self.lower, self.theirs("diversions"))
         self.places = Places(self.lower, self.register("diversions", DIVERSIONS))
-        unpacked, removed = self.upper.records()
-        inside = Inside(unpacked, removed, self.has_conffile)
+        self.unpacked, removed = self.upper.records()
+        inside = Inside(self.unpacked, removed, self.keeps_conffile)
         self.found = merge(self.host, Database(own), inside) if is_any else []
         self.missing, self.refusing = self.what_does_not_fit()
         self.hidden = self.to_be_hidden()
-        before = (line.partition(" ") for line in followed.kept_lines(base, CHOSEN))
+        self.new_conffiles, self.unshipped = self.conffiles_beside()
+        before = (line.partition(" ") for line in followed.kept_lines(store, CHOSEN))
         self.strayed = alternatives.strayed(self.upper, {name: target for name, _, target in before})
 
     @property
@@ -130,9 +133,40 @@ class Plan:
         base = {kind: followed.kept_lines(self.store, kind) for kind in FILES if followed.is_kept(self.store, kind)}
         return Accounts({kind: dpkg.lines(self.lower, f"etc/{kind}") for kind in FILES}, own, base)
 
-    def has_conffile(self, path: str, package: str) -> bool:
-        """Tell whether UPPER has a conffile of a package."""
-        return self.upper.has_file(self.places.of(path, package))
+    def keeps_conffile(self, path: str, theirs: "Stanza", mine: "Stanza | None") -> bool:
+        """Tell whether UPPER has a conffile of a package, and will have it when that is the host's."""
+        return self.upper.has_file(self.places.of(path, theirs.name)) and not (
+            mine and {theirs.record, mine.record} & self.unpacked and self.is_shipped_conffile(path, theirs, mine))
+
+    def is_shipped_conffile(self, path: str, theirs: "Stanza", mine: "Stanza") -> bool:
+        """Tell whether a conffile in UPPER is as it was shipped, and the host has it at the same place."""
+        at = self.places.of(path, mine.name)
+        return (path in mine.conffiles and self.host_places.of(path, theirs.name) == at
+                and self.lower.status(at) is not None and path in self.paths(theirs.record)
+                and self.upper.md5(at) == mine.conffiles[path].partition(" ")[0])
+
+    def conffiles_beside(self) -> tuple[dict[str, str], list[str]]:
+        """Return what dpkg is to settle, as UPPER has a conffile, and the host's version ships another one.
+
+        That is {where the new one comes: where the host has it, as it is shipped}, and what the host has not got, in
+        words.
+        """
+        found, left = {}, []
+        for one in self.changes:
+            if not one.configures or not one.host:
+                continue
+            before = one.own.conffiles if one.own else {}
+            for path, rest in one.host.conffiles.items():
+                if " " in rest or before.get(path) == rest or not self.keeps_conffile(path, one.host, one.own):
+                    continue
+                at = self.host_places.of(path, one.host.name)
+                shipped = next((at + end for end in BESIDE if md5_in(self.lower, at + end) == rest), "")
+                if shipped:
+                    found[f"{self.places.of(path, one.host.name)}.dpkg-new"] = shipped
+                else:
+                    left.append(f"/{path} is the subhost's own, and the host has not got the one that {one.record} "
+                                f"{one.host.version} ships")
+        return found, left
 
     def what_does_not_fit(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
         """Return {record: what it needs} and {record: what cannot be there with it} of the subhost's packages."""
@@ -214,6 +248,15 @@ class Plan:
                  "missing": self.missing.get(one.record, []), "conflicts": self.refusing.get(one.record, [])}
                 for one in self.found if (one.is_change and (one.own or one.merged and one.merged.is_present))
                 or one.kind == HALF_DONE or one.record in self.missing or one.record in self.refusing]
+
+
+def md5_in(tree: "Tree", path: str) -> str:
+    """Return the MD5 sum of a regular file in a tree, "" if it is none."""
+    found = tree.opened(path)
+    if found is None:
+        return ""
+    with found:
+        return md5(found)
 
 
 def to_be_kept(lower: "Tree") -> dict[str, bytes]:

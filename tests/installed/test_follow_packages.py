@@ -208,6 +208,36 @@ def test_a_conffile(ground, changed, unpacked):
     assert follow(one, "--dry-run")["packages"] == []
 
 
+def test_a_conffile_that_cannot_be_put_beside(ground):
+    """The host has not got it as it is shipped: that is told before anything is done, in the same words."""
+    versions = [deb(ground.root, "lib", version, {"etc/lib.conf": f"shipped {version}\n"}, SCRIPTS, ["etc/lib.conf"]) for version in "12"]
+    dpkg(ground.root, "-i", versions[0])
+    one = ground.subhost(deb(ground.root, "own", "1"))
+    one.sh("echo inside >/etc/lib.conf")
+    write(f"{ground.root}/etc/lib.conf", "outside\n")
+    dpkg(ground.root, "-i", versions[1])
+    os.unlink(f"{ground.root}/etc/lib.conf.dpkg-dist")
+    left = ["/etc/lib.conf is the subhost's own, and the host has not got the one that lib 2 ships"]
+    before = debs.seen(one.upper)
+    assert follow(one, "--dry-run", status=LEFT)["left"] == left and debs.seen(one.upper) == before
+    assert follow(one, status=LEFT)["left"] == left and one.inside("cat", "/etc/lib.conf") == "inside"
+    assert follow(one)["left"] == []
+
+
+def test_a_conffile_that_came_inside_first(ground):
+    """Nobody has changed it: it is the host's again, and on record as that."""
+    versions = [deb(ground.root, "lib", version, {"etc/lib.conf": f"shipped {version}\n"}, SCRIPTS, ["etc/lib.conf"]) for version in "123"]
+    own = deb(ground.root, "own", "1")
+    dpkg(ground.root, "-i", versions[0])
+    one = ground.subhost(own)
+    ground.inside(one, "-i", versions[1])
+    assert "etc/lib.conf" in upper_files(one)
+    dpkg(ground.root, "-i", versions[2])
+    assert changes(follow(one)) == {("lib", "upgraded")}
+    assert one.inside("cat", "/etc/lib.conf") == "shipped 3" and "etc/lib.conf" not in upper_files(one)
+    ground.is_as_fresh(one, own)
+
+
 def test_data_that_a_maintainer_script_migrates(ground):
     """A subhost without records of its own: it is known what it had from the time when it followed last."""
     migrate = {"postinst": 'mkdir -p /srv; echo "$2 to {0}" >>/srv/schema'}
