@@ -16,6 +16,9 @@ from .plan import Plan
 from .site import Site
 from .upper import md5
 
+SET_ID = 0o6000         # bits of a mode
+SET_ID_NAMES = {0o4000: "set-user-ID", 0o2000: "set-group-ID", 0o6000: "set-user-ID and set-group-ID"}
+
 
 class Copies:
     """The files of packages in UPPER."""
@@ -96,12 +99,28 @@ class Copies:
             status = posix.fstat(source)
             if status.st_mode & files.KIND != files.REGULAR:
                 return False
-            mode, uid, gid = self.overridden(path) or attributes(mine or status)
+            mode, uid, gid = self.attributes_to_be(path, mine or status, status)
             if at == there and (mode, uid, gid) == attributes(status):
                 return False
+            if mine:
+                self.tell_lost_bits(one, at, mine.st_mode & ~mode)
             with self.attributes_of(at if mine else "", source) as like:
                 self.site.write(at, source, mode, uid, gid, like)
         return True
+
+    def attributes_to_be(self, path: str, mine: posix.stat_result, theirs: posix.stat_result) -> tuple[int, int, int]:
+        """Return mode and owners of a file: those that an override gives it, else those that the subhost has given it.
+
+        It is set-user-ID or set-group-ID only if the host's is: a host that does not trust a program so any more is
+        not to be told from a subhost in which somebody has, and dpkg would take it away in both.
+        """
+        mode, uid, gid = attributes(mine)
+        return self.overridden(path) or (mode & ~(SET_ID & ~theirs.st_mode), uid, gid)
+
+    def tell_lost_bits(self, one: Change, at: str, lost: int) -> None:
+        if lost & SET_ID:
+            self.tell(at, f"/{at} is not {SET_ID_NAMES[lost & SET_ID]} any more, as that of {one.record} is not "
+                          f"(see dpkg-statoverride(1))")
 
     def attributes_of(self, at: str, source: Fd) -> Fd:
         """Return a descriptor of the file of which the extended attributes count."""
@@ -148,20 +167,33 @@ class Copies:
         assert one.host
         outside = self.plan.host_places.of(path, one.host.name)
         theirs = self.plan.lower.status(outside)
-        if at in self.told or theirs is None or self.has_attribute(at, overlayfs.METACOPY):
-            return                      # the content is the host's
+        if at in self.told or theirs is None:
+            return
+        wanted = self.attributes_to_be(path, status, theirs)
+        if self.has_attribute(at, overlayfs.METACOPY):      # the content is the host's
+            self.take_bits(one, at, status.st_mode & ~wanted[0] & SET_ID)
+            return
         if status.st_mode & theirs.st_mode & files.KIND == files.SYMLINK and (
                 self.upper.link(at) == self.plan.lower.link(outside)):
             return
         own = self.upper.md5(at)
         if own and own == self.md5_outside(outside):
-            if at == outside and at not in self.others and attributes(theirs) == attributes(status):
-                self.upper.unlink(at)
+            if at not in self.others:
+                if at == outside and wanted == attributes(theirs):
+                    self.upper.unlink(at)
+                else:
+                    self.take_bits(one, at, status.st_mode & ~wanted[0] & SET_ID)
         elif own and at not in self.others and (own == self.former_md5(path) or self.is_overridden(path, at, status)):
             if not self.put(one, path, at, status):
                 self.upper.unlink(at)
         else:
             self.tell(at, f"/{at} is the subhost's own, and hides that of {one.record}")
+
+    def take_bits(self, one: Change, at: str, bits: int) -> None:
+        """Have a file not be set-user-ID or set-group-ID any more."""
+        if bits:
+            self.site.clear_mode(at, bits)
+            self.tell_lost_bits(one, at, bits)
 
     def md5_outside(self, path: str) -> str:
         found = self.plan.lower.opened(path)

@@ -59,6 +59,18 @@ class Site:
                 posix.fsync(fd)
             posix.rename(part, name, src_dir_fd=at, dst_dir_fd=at)
 
+    def clear_mode(self, path: str, bits: int) -> None:
+        """chmod(2) a regular file, if it is there, to a mode without these bits."""
+        try:
+            with beneath.directory(self.root, paths.parent(f"/{path}"), beneath.INSIDE) as at, \
+                    beneath.opened(at, paths.name(path), posix.O_PATH | posix.O_NOFOLLOW, beneath.REFUSED) as fd:
+                status = posix.fstat(fd)
+                if status.st_mode & files.KIND == files.REGULAR:
+                    posix.chmod(paths.of_descriptor(fd), status.st_mode & 0o7777 & ~bits)
+        except OSError as error:
+            if error.errno not in files.NOWHERE:
+                raise
+
     def remove(self, path: str) -> None:
         """Remove a file, as the subhost itself would, if it is there."""
         try:

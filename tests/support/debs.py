@@ -32,11 +32,11 @@ def system(directory):
     return directory
 
 
-def deb(root, name, version, files=None, scripts=None, conffiles=(), triggers="", **fields):
-    """Make a package; its path in the system: files are {path: content}, scripts {maintainer script: text}."""
+def deb(root, name, version, files=None, scripts=None, conffiles=(), triggers="", modes=None, **fields):
+    """Make a package; its path in the system: files are {path: content}, scripts {maintainer script: text}, modes {path: mode}."""
     place = f"{root}/debs/{name}_{version}"
     for path, content in {f"usr/share/doc/{name}/version": version, **(files or {})}.items():
-        write(f"{place}/{path}", content, 0o755 if "bin/" in path else 0o644)
+        write(f"{place}/{path}", content, (modes or {}).get(path, 0o755 if "bin/" in path else 0o644))
     control = {"Package": name, "Version": version, "Architecture": "amd64", "Maintainer": "nobody <nobody@localhost>",
                "Description": "made for a test", **{field.replace("_", "-"): value for field, value in fields.items()}}
     write(f"{place}/DEBIAN/control", "".join(f"{field}: {value}\n" for field, value in control.items()))
