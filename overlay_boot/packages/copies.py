@@ -235,8 +235,10 @@ class Copies:
         for at, status in [*self.upper.among(places)]:
             path = places[at]
             outside = self.plan.host_places.of(path, one.own.name)
-            if (status.st_mode & files.KIND == files.REGULAR and at not in self.others
-                    and self.upper.md5(at) == md5sums[path] != self.md5_outside(outside)):
+            if at not in self.others and (
+                    status.st_mode & files.KIND == files.REGULAR
+                    and self.upper.md5(at) == md5sums[path] != self.md5_outside(outside)
+                    or overlayfs.is_whiteout(status) and self.plan.lower.status(at) is None):
                 self.upper.unlink(at)
                 while (at := paths.parent(f"/{at}")[1:]) and self.plan.lower.status(at) is None:
                     self.emptied[at] = one

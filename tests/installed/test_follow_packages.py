@@ -610,6 +610,21 @@ def test_a_copy_of_what_is_set_user_id_no_more(ground):
     assert follow(one)["left"] == [] and follow(one, "--dry-run")["is_done"] is True
 
 
+def test_what_is_left_of_a_package_that_the_host_has_removed(ground):
+    """Directories that only copies of its files were in, and what hid some of them, go; those in which anything else is stay."""
+    files = {f"usr/lib/{name}": "1" for name in ("copied/a/b", "hidden/a/b", "both/a", "both/b", "used/a", "used/b")}
+    base, lib = deb(ground.root, "base", "1"), deb(ground.root, "lib", "1", files)
+    dpkg(ground.root, "-i", base, lib)
+    write(f"{ground.root}/usr/lib/used/host", "")
+    one = ground.subhost(deb(ground.root, "own", "1"))
+    assert changes(follow(one)) == set()
+    one.sh("cd /usr/lib; chown -R 7:7 copied; rm hidden/a/b both/a used/a; chmod 600 both/b; mkdir mine; echo mine >used/mine")
+    dpkg(ground.root, "-P", "lib")
+    assert changes(follow(one)) == {("lib", "removed")}
+    assert one.sh("cd /usr/lib; ls -d copied hidden both mine used used/* 2>/dev/null || :").split() == ["mine", "used", "used/host", "used/mine"]
+    assert follow(one, "--dry-run")["is_done"] is True
+
+
 def test_a_copy_of_what_is_of_another_kind_now(ground):
     """A file that was a directory, and the other way round."""
     versions = [deb(ground.root, "lib", "1", {"usr/share/a": "1", "usr/share/b/c/d": "1", "usr/share/e/f": "1"}),
