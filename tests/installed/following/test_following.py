@@ -10,13 +10,14 @@ import shutil
 
 import pytest
 from conftest import cannot_run
-from machine import FOLLOW, TREE, run, write
+from machine import FOLLOW, TREE, run, wait_for, write
 from roots import CACHE
 from whole_host import SLOW, WholeHost, differences
 
 NEW_SUITE = "trixie"
 LEFT = 3
 LONG = 3 * 3600     # seconds, for a test
+SETTLED = 300       # seconds, for what the script of a service has left in the background: MariaDB looks at its tables
 HOOK_SAYS = "overlay-follow --all --restart restarts the services"
 
 
@@ -110,7 +111,7 @@ def is_as_fresh(one, fresh):
     assert records[0] == records[1]
     found = differences(one, fresh, PASSING)        # a conffile of one's own has that of the package beside it
     assert {path: what for path, what in found.items() if "/__pycache__/" not in path and not path.endswith(".dpkg-dist")} == {}
-    assert one.services() == fresh.services()
+    wait_for(lambda: one.services() == fresh.services(), SETTLED)
 
 
 # What a service is asked.
@@ -199,7 +200,7 @@ def test_from_debian_12_to_13(host, subhost):
         answers(one)
         one.is_clean()
         nothing_to_follow(one)
-        assert with_later_names(one.services()) == with_later_names(services[one])
+        wait_for(lambda one=one: with_later_names(one.services()) == with_later_names(services[one]), SETTLED)
     for one, (answers, made_anew) in three.items():
         one.stopped()
         one.booted(seconds=SLOW)
