@@ -48,16 +48,22 @@ class Ground:
         done = one.go("dpkg", "--force-confold", *words)
         assert done.returncode == 0, done.stdout + done.stderr
 
-    def is_as_fresh(self, one, *packages, but=()):
-        """A subhost has the same files and records as one that has just been made, with these packages of its own."""
+    def is_as_fresh(self, one, *packages, but=(), then=None):
+        """A subhost has the same files and records as one that has just been made, with these packages of its own.
+
+        then does to that what somebody has done to the one himself; after that, dpkg may find it changed.
+        """
         fresh = self.subhost(*packages)
+        if then:
+            then(fresh)
         records, files = ([debs.status(read(f"/proc/{each.init}/root/var/lib/dpkg/status")) for each in (one, fresh)],
                           [debs.seen(f"/proc/{each.init}/root") for each in (one, fresh)])
         assert records[0] == records[1]
         differences = {path: (files[0].get(path), files[1].get(path)) for path in {*files[0], *files[1]}
                        if files[0].get(path) != files[1].get(path) and path not in but}
         assert differences == {}
-        assert one.inside("dpkg", "--audit") == "" and one.inside("dpkg", "-V") == ""
+        assert one.inside("dpkg", "--audit") == ""
+        assert one.go("dpkg", "-V").stdout == (fresh.go("dpkg", "-V").stdout if then else "")
 
 
 @pytest.fixture
@@ -165,6 +171,7 @@ def test_removal_outside(ground):
     assert "lib needs" not in run(FOLLOW, one.conf).stdout
     assert run(FOLLOW, one.conf).stdout == f"{one.name}: own needs what the host has not got any more: lib (>= 1)\n"
     assert one.go("dpkg", "-s", "lib").returncode == 1 and one.go("dpkg", "-s", "other").returncode == 0
+    ground.is_as_fresh(one, then=lambda fresh: ground.inside(fresh, "--force-depends", "-i", own))
 
 
 def test_removal_inside(ground):
@@ -180,6 +187,7 @@ def test_removal_inside(ground):
     assert one.go("ls", "/usr/lib/lib.2").returncode == 2 and one.go("dpkg", "-s", "lib").returncode == 1
     assert "lib" not in one.sh("ls /var/lib/dpkg/info")
     assert follow(one, "--dry-run")["packages"] == []
+    ground.is_as_fresh(one, then=lambda fresh: ground.inside(fresh, "-P", "lib"))
 
 
 @pytest.mark.parametrize("changed", ["inside", "outside", "both", "neither"])
@@ -206,6 +214,8 @@ def test_a_conffile(ground, changed, unpacked):
     assert [words for words in one.inside("dpkg-query", "-f", "${Conffiles}\n", "-W", "lib").split() if len(words) == 32] == [
         debs.hashlib.md5(b"shipped 2\n").hexdigest()]
     assert follow(one, "--dry-run")["packages"] == []
+    edit = "echo inside >/etc/lib.conf" if changed in ("inside", "both") else ":"
+    ground.is_as_fresh(one, own, but={"/etc/lib.conf.dpkg-dist"}, then=lambda fresh: fresh.sh(edit))
 
 
 def test_a_conffile_that_cannot_be_put_beside(ground):
@@ -250,6 +260,7 @@ def test_data_that_a_maintainer_script_migrates(ground):
     assert changes(follow(one)) == {("data", "upgraded")}
     assert one.inside("cat", "/srv/schema").splitlines() == [" to 1", "mine", "1 to 2"]
     assert not os.path.exists(f"{one.upper}/var/lib/dpkg/status")
+    ground.is_as_fresh(one, but={"/srv/schema"})
     assert changes(follow(one)) == set()
 
 
@@ -284,6 +295,11 @@ def test_a_held_package_and_one_that_is_half_installed(ground):
     assert one.inside("dpkg-query", "-W", "-f", "${Package} ${Version} ${Status}\n").splitlines() == [
         "half 2 install ok installed", "held 1 hold ok installed", "whole 2 install ok installed"]
     assert one.inside("cat", "/usr/lib/held", "/usr/lib/half") == "12"
+
+    def hold(fresh):
+        ground.inside(fresh, "-i", versions["held"][0])
+        fresh.sh("echo held hold | dpkg --set-selections")
+    ground.is_as_fresh(one, then=hold)
 
 
 def test_accounts_overrides_and_triggers(ground):
