@@ -261,7 +261,8 @@ def follow_packages(tree: "Tree", store: str, wish: Wish, subhost: Running | Non
     if plan.is_empty and not wish.dry_run:
         plan.keep()
     if plan.is_empty or not subhost or wish.dry_run:
-        return {"packages": plan.row(), "left": plan.left, "is_done": plan.is_empty}
+        left = packages.rehearse(plan) if wish.dry_run and not plan.is_empty else plan.left
+        return {"packages": plan.row(), "left": left, "is_done": plan.is_empty}
     with Inside(subhost) as inside:
         site = packages.Site(subhost.name, root, proc.owner(subhost.init), inside.maintain,
                              lambda: refresh(subhost, root))

@@ -19,6 +19,7 @@ from .merge import AHEAD, HELD, NEW, OWN, REMOVED
 from .plan import UPDATES, to_be_kept
 from .plan import Plan as Plan
 from .plan import keep as keep_host
+from .rehearsal import Rehearsal
 from .site import Site as Site
 from .site import part_of as part_of
 
@@ -110,9 +111,14 @@ def follow(tree: "Tree", store: str, site: Site) -> "tuple[list[Row], list[str]]
     return plan.row(), [*left, *plan.left]
 
 
+def rehearse(plan: Plan) -> list[str]:
+    """Return what would be left to the administrator, in words, as far as it is known before; nothing is changed."""
+    return [*Rehearsal(plan).settle(), *plan.left]
+
+
 def merge_files(plan: Plan, site: Site) -> list[str]:
     """Merge all but the status file.  Returns what is left to the administrator, in words."""
-    left = Copies(plan, site).settle()
+    left = Copies(plan, site, plan.upper).settle()
     for path in plan.hidden:
         site.remove(path)
     put_conffiles(plan, site)

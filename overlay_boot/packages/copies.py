@@ -14,7 +14,7 @@ from ..followed import SHOWN
 from .merge import REMOVED, Change
 from .plan import Plan
 from .site import Site
-from .upper import md5
+from .upper import Upper, md5
 
 SET_ID = 0o6000         # bits of a mode
 SET_ID_NAMES = {0o4000: "set-user-ID", 0o2000: "set-group-ID", 0o6000: "set-user-ID and set-group-ID"}
@@ -23,18 +23,20 @@ SET_ID_NAMES = {0o4000: "set-user-ID", 0o2000: "set-group-ID", 0o6000: "set-user
 class Copies:
     """The files of packages in UPPER."""
 
-    __slots__ = ("emptied", "hiding", "md5sums", "of_path", "others", "overrides", "plan", "site", "told", "upper")
+    __slots__ = ("emptied", "hiding", "md5sums", "of_path", "others", "overrides", "plan", "settled", "site", "told",
+                 "upper")
 
-    def __init__(self, plan: Plan, site: Site) -> None:
+    def __init__(self, plan: Plan, site: Site, upper: Upper) -> None:
         self.plan = plan
         self.site = site
-        self.upper = plan.upper
+        self.upper = upper
         self.overrides = plan.overrides()
         self.others = plan.own_paths()              # files that another package has, which is the subhost's own
         self.md5sums: dict[str, dict[str, str]] | None = None       # of what the host had, by packages
         self.of_path: dict[str, str] | None = None
         self.emptied: dict[str, Change] = {}        # {a directory in UPPER: the package}, where something was removed
         self.hiding: dict[str, Change] = {}         # {a directory in UPPER: what has a file in its place}
+        self.settled: set[str] = set()              # where a file of the host's was put in the place of a package's
         self.told: dict[str, str] = {}              # {where it is: what is left to the administrator, in words}
 
     def settle(self) -> list[str]:
@@ -53,7 +55,7 @@ class Copies:
                 self.drop(one)
         self.remove_directories({**self.emptied, **self.hiding})
         self.site.refresh()
-        return [*self.told.values()]
+        return [self.told[at] for at in sorted(self.told)]
 
     def give_back(self, one: Change) -> None:
         """Remove the files of a package that dpkg has unpacked inside and nobody has changed."""
@@ -76,7 +78,9 @@ class Copies:
                 if path not in shipped or at == self.plan.host_places.of(path, one.host.name):
                     self.upper.unlink(at)
             elif kind == files.REGULAR and self.upper.md5(at) == md5sums.get(path):
-                if path not in shipped or not self.put(one, path, at):
+                if path in shipped and self.put(one, path, at):
+                    self.settled.add(at)
+                else:
                     self.upper.unlink(at)
             else:
                 self.tell(at, f"/{at} was changed inside, and hides that of {one.record}")
@@ -167,7 +171,7 @@ class Copies:
         assert one.host
         outside = self.plan.host_places.of(path, one.host.name)
         theirs = self.plan.lower.status(outside)
-        if at in self.told or theirs is None:
+        if at in self.told or at in self.settled or theirs is None:
             return
         wanted = self.attributes_to_be(path, status, theirs)
         if self.has_attribute(at, overlayfs.METACOPY):      # the content is the host's
@@ -259,12 +263,16 @@ class Copies:
                 self.site.remove_directory(at)
                 continue
             if own and (not self.upper.is_directory(below) or attributes(own) == attributes(below)):
-                followed.keep(self.plan.store, {SHOWN: paths.encode(f"{at}\n")})
+                self.note_shown(at)
                 self.site.remove_directory(at)
                 self.show(at)
             if self.upper.is_directory(self.upper.status(at)):
                 self.tell(at, f"/{at} is the subhost's own, and hides that of {found[at].record}")
         found.clear()
+
+    def note_shown(self, at: str) -> None:
+        """Note a directory that is about to be removed, for the next call to show what it hides, if this is killed."""
+        followed.keep(self.plan.store, {SHOWN: paths.encode(f"{at}\n")})
 
     def show(self, *places: str) -> None:
         """Remove the whiteout that the mount has put in the place of a directory which it has removed."""

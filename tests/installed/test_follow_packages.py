@@ -78,6 +78,16 @@ def follow(one, *words, status=0):
     return row
 
 
+def follow_as_told(one):
+    """The same for one with which something is left to the administrator: the lines are those of a call that changes nothing."""
+    before = debs.seen(one.upper)
+    told = follow(one, "--dry-run", status=LEFT)
+    assert debs.seen(one.upper) == before
+    row = follow(one, status=LEFT)
+    assert told["left"] == row["left"] and told["packages"] == row["packages"]
+    return row
+
+
 def changes(row):
     return {(each["package"], each["change"]) for each in row["packages"]}
 
@@ -228,9 +238,7 @@ def test_a_conffile_that_cannot_be_put_beside(ground):
     dpkg(ground.root, "-i", versions[1])
     os.unlink(f"{ground.root}/etc/lib.conf.dpkg-dist")
     left = ["/etc/lib.conf is the subhost's own, and the host has not got the one that lib 2 ships"]
-    before = debs.seen(one.upper)
-    assert follow(one, "--dry-run", status=LEFT)["left"] == left and debs.seen(one.upper) == before
-    assert follow(one, status=LEFT)["left"] == left and one.inside("cat", "/etc/lib.conf") == "inside"
+    assert follow_as_told(one)["left"] == left and one.inside("cat", "/etc/lib.conf") == "inside"
     assert follow(one)["left"] == []
 
 
@@ -591,7 +599,7 @@ def test_a_copy_of_a_file_of_the_hosts(ground):
     os.setxattr(f"/proc/{one.init}/root/usr/lib/owner", "security.capability", NET_RAW)
     dpkg(ground.root, "-i", *versions[1:])
     dpkg(ground.root, "-P", "removed")
-    row = follow(one, status=LEFT)
+    row = follow_as_told(one)
     assert sorted(row["left"]) == ["/usr/lib/changed is the subhost's own, and hides that of lib",
                                    "/usr/lib/mode is not set-user-ID any more, as that of lib is not (see dpkg-statoverride(1))"]
     assert one.inside("stat", "-c", "%n %a %u %s", *(f"/usr/lib/{kind}" for kind in ("mode", "owner", "back", "changed", "moved", "same"))) == (
@@ -616,7 +624,7 @@ def test_a_copy_of_what_is_set_user_id_no_more(ground):
     one.sh("""cd /usr/bin; chmod 4711 mode same; chmod 2711 group; chmod 6711 still; chmod 600 back; chmod 6755 back; echo mine >own; chmod 4755 own
         dpkg-statoverride --update --add root root 4711 /usr/bin/override""")
     dpkg(ground.root, "-i", versions[1])
-    assert {*follow(one, status=LEFT)["left"]} == {
+    assert {*follow_as_told(one)["left"]} == {
         *(f"/usr/bin/{name} is not {kind} any more, as that of lib is not (see dpkg-statoverride(1))"
           for name, kind in {"mode": "set-user-ID", "same": "set-user-ID", "group": "set-group-ID"}.items()),
         "/usr/bin/own is the subhost's own, and hides that of lib"}
@@ -650,9 +658,25 @@ def test_a_copy_of_what_is_of_another_kind_now(ground):
     assert changes(follow(one)) == set()
     one.sh("chmod 700 /usr/share/a /usr/share/b/c/d; echo mine >/usr/share/e/mine")
     dpkg(ground.root, "-i", versions[1])
-    assert follow(one, status=LEFT)["left"] == ["/usr/share/e is the subhost's own, and hides that of lib"]
+    assert follow_as_told(one)["left"] == ["/usr/share/e is the subhost's own, and hides that of lib"]
     assert one.inside("cat", "/usr/share/a/x", "/usr/share/b/c", "/usr/share/e/mine") == "22mine"
     assert follow(one, "--dry-run")["is_done"] is True
+
+
+def test_what_was_changed_and_diverted_inside(ground):
+    """A package that was unpacked inside, with an override and a diversion, and files that somebody has changed since."""
+    write(f"{ground.root}/etc/group", "root:x:0:\n")
+    files = ("override", "diverted", "changed", "new")
+    versions = [deb(ground.root, "lib", version, {f"usr/bin/{name}": version for name in files}) for version in "123"]
+    dpkg(ground.root, "-i", versions[0])
+    one = ground.subhost()
+    one.sh("dpkg-statoverride --add root root 0711 /usr/bin/override; dpkg-divert --local --rename --add /usr/bin/diverted")
+    ground.inside(one, "-i", versions[1])
+    one.sh("echo mine >/usr/bin/changed; rm /usr/bin/new; mkdir /usr/bin/new")
+    dpkg(ground.root, "-i", versions[2])
+    assert sorted(follow_as_told(one)["left"]) == ["/usr/bin/changed was changed inside, and hides that of lib"]
+    assert one.inside("cat", "/usr/bin/override", "/usr/bin/diverted.distrib", "/usr/bin/changed") == "33mine"
+    assert one.inside("stat", "-c", "%a", "/usr/bin/override") == "711" and follow(one, "--dry-run")["is_done"] is True
 
 
 def test_directories_that_processes_are_in(ground):
@@ -669,7 +693,7 @@ def test_directories_that_processes_are_in(ground):
     one.sh("for name in lib anew; do (cd /usr/lib/$name && exec sleep 300) >/dev/null 2>&1 & done; rm -f /usr/lib/mounted/a")
     assert run("nsenter", "-t", str(one.init), "-m", "mount", "-t", "tmpfs", "tmpfs", "/usr/lib/mounted").returncode == 0
     dpkg(ground.root, "-i", versions[2])
-    row = follow(one, status=LEFT)
+    row = follow_as_told(one)
     assert changes(row) == {("lib", "upgraded")}
     assert row["left"] == ["/usr/lib/mine is the subhost's own, and hides that of lib"]
     assert one.inside("ls", "/usr/lib/lib", "/usr/lib/anew", "/usr/lib/mine") == "/usr/lib/anew:\na\n\n/usr/lib/lib:\na\nother\n\n/usr/lib/mine:\nfile"
@@ -686,7 +710,7 @@ def test_a_copy_of_which_nobody_knows_what_it_was(ground):
     one = ground.subhost(deb(ground.root, "own", "1"))
     one.sh("chmod 600 /usr/lib/lib")
     dpkg(ground.root, "-i", versions[1])
-    assert follow(one, status=LEFT)["left"] == ["/usr/lib/lib is the subhost's own, and hides that of lib"]
+    assert follow_as_told(one)["left"] == ["/usr/lib/lib is the subhost's own, and hides that of lib"]
 
 
 def test_an_override_inside_alone(ground):

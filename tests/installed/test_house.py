@@ -70,6 +70,7 @@ LAYERS = [
     ["packages/dependencies", "packages/merge", "packages/alternatives"],
     ["packages/plan"],
     ["packages/copies"],
+    ["packages/rehearsal"],
     ["packages/__init__"],
     ["renewal"],
     ["follow"],
