@@ -6,12 +6,16 @@ mounted the hierarchy (sysvinit), it is reached by a mount that only we see.
 import posix
 import select
 import time
-from errno import EBUSY, ENODEV, EOPNOTSUPP
+from errno import EBUSY, ENODEV, ENOENT, EOPNOTSUPP
 
 from . import files, namespaces, proc
 from .errors import Failure, doing
 from .files import Fd
 from .state import State
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MOUNTED = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 PARENT = "overlay-boot"
@@ -349,30 +353,68 @@ def thaw(fd: int) -> None:
 
 def remove_below(fd: int) -> None:
     """Remove the control groups that were made in this one."""
-    for child in children(fd):
-        with directory(child, fd) as below:
-            remove_below(below)
-        posix.rmdir(child, dir_fd=fd)
-
-
-def children(fd: int) -> list[str]:
-    with posix.scandir(fd) as entries:
-        return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    for above, name in groups_below(fd):
+        posix.rmdir(name, dir_fd=above)
 
 
 def members(fd: int) -> list[int]:
     """Return the process ids in the control group and below."""
-    try:
-        found = [int(line) for line in read(fd, "cgroup.procs").split()]
-    except OSError as error:
-        if error.errno not in (EOPNOTSUPP, ENODEV):     # of a threaded one, those above know; it was just removed
-            raise
-        found = []
-    for child in children(fd):
-        try:
-            below = directory(child, fd)
-        except FileNotFoundError:
-            continue
-        with below:
-            found += members(below)
+    found = own_members(fd, ".")
+    for above, name in groups_below(fd):
+        found += own_members(above, name)
     return found
+
+
+def own_members(fd: int, name: str) -> list[int]:
+    try:
+        return [int(line) for line in read(fd, f"{name}/cgroup.procs").split()]
+    except OSError as error:
+        if error.errno not in (ENOENT, ENODEV, EOPNOTSUPP):     # just removed; or threaded, which those above know of
+            raise
+        return []
+
+
+def groups_below(fd: int) -> "Iterator[tuple[int, str]]":
+    """Yield a descriptor of the one above, and the name, of each control group below this one, the deepest first.
+
+    Whoever is root in a subhost with CAP_SYS_ADMIN can make them deeper than there are descriptors.
+    """
+    at = directory(".", fd)
+    way: list[str] = []
+    rest = [children(fd)]           # of each on the way, those that are still to be gone into
+    try:
+        while True:
+            if rest[-1]:
+                name = rest[-1].pop()
+                try:
+                    at = replaced(at, name)
+                except FileNotFoundError:
+                    continue
+                way.append(name)
+                rest.append(children(at))
+            elif way:
+                rest.pop()
+                at = replaced(at, "..")
+                yield at, way.pop()
+            else:
+                return
+    finally:
+        posix.close(at)
+
+
+def replaced(at: int, name: str) -> Fd:
+    """Return a descriptor of another control group, by its path from that of one which is closed.
+
+    Raises FileNotFoundError, without closing that, if it was just removed.
+    """
+    other = directory(name, at)
+    posix.close(at)
+    return other
+
+
+def children(fd: int) -> list[str]:
+    try:
+        with posix.scandir(fd) as entries:
+            return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:           # it was just removed
+        return []

@@ -442,3 +442,32 @@ def test_no_program_of_the_hosts_is_within_reach(subhost, fences):
     waiting.wait(20)
 
 
+
+
+# Control groups one in the other, with a process in the last one.
+DEEP = """if True:
+    import os, sys
+    os.makedirs("/mnt/groups")
+    os.system("mount -t cgroup2 cgroup2 /mnt/groups")
+    os.chdir("/mnt/groups")
+    for depth in range(2000):
+        os.mkdir("deep")
+        os.chdir("deep")
+    for process in sys.argv[1:]:
+        with open("cgroup.procs", "w") as file:
+            file.write(process)
+    print("made", flush=True)
+    os.execvp("sleep", ["sleep", "1000000"])"""
+
+
+@pytest.mark.parametrize("processes", [["0"], ["0", "1"]], ids=["", "PID 1"])
+def test_control_groups_deeper_than_there_are_descriptors(subhost, machine, processes):
+    """Nor can the kernel tell the path of those."""
+    one = subhost(**UNFENCED).booted()
+    holder = start(GO, one.name, "/usr/bin/python3", "-IS", "-c", DEEP, *processes)
+    assert holder.stdout.readline() == b"made\n"
+    assert one.row()["processes"] == 2 and one.row()["state"] == "running"
+    assert one.inside("echo", "there") == "there"
+    one.stopped()
+    holder.communicate()
+    machine.is_as_before()
