@@ -157,11 +157,13 @@ def changed(variable: str, line: str, source: Config) -> str:
     value = line.partition("=")[2].strip()
     if variable == "IMAGE" and value:
         raise Failure(f"IMAGE={value} of {source.path}: give another one, such as a copy of it")
-    if variable in PLACES and (value.startswith("/") or ".." in value.split("/")) and not value.startswith("!"):
+    if variable in (*PLACES, "LOG") and is_elsewhere(value) and not value.startswith("!"):
         inside = value.removeprefix(f"{source.base.rstrip('/')}/")
-        if inside.startswith("/") or ".." in inside.split("/"):
-            raise Failure(f"{variable}={value} of {source.path} is not inside its BASE={source.base}: give another one")
-        return f"{variable}= {inside}"
+        if not is_elsewhere(inside):
+            return f"{variable}= {inside}"
+        if variable == "LOG" and files.kind(paths.join(source.base, value)) not in (0, files.REGULAR):
+            return line                 # a device, to which many can write
+        raise Failure(f"{variable}={value} of {source.path} is not inside its BASE={source.base}: give another one")
     if variable == "ADDRESS" and value not in ("", AUTO) or variable == "USERNS" and ":" in value:
         raise Failure(f"{variable}={value} of {source.path}: give another one, such as {AUTO}")
     if variable == "PUBLISH" and value:
@@ -169,6 +171,11 @@ def changed(variable: str, line: str, source: Config) -> str:
     if variable == "CABLES" and not value.startswith("!"):      # an address is for one interface only
         return f"CABLES= {' '.join(without_address(word) for word in value.split())}"
     return line
+
+
+def is_elsewhere(path: str) -> bool:
+    """Tell whether a path may lead out of the directory that it is relative to."""
+    return path.startswith("/") or ".." in path.split("/")
 
 
 def without_address(word: str) -> str:

@@ -235,6 +235,20 @@ def test_numbers_that_only_one_can_have(place, source, line):
     assert line not in read(conf(place))
 
 
+@pytest.mark.parametrize("log, copied", [("{base}/log/x", "LOG= log/x"), ("log", "LOG=log"), ("/dev/null", "LOG=/dev/null"), ("/var/log/x.log", None),
+                                         ("../x.log", None)])
+def test_no_log_is_written_by_two(place, source, log, copied):
+    log = log.format(base=source.base)
+    write(source.conf, f"{read(source.conf)}LOG={log}\n")
+    if copied:
+        make(place, "--like", source.conf, "DIR")
+        assert assignments(place)[-1] == copied
+        return
+    assert f"LOG={log} of {source.conf} is not inside its BASE={source.base}: give another one" in one_line(run(NEW, "--like", source.conf, place)) and is_nothing_made(place)
+    make(place, "--like", source.conf, "DIR", "LOG=/var/log/y.log")
+    assert assignments(place)[-1] == "LOG= /var/log/y.log"
+
+
 def test_like_another_with_its_files(place, source):
     before = tree(source.upper)
     make(place, "--like", source.conf, "--with-upper", "DIR")
