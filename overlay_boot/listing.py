@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from . import hibernation, shellversion
+    from . import hibernation, shellversion, systemd
     Row = dict[str, Any]
     Mounted = Running | hibernation.Hibernating
 
@@ -25,6 +25,7 @@ COLOURS = {"running": GREEN, "booting": YELLOW, "stopping": YELLOW, "hibernating
            "outdated": YELLOW}
 OUTDATED = "outdated"       # what a table has in the place of running, where processes use old files
 MIB = 1 << 20
+MOST = 32                   # subhosts whose systemd is asked at a time
 
 
 def rows(*, in_detail: bool = False) -> "list[Row]":
@@ -35,12 +36,27 @@ def rows(*, in_detail: bool = False) -> "list[Row]":
     shares (see shared), services (see services.seen), limits (see add_limits), config, old (see still_old); None where
     there is nothing to tell.  Services are seen in detail, or not.
     """
-    found = [*(of_state(name, in_detail=in_detail) for name in names()), *map(of_inherited, subhosts.inherited())]
-    there = [row for row in found if row]
+    there: list[Row] = []
+    asked: list[Row] = []               # those of them that have a systemd.Question for their services
+    for name in names():
+        one = of_state(name, in_detail=in_detail)
+        if one:
+            there.append(one)
+            if one["services"] is not None and not isinstance(one["services"], list):
+                asked.append(one)
+                if len(asked) == MOST:
+                    take_answer(asked.pop(0))
+    for one in asked:
+        take_answer(one)
+    there += filter(None, map(of_inherited, subhosts.inherited()))
     known = {row["config"] for row in there}
     others = [of_file(path) for path in listed() if real(path) not in known]
     of_name = {row["name"]: row["config"] or "" for row in there}
     return there + [row for row in others if not is_booted_from(of_name.get(row["name"]), row["config"])]
+
+
+def take_answer(row: "Row") -> None:
+    row["services"] = row["services"].answer()
 
 
 def is_booted_from(noted: str | None, path: str) -> bool:
@@ -53,7 +69,8 @@ def is_booted_from(noted: str | None, path: str) -> bool:
 
 def row(name: str, state: str, config: str | None, *, pid: int | None = None, since: float | None = None,
         processes: int | None = None, memory: int | None = None, cables: "list[dict[str, Any]] | None" = None,
-        shares: "list[dict[str, Any]] | None" = None, services: "list[dict[str, Any]] | None" = None,
+        shares: "list[dict[str, Any]] | None" = None,
+        services: "list[services.Seen] | systemd.Question | None" = None,
         old: list[int] | None = None) -> "Row":
     return {"name": name, "state": state, "pid": pid, "since": since, "processes": processes, "memory": memory,
             "services": services, "cables": cables, "shares": shares, "limits": None, "config": config, "old": old}
@@ -87,15 +104,27 @@ def of_running(state: State, *, in_detail: bool) -> "Row":
         return row(state.name, "stopping" if locked_by(state.fd, STOP) else "running", running.record.config,
                    pid=running.init, since=running.record.since, processes=processes, memory=memory,
                    cables=plugged(running), shares=shared(running),
-                   services=services_of(running, known if in_detail else None), old=still_old(running))
+                   services=services_or_question(running, known if in_detail else None), old=still_old(running))
 
 
-def services_of(running: Running, memory: "dict[int, int] | None") -> "list[services.Seen] | None":
-    """Return what has become of the services, by systemd where that is PID 1; see services.seen()."""
+def services_or_question(running: Running, memory: "dict[int, int] | None",
+                         ) -> "list[services.Seen] | systemd.Question | None":
+    """Return what has become of the services, see services.seen(); a question to systemd where that is PID 1."""
     if running.record.start and services.are_systemds(running):
         from . import systemd
-        return systemd.seen(running, memory)
+        try:
+            return systemd.Question(running, memory)
+        except OSError as error:
+            if error.errno in files.SCARCE:
+                raise
+            return None                 # no process can be made
     return services.seen(running, memory)
+
+
+def services_of(running: Running) -> "list[services.Seen] | None":
+    """Return what has become of the services, whatever PID 1 is; see services.seen()."""
+    found = services_or_question(running, None)
+    return found if found is None or isinstance(found, list) else found.answer()
 
 
 def of_processless(state: State) -> "Row | None":

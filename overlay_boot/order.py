@@ -127,6 +127,7 @@ def circles(before: dict[str, set[str]]) -> list[list[str]]:
 
 def is_starting(name: str) -> bool:
     """Tell whether a subhost that runs still starts its services, as far as that is to be believed."""
+    from . import listing
     try:
         one = find(name)
     except Failure:
@@ -134,4 +135,4 @@ def is_starting(name: str) -> bool:
     with one.state, one:
         if time.time() > one.record.since + LONGEST_START * len(one.record.start):
             return False
-        return any(service["state"] == services.STARTING for service in services.seen(one) or ())
+        return any(service["state"] == services.STARTING for service in listing.services_of(one) or ())

@@ -281,6 +281,47 @@ def seen(running: "Running", memory: "dict[int, int] | None") -> "list[Seen] | N
                 for word, block in zip(words, blocks, strict=True)]
 
 
+class Question:
+    """seen(), asked by a child process: one that is not answered keeps no other one waiting."""
+
+    __slots__ = ("process", "source")
+
+    def __init__(self, running: "Running", memory: "dict[int, int] | None") -> None:
+        """Raises OSError."""
+        import marshal
+
+        from .processes import make_pipe
+        self.source, sink = map(Fd, make_pipe())
+        with Fds([self.source]) as fds, sink:
+            self.process = posix.fork()
+            if not self.process:
+                try:
+                    files.write_all(sink, marshal.dumps(outcome(running, memory)))
+                finally:
+                    posix._exit(0)
+            fds.let_go()
+
+    def answer(self) -> "list[Seen] | None":
+        """Wait for the answer.  Raises OSError for want of descriptors or memory."""
+        import marshal
+        with self.source:
+            said = files.read_all(self.source)
+        posix.waitpid(self.process, 0)
+        error, found = marshal.loads(said) if said else (0, None)
+        if error:
+            raise OSError(error, posix.strerror(error))
+        answer: "list[Seen] | None" = found
+        return answer
+
+
+def outcome(running: "Running", memory: "dict[int, int] | None") -> "tuple[int, list[Seen] | None]":
+    """Return (errno, what seen() does)."""
+    try:
+        return 0, seen(running, memory)
+    except OSError as error:
+        return error.errno or 0, None
+
+
 def one_seen(word: str, said: dict[str, str], own: int, memory: "dict[int, int] | None") -> "Seen":
     """Return what has become of a service, by what systemd says of its unit, and by its control group."""
     place = said.get("ControlGroup", "").strip("/")

@@ -130,6 +130,23 @@ def test_what_others_have_booted_is_waited_for(slow, subhost, listed, directory)
     assert second.is_running()
 
 
+def test_units_that_others_have_booted_are_waited_for(subhost, listed, init_root):
+    """Of a subhost in which systemd starts them."""
+    first = subhost(LOWER=init_root("systemd"), INIT="overlay-systemd", START="slow")
+    first.write("etc/systemd/system/slow.service", "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'until [ -e /go ]; do sleep 0.02; done'\n")
+    second = subhost(AFTER=first.name)
+    listed(second)
+    by_hand = start(BOOT, first.conf)
+    wait_for(lambda: first.is_running() and first.row()["services"] and first.row()["services"][0]["state"] == "starting")
+    boot = start(BOOT, "--all")
+    with pytest.raises(AssertionError):
+        wait_for(second.is_running, 1)
+    first.sh("touch /go")
+    for process in (boot, by_hand):
+        assert process.communicate(timeout=60) == (b"", b"") and process.returncode == 0
+    assert second.is_running()
+
+
 def test_one_alone_waits_for_nobody(subhost):
     one = subhost(AFTER="nobody").booted()
     assert one.records()["after"] == "nobody"

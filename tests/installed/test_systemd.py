@@ -1,5 +1,7 @@
 """INIT= overlay-systemd: systemd as PID 1, for the services of START and nothing else."""
+import json
 import os
+import time
 
 import pytest
 from conftest import cannot_run
@@ -161,6 +163,22 @@ def test_a_systemctl_that_cannot_be_killed(with_units):
         holder.terminate()
         holder.communicate()
     one.stopped(seconds=SLOW)
+
+
+def test_those_that_do_not_answer_are_asked_together(with_units):
+    """Beside one that does."""
+    hung = [with_units("one", {"one.service": daemon("one")}).booted(seconds=SLOW) for _ in range(3)]
+    well = with_units("one", {"one.service": daemon("one")}).booted(seconds=SLOW)
+    for one in hung:
+        one.sh("cp -a /usr/bin/systemctl /srv/own; printf '#!/bin/sh\nsleep 1000000\n' >/usr/bin/systemctl")
+    begin = time.monotonic()
+    listed = {row["name"]: row["services"] for row in json.loads(run(LS, "--json").stdout)}
+    assert time.monotonic() < begin + 2 * 2         # seconds: less than two of them, one after the other, take
+    assert [listed[one.name] for one in hung] == [None] * 3 and listed[well.name][0]["state"] == "running"
+    for one in hung:
+        one.sh("mv /srv/own /usr/bin/systemctl")
+    for one in (*hung, well):
+        one.stopped(seconds=SLOW)
 
 
 @pytest.mark.parametrize("word", ["a'b", "$(reboot)", "a%n", "é", "x" * 260, "@x"])
