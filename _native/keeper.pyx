@@ -594,8 +594,7 @@ cdef int watch(Subhost *subhost, pid_t child, int signals, int console, int serv
             awaited[1].fd = -1          # the subhost has closed it, all of it
         if awaited[2].revents and report_services(subhost, services) == 0:
             awaited[2].fd = -1
-            if subhost.complete:        # else its end is that of PID 1
-                leave_report(subhost)
+            leave_report(subhost)       # without the end of it, if that is PID 1's, or of what told of them
         if awaited[3].revents:
             heed(subhost, child)
         while read(signals, &caught, sizeof(caught)) > 0:

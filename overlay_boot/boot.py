@@ -419,8 +419,8 @@ def hand_over(boot: Boot) -> None:
 def await_services(boot: Boot) -> None:
     """Wait until PID 1 has started the services, and tell of those that fail, as of one that has not ended in time.
 
-    In the foreground, the keeper does.  Raises Failure if the subhost has ended meanwhile, ServicesFailed if one fails
-    and they are waited for.
+    In the foreground, the keeper does.  Raises Failure if the subhost has ended meanwhile, ServicesFailed if one fails,
+    or nobody is left to tell, and they are waited for.
     """
     if not boot.services:
         return
@@ -438,8 +438,12 @@ def await_services(boot: Boot) -> None:
         failed = True
         complain(f"the services are still being started (what they print is in {place})")
     except EOFError:
-        state.await_clearing(boot.config.name, boot.keeper.process)
-        raise Failure(f"{boot.config.name} has ended while its services were being started (see {place})") from None
+        if state.is_ending(boot.keeper.process):
+            state.await_clearing(boot.config.name, boot.keeper.process)
+            raise Failure(f"{boot.config.name} has ended while its services were being started (see {place})") from None
+        failed = True
+        complain("cannot tell which services were started: what watches them was killed "
+                 f"(what they print is in {place})")
     if failed and boot.wait:
         raise ServicesFailed
 

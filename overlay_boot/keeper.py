@@ -59,8 +59,8 @@ class Keeper:
     def services(self, seconds: float | None) -> "Iterator[str]":
         """Yield a line for each service that fails, until PID 1 has started them all.
 
-        Raises TimeoutError if it is still at it after so many seconds, unless that is None, EOFError if it ends before
-        that, Failure if a signal arrives.
+        Raises TimeoutError if it is still at it after so many seconds, unless that is None, EOFError if it, or what it
+        has left to tell of them, ends before that, Failure if a signal arrives.
         """
         import select
         import time

@@ -145,7 +145,7 @@ judge_all() {{
 report() {{
     until [ -S /run/systemd/private ]; do sleep 0.01; done
     systemctl is-system-running --wait
-}} </dev/null >/dev/null 2>&1"""
+}} </dev/null >/dev/null 2>&1 {services.SERVICES}>&-"""
 PROPERTIES = ("LoadState", "ActiveState", "SubState", "Type", "Result", "ExecMainCode", "ExecMainStatus",
               "ConditionResult", "ConditionTimestampMonotonic", "InactiveExitTimestampMonotonic", "Job", "ControlGroup")
 SHOW = ["systemctl", "show", f"--property={','.join(PROPERTIES)}", "--"]

@@ -99,6 +99,25 @@ def test_what_fails_is_told_and_seen(with_units, users):
     one.stopped(seconds=SLOW)
 
 
+WAITS = {"slow.service": "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'until [ -e /go ]; do sleep 0.02; done'\n"}
+KILL_WATCHER = """for process in $(cat /proc/1/task/1/children); do
+    ! grep -q 'overlay-systemd starts' /proc/$process/cmdline || { kill -9 $process; echo killed; }
+done"""
+
+
+@pytest.mark.parametrize("options, status", [([], 0), (["--wait"], 3)])
+def test_what_tells_of_services_is_killed(with_units, options, status):
+    """By root inside, while a service may take as long as it likes."""
+    one = with_units("slow", WAITS, BOOT_TIMEOUT="none")
+    boot = start(BOOT, *options, one.conf)
+    wait_for(lambda: one.is_running() and one.row()["services"] and services(one)["slow"][0] == "starting", SLOW)
+    assert one.sh(KILL_WATCHER) == "killed"
+    assert boot.communicate(timeout=SLOW)[1].decode() == (
+        f"overlay-boot: cannot tell which services were started: what watches them was killed (what they print is in LOG={one.log})\n")
+    assert boot.returncode == status and one.is_running()
+    one.stopped(seconds=SLOW)
+
+
 def test_a_service_that_crashes_is_supervised(with_units):
     one = with_units("kept lost", {"kept.service": daemon("kept", service="Restart=always\nRestartSec=50ms"), "lost.service": daemon("lost")}).booted()
     one.inside("systemctl", "kill", "-s", "KILL", "kept", "lost")
