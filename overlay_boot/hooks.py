@@ -310,7 +310,7 @@ def init(config: Config, *, is_ours: bool) -> str:
         from . import services
         lines += [services.limit(config.patience), services.MAKE_RUN, services.START_FUNCTION]
         lines += [f"start {paths.quoted(word)} {paths.quoted(services.name_of(word))}" for word in config.start]
-        lines.append(services.ALL_STARTED)
+        lines += [services.LOOK_AGAIN, services.ALL_STARTED]
     if config.stay == NO and config.start:
         lines.append(reaper)
     elif is_ours:

@@ -5,7 +5,9 @@ start script goes there by itself, through a door: a file in the directory DOORS
 of the group.  So PID 1 starts it, and so does a script that is called later from inside, debian/lsb/50-overlay-boot.
 
 When the start of a service has returned, PID 1 appends a line to VERDICTS: the exit status, 1 if a process is left or
-nothing, and the word of START.
+nothing, and the word of START.  Not every process that is left is the service: ifup(8), for one, runs scripts which end
+in the background.  So one that is in the session of the start script is not counted after all, if it has ended by the
+time when all services are started: then there is another line.
 """
 import posix
 from errno import EACCES, EINVAL, ENODEV
@@ -25,7 +27,10 @@ LONGEST = 1 << 16           # bytes of VERDICTS
 LONGEST_NAME = 255          # bytes of a file's, NAME_MAX
 LONGEST_SHOWN = 200         # characters of a line of output
 DOORS = "/run/overlay-services"
-VERDICTS = f"{DOORS}/.verdicts"
+VERDICTS, SESSION = f"{DOORS}/.verdicts", f"{DOORS}/.session"
+# What start scripts read to go through a door, and what reads that: paths in any root.
+FUNCTIONS, READER = "lib/lsb/init-functions.d/50-overlay-boot", "lib/lsb/init-functions"
+LONGEST_FUNCTIONS = 1 << 14
 SCRIPTS, UNITS = "/etc/init.d/", "/usr/lib/systemd/system/"
 ONLY_UNIT = ("only a unit for systemd; the package orphan-sysvinit-scripts has scripts for some services, "
              "and INIT=overlay-systemd starts units")
@@ -47,6 +52,23 @@ end_all() {{
     for again in 1 2 3 4 5 6 7 8; do
         while read -r process; do kill -9 "$process"; done <"$1"
     done 2>/dev/null
+}}
+is_loose() {{
+    read -r session <{SESSION} || return
+    while read -r process; do
+        read -r stat <"/proc/$process/stat" || continue
+        set -- ${{stat##*) }}
+        [ "$4" = "$session" ] || return
+    done <"$door"
+}} 2>/dev/null
+look_again() {{
+    while [ $# != 0 ]; do
+        left=
+        {{ read -r left <"{DOORS}/$1"; }} 2>/dev/null
+        word=$2
+        [ "$left" ] || verdict 0
+        shift 2
+    done
 }}
 verdict() {{
     [ ! -d {DOORS} ] || echo "$1 $2 $word" >>{VERDICTS}
@@ -70,13 +92,16 @@ start() {{
         set -- service "$1" start ;;
     esac
     echo "overlay-boot: $*"
-    if command -v setsid >/dev/null; then set -- setsid "$@"; fi
     if [ "$limit" ] && command -v timeout >/dev/null; then set -- timeout -k {KILLED_AFTER} "$limit" "$@"; fi
+    if command -v setsid >/dev/null; then set -- setsid "$@"; fi
     status=0 left= seconds=0
     clock
     begin=$seconds
     (
-        if [ -e "$door" ]; then echo 0 >"$door"; fi 2>/dev/null
+        if [ -e "$door" ]; then
+            echo 0 >"$door"
+            read -r own _ </proc/self/stat && echo "$own" >{SESSION}
+        fi 2>/dev/null
         exec "$@"
     ) </dev/null {SERVICES}>&- || status=$?
     why="exit status $status"
@@ -90,6 +115,7 @@ start() {{
     esac
     {{ read -r left <"$door"; }} 2>/dev/null
     verdict $status "${{left:+1}}" "$why"
+    if [ "$left" ] && [ $status = 0 ] && is_loose; then loose="$loose ${{door##*/}} $word"; fi
 }}"""
 # tmpfiles.d(5), where the subhost has what does it: what services want in /run.  Not what is systemd's own, nor what is
 # for the boot of a machine, as /run/nologin is.
@@ -100,6 +126,7 @@ if command -v systemd-tmpfiles >/dev/null; then
     "$@" </dev/null {SERVICES}>&-
 fi"""
 ALL_STARTED = f"{{ echo >&{SERVICES}; }} 2>/dev/null\nexec {SERVICES}>&-"
+LOOK_AGAIN = "set -f\nlook_again $loose\nset +f"
 
 
 def limit(seconds: float | None) -> str:
@@ -123,10 +150,36 @@ def make_groups(words: list[str], group: str, root: int, mounts: int, users: "Us
     group is the path of the control group of the subhost, mounts the mount namespace with that root.  Where that cannot
     be, because /run there is read-only, full, or no directory, services are started all the same, and not seen.
     """
+    from .rootfs import made_for
     try:
         make_groups_and_doors(words, group, root, mounts, users)
+        with made_for(users):
+            install_functions(root)
     except OSError:
         pass
+
+
+def install_functions(root: int) -> None:
+    """Have the root of a descriptor FUNCTIONS of ours, if it has READER, and is not the host's, which has them.
+
+    Raises OSError.
+    """
+    with files.opened(f"/{FUNCTIONS}") as fd:
+        ours = files.read_all(fd)
+    links = beneath.INSIDE | namespaces.NO_MOUNTS
+    name = paths.name(FUNCTIONS)
+    try:
+        theirs = beneath.read(root, FUNCTIONS, LONGEST_FUNCTIONS, links)
+    except FileNotFoundError:
+        theirs = None
+        if not beneath.exists(root, READER, links):
+            return
+    if theirs == ours:
+        return
+    with beneath.directory(root, paths.parent(FUNCTIONS), links, make=0o755) as at:
+        if theirs is not None:          # of another version
+            posix.unlink(name, dir_fd=at)
+        beneath.write_new(at, name, ours, 0o644)
 
 
 def make_groups_and_doors(words: list[str], group: str, root: int, mounts: int, users: "UserNamespace | None") -> None:

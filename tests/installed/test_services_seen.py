@@ -5,7 +5,7 @@ import signal
 
 import pytest
 from conftest import cannot_run
-from machine import BOOT, GO, LS, kill, read, run, start, wait_for
+from machine import BOOT, GO, LS, kill, read, run, start, wait_for, write
 
 # For any service: what it does is in the file of its name in /what.
 SERVICE = """#!/bin/sh
@@ -102,6 +102,35 @@ def test_a_service_by_its_path_that_is_restarted(subhost):
     assert services(one) == running
     assert group(one, "opt-x-run") and group(one, "opt-y-run") and group(one, "other")
     one.stopped()
+
+
+def test_what_a_start_leaves_for_a_moment(with_services):
+    """Such as what ifup(8) runs in the background; a daemon of that is seen to have ended."""
+    one = with_services({"helped": "sleep 0.3 >/dev/null 2>&1 &", "daemon": "setsid sleep 0.6 >/dev/null 2>&1 & sleep 0.2", "other": "sleep 1"})
+    one.booted()
+    assert services(one) == {"helped": ("done", 0, 0), "daemon": ("ended", 0, 0), "other": ("done", 0, 0)}
+    one.stopped()
+
+
+def test_a_root_that_has_not_got_what_start_scripts_read(subhost, small_root, own_root):
+    """It gets that, if it has what reads it; and another version is replaced."""
+    functions = "lib/lsb/init-functions"
+    for file in (functions, f"{functions}.d/50-overlay-boot"):
+        assert os.path.exists(f"/{file}")
+    write(f"{own_root}/{functions}", "for file in /lib/lsb/init-functions.d/*; do . $file; done\n")
+    one = subhost(LOWER=own_root, START="/etc/init.d/daemon")
+    one.write("etc/init.d/daemon", f"#!/bin/sh\n. /{functions}\n[ $1 = stop ] || {{ {DAEMON.replace('${0##*/}', 'daemon')}; }}\n", 0o755)
+    for _ in range(2):
+        one.booted()
+        one.sh("kill -9 $(cat /run/daemon.pid); cd /etc/init.d; ./daemon start")
+        assert services(one) == {"daemon": ("running", 0, 1)}
+        assert one.inside("cat", f"/{functions}.d/50-overlay-boot") == read(f"/{functions}.d/50-overlay-boot").strip("\n")
+        one.sh(f"echo : >/{functions}.d/50-overlay-boot")
+        one.stopped()
+    other = subhost(LOWER=small_root, START="/etc/init.d/daemon")
+    other.write("etc/init.d/daemon", "#!/bin/sh\n", 0o755)
+    assert other.booted().sh("[ -e /lib/lsb ] || echo none") == "none"
+    other.stopped()
 
 
 def test_what_tmpfiles_d_asks_for_in_run(subhost):

@@ -1,21 +1,28 @@
-"""Real services, each by systemd as PID 1 in a subhost behind the default fences, over Debian 12, 13 and sid.
+"""Real services in a subhost behind the default fences, over Debian 12, 13 and sid: by init scripts, and by systemd.
 
 Each is started, asked over the network, restarted, killed, upgraded and stopped.  The systems take ten minutes to make,
 each; so it is not for CI.
 """
 import http.client
+import itertools
+import os
 import socket
 import struct
 
 import pytest
-from machine import PATIENCE, wait_for
+from machine import PATIENCE, read, wait_for, write
 from network import done
 
 PACKAGES = (
     "apache2,bind9,bind9-dnsutils,cron,dovecot-imapd,fail2ban,ifupdown,iproute2,iputils-ping,mariadb-server,nftables,nginx,"
-    "openssh-client,openssh-server,postfix,postgresql,procps,redis-server,rsyslog,systemd-sysv,unbound")
+    "openssh-client,openssh-server,postfix,postgresql,procps,redis-server,rsyslog,unbound")
+# How services are started: what has packages for that, which since Debian 13 are not in one system; the configuration; and the
+# command that a service is restarted by.
+WAYS = {"scripts": ("orphan-sysvinit-scripts,sysvinit-core", {}, "service {} restart"),
+        "systemd": ("systemd-sysv", {"INIT": "overlay-systemd"}, "systemctl reset-failed; systemctl restart {}")}
 SUITES = ["bookworm", "trixie", "sid"]
 HOST, ADDRESS = "10.9.0.1", "10.9.0.2"
+CGROUPS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 SLOW = 100              # seconds, for a start of a database, or a minute of cron's
 
 # A package of a later version, of the files of the one that is installed; and its installation.
@@ -31,14 +38,26 @@ for path in /var/lib/dpkg/info/$1.*; do
 done
 dpkg-query -s $1 | sed -e '/^Status:/d' -e '/^Conffiles:/,/^[^ ]/{/^Conffiles:/d;/^ /d}' -e 's/^\(Version: .*\)/\1.1/' >$of/DEBIAN/control
 dpkg-deb --build $of /tmp/$1.deb >/dev/null
+printf '#!/bin/sh\nexit 0\n' >/usr/sbin/policy-rc.d
+chmod 755 /usr/sbin/policy-rc.d
 DEBIAN_FRONTEND=noninteractive dpkg --force-confold -i /tmp/$1.deb
 [ -z "$(dpkg --audit)" ]
 """
 
 
 @pytest.fixture(scope="module", params=SUITES)
-def debian(debian_root, request):
-    return debian_root("systemd", PACKAGES, seconds=3600, suite=request.param)
+def suite(request):
+    return request.param
+
+
+@pytest.fixture(scope="module", params=WAYS)
+def way(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def debian(debian_root, suite, way):
+    return debian_root(way, f"{PACKAGES},{WAYS[way][0]}", seconds=3600, suite=suite)
 
 
 @pytest.fixture
@@ -92,10 +111,13 @@ def says(expected, *command):
     return lambda one: expected in one.go(*command).stdout
 
 
+numbers = itertools.count()
+
+
 def logs(one):
-    one.go("logger", "-t", "asked", "are you there?")
-    said = one.go("sh", "-c", "grep -c 'asked: are you there' /var/log/syslog; rm -f /var/log/syslog; systemctl kill -s HUP rsyslog")
-    return said.stdout.strip() not in ("", "0")
+    said = f"are you there, {next(numbers)}?"
+    one.go("logger", "-t", "asked", said)
+    return f"asked: {said}" in one.go("cat", "/var/log/syslog").stdout
 
 
 ZONE = "$TTL 60\n@ IN SOA ns root 1 60 60 60 60\n@ IN NS ns\nns IN A 192.0.2.1\nwww IN A 192.0.2.80\n"
@@ -115,9 +137,9 @@ SERVICES = {
     "mariadb": ("mariadb-server", "mariadb", is_told(3306, b"MariaDB"), {"etc/mysql/mariadb.conf.d/99.cnf": "[mysqld]\nbind-address = *\n"},
                 "mariadb -e \"create user asked@'%'\""),
     "postgresql": ("postgresql-common", "postgresql@*", is_told(5432, b"S", struct.pack(">ii", 8, 80877103)), {},
-                   "for d in /etc/postgresql/*/main/conf.d; do echo \"listen_addresses = '*'\" >$d/asked.conf; done; systemctl restart postgresql"),
+                   "for d in /etc/postgresql/*/main/conf.d; do echo \"listen_addresses = '*'\" >$d/asked.conf; done; $restart"),
     "redis-server": ("redis-server", "redis-server", is_told(6379, b"+PONG", b"PING\r\n"), {},
-                     "sed -i 's/^bind .*/bind 0.0.0.0/; s/^protected-mode .*/protected-mode no/' /etc/redis/redis.conf; systemctl restart redis-server"),
+                     "sed -i 's/^bind .*/bind 0.0.0.0/; s/^protected-mode .*/protected-mode no/' /etc/redis/redis.conf; $restart"),
     "named": ("bind9", "named", is_resolved, {
         "etc/bind/named.conf.local": 'zone "example.org" { type master; file "/etc/bind/zone"; };\n', "etc/bind/zone": ZONE}, ""),
     "unbound": ("unbound", "unbound", is_resolved, {
@@ -132,34 +154,66 @@ def state(one, word):
     return next(each["state"] for each in one.row()["services"] or [] if each["name"] == word)
 
 
-@pytest.mark.deadline(600)
-@pytest.mark.parametrize("word", SERVICES)
-def test_service(debian, bridge, subhost, word):
-    package, unit, is_well, files, prepare = SERVICES[word]
-    one = subhost(LOWER=debian, INIT="overlay-systemd", START=f"networking {word}", CABLES=f"{bridge}=")
+def is_up(one, word):
+    return SERVICES[word][2](one) and state(one, word) in ("running", "done")
+
+
+def crash(one, way, word, unit):
+    """All of its processes are killed, and that is seen; systemd starts some again."""
+    if way == "scripts":
+        [line] = [line for line in read(f"/proc/{one.init}/cgroup").splitlines() if line.startswith("0::")]
+        group = next(filter(os.path.isdir, (f"{root}{line[3:]}/{word}.service" for root in CGROUPS)))
+        write(f"{group}/cgroup.kill", "1")
+        wait_for(lambda: state(one, word) == "ended")
+        return
+    one.inside("systemctl", "kill", "-s", "KILL", unit)
+    if "*" not in unit:
+        restarts = one.inside("systemctl", "show", "-PRestart", unit) != "no"
+        wait_for(lambda: state(one, word) == ("running" if restarts else "failed"), SLOW)
+
+
+def is_in_order(one, way):
+    return way == "scripts" or one.inside("systemctl", "--failed", "--plain", "--no-legend") == ""
+
+
+def lives(debian, way, subhost, bridge, word, **settings):
+    """All of its life, in a subhost."""
+    package, unit, _, files, prepare = SERVICES[word]
+    restart = WAYS[way][2].format(word)
+    one = subhost(LOWER=debian, START=f"networking {word}", CABLES=f"{bridge}=", **WAYS[way][1], **settings)
     interfaces = f"auto lo eth0\niface lo inet loopback\niface eth0 inet static\n    address {ADDRESS}/24\n"
     for path, text in {**files, "etc/network/interfaces": interfaces}.items():
         one.write(path, text)
     booted = one.boot("--wait", seconds=SLOW)
     assert (booted.returncode, booted.stderr) == (0, ""), one.said()
     if prepare:
-        one.sh(prepare, seconds=SLOW)
-    wait_for(lambda: is_well(one), SLOW)
-    assert one.inside("systemctl", "--failed", "--plain", "--no-legend") == ""
+        one.sh(prepare.replace("$restart", restart), seconds=SLOW)
+    wait_for(lambda: is_up(one, word), SLOW)
+    assert is_in_order(one, way)
 
-    one.inside("systemctl", "restart", word, seconds=SLOW)
-    wait_for(lambda: is_well(one), SLOW)
+    one.sh(restart, seconds=SLOW)
+    wait_for(lambda: is_up(one, word), SLOW)
 
-    one.inside("systemctl", "kill", "-s", "KILL", unit)
-    if "*" not in unit:
-        restarts = one.inside("systemctl", "show", "-PRestart", unit) != "no"
-        wait_for(lambda: state(one, word) == ("running" if restarts else "failed"), SLOW)
-    one.sh(f"systemctl reset-failed; systemctl restart {word}", seconds=SLOW)
-    wait_for(lambda: is_well(one), SLOW)
+    crash(one, way, word, unit)
+    one.sh(restart, seconds=SLOW)
+    wait_for(lambda: is_up(one, word), SLOW)
 
     before = one.inside("dpkg-query", "-Wf${Version}", package)
     one.sh(UPGRADE.replace("$1", package), seconds=SLOW)
     assert one.inside("dpkg-query", "-Wf${Version}", package) == f"{before}.1"
-    wait_for(lambda: is_well(one) and state(one, word) in ("running", "done"), SLOW)
-    assert one.inside("systemctl", "--failed", "--plain", "--no-legend") == ""
-    one.stopped(seconds=SLOW)
+    wait_for(lambda: is_up(one, word), SLOW)
+    assert is_in_order(one, way)
+    stopped = one.stop(seconds=SLOW)
+    assert (stopped.returncode, stopped.stderr) == (0, "")
+
+
+@pytest.mark.deadline(600)
+@pytest.mark.parametrize("word", SERVICES)
+def test_service(debian, way, bridge, subhost, word):
+    lives(debian, way, subhost, bridge, word)
+
+
+@pytest.mark.deadline(600)
+@pytest.mark.parametrize("word", ["rsyslog", "ssh", "nginx", "mariadb", "named"])
+def test_service_with_users_of_its_own(debian, way, bridge, subhost, word):
+    lives(debian, way, subhost, bridge, word, USERNS="auto")
