@@ -230,13 +230,17 @@ def test_without_services_and_after_a_shell(with_units, terminal):
 # The end, as it is asked for inside
 
 INITS = {"scripts": {"INIT": None, "START": "d"}, "systemd": {"START": "d"}, "users": {"START": "d", "USERNS": "auto"}}
+INITS["sysvinit"] = INITS["scripts"]
 
 
 @pytest.fixture
-def rebooting(with_units):
-    """A subhost with a service d, by a script or a unit, which notes that it was stopped: rebooting(key of INITS)."""
+def rebooting(with_units, init_root):
+    """A subhost with a service d, by a script or a unit, which notes that it was stopped: rebooting(key of INITS).
+
+    Its commands are those of systemd; or of sysvinit.
+    """
     def make(how):
-        one = with_units("d", {"d.service": daemon("d")}, **INITS[how])
+        one = with_units("d", {"d.service": daemon("d")}, LOWER=init_root("sysvinit" if how == "sysvinit" else "systemd"), **INITS[how])
         one.write("etc/init.d/d", "#!/bin/sh\n[ $1 = start ] || { echo d >>/stopped; exit; }\nsleep 1000000 &\n", 0o755)
         return one
     return make
@@ -246,12 +250,12 @@ def stopped(one):
     return read(f"{one.upper}/stopped")
 
 
-@pytest.mark.parametrize("how", INITS)
-def test_reboot_and_poweroff(rebooting, how):
-    """By the commands of systemd; and init scripts, too, are stopped in order."""
+@pytest.mark.parametrize("how, command", [*((how, "reboot") for how in INITS), ("scripts", "shutdown -r now"), ("sysvinit", "init 6")])
+def test_reboot_and_poweroff(rebooting, how, command):
+    """Init scripts, too, are stopped in order."""
     one = rebooting(how).booted(seconds=SLOW)
     before = one.init
-    one.go("reboot")
+    one.go(*command.split())
     wait_for(lambda: not is_alive(before) and one.is_running() and one.row()["services"], SLOW)
     assert stopped(one) == "d\n"
     wait_for(lambda: services(one) == {"d": ("running", 0, 1)}, SLOW)
