@@ -6,6 +6,8 @@ from . import files, log, paths, terminal
 from .config import LOGS, Config, check_name
 from .errors import Failure
 from .files import Fd
+from .running import find
+from .services import are_systemds
 from .state import State, names
 from .subhosts_conf import listed
 
@@ -33,7 +35,7 @@ def place(word: str) -> tuple[str, tuple[str, ...]]:
         if record.log:                  # else it is at the beginning of its boot
             return record.log, (record.upper,)
         word = record.config or word
-    if "/" in word or word.endswith(".conf"):
+    if is_file(word):
         return place_by(Config(word, "overlay-log"))
     check_name(word)
     for path in listed():
@@ -46,6 +48,11 @@ def place(word: str) -> tuple[str, tuple[str, ...]]:
     return f"{LOGS}/{word}.log", ()     # whose configuration file nobody knows
 
 
+def is_file(word: str) -> bool:
+    """Tell whether a word that is no running subhost's name stands for a configuration file."""
+    return "/" in word or word.endswith(".conf")
+
+
 def place_by(config: Config) -> tuple[str, tuple[str, ...]]:
     """Return the path of LOG by a configuration file.  All below BASE may be the subhost's own."""
     config.add_site_wide()
@@ -53,6 +60,16 @@ def place_by(config: Config) -> tuple[str, tuple[str, ...]]:
     here = paths.parent(config.path)
     base = paths.join(here, config.value("BASE", here))
     return paths.join(base, config.log), (base,)
+
+
+def with_journal(word: str) -> str | None:
+    """Return the name of a subhost that runs with systemd, whose units print elsewhere; None of any other one."""
+    try:
+        one = find(Config(word, "overlay-log").name if word not in names() and is_file(word) else word)
+    except Failure:
+        return None
+    with one.state, one:
+        return one.name if are_systemds(one) else None
 
 
 def show(source: int, lines: int | None, *, follow: bool) -> None:

@@ -1,7 +1,8 @@
 """overlay-log(8): show the log of a subhost."""
 import _signal
 
-from ..log_view import opened, show
+from ..errors import complain
+from ..log_view import opened, show, with_journal
 from . import given, is_plain, new_parser, require_root, run
 
 TYPE_CHECKING = False
@@ -22,7 +23,16 @@ def command(arguments: list[str]) -> None:
         if follow:
             _signal.signal(_signal.SIGINT, _signal.SIG_DFL)     # the way to end it, and no failure to be told of
             lines = FOLLOWED if lines is None else lines
+            tell_of_journal(word)
         show(source, lines, follow=follow)
+    if not follow:
+        tell_of_journal(word)
+
+
+def tell_of_journal(word: str) -> None:
+    name = with_journal(word)
+    if name:
+        complain(f"what units of {name} print is in its journal: overlay-go {name} journalctl")
 
 
 def parser() -> "argparse.ArgumentParser":

@@ -5,7 +5,7 @@ import time
 
 import pytest
 from conftest import cannot_run
-from machine import BOOT, GO, LS, is_alive, one_line, read, run, start, wait_for
+from machine import BOOT, GO, LOG, LS, is_alive, one_line, read, run, start, wait_for
 from test_services_seen import HUNG
 
 SLOW = 60       # seconds, for an init system on a busy machine
@@ -122,6 +122,11 @@ def test_a_service_that_crashes_is_supervised(with_units):
     one = with_units("kept lost", {"kept.service": daemon("kept", service="Restart=always\nRestartSec=50ms"), "lost.service": daemon("lost")}).booted()
     one.inside("systemctl", "kill", "-s", "KILL", "kept", "lost")
     wait_for(lambda: services(one)["lost"] == ("failed", 137, 0))
+    wait_for(lambda: "1/2 lost" in run(LS).stdout)
+    for word in (one.name, one.conf):
+        said = run(LOG, word)
+        assert (said.returncode, said.stderr) == (0, f"overlay-log: what units of {one.name} print is in its journal: overlay-go {one.name} journalctl\n")
+    assert "signal=KILL" not in said.stdout and "status=9/KILL" in one.inside("journalctl", "-qu", "lost")
     wait_for(lambda: services(one)["kept"] == ("running", 0, 1) and one.inside("systemctl", "show", "-PNRestarts", "kept") == "1")
     one.inside("systemctl", "stop", "kept")
     assert services(one)["kept"] == ("ended", 143, 0)
