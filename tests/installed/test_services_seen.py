@@ -88,17 +88,18 @@ def test_a_service_by_its_path(subhost):
 
 
 def test_a_service_by_its_path_that_is_restarted(subhost):
-    """By overlay-go, or from inside by a script that reads what those of Debian read."""
-    one = subhost(START="/opt/x/run /opt/y/run /etc/init.d/other")
+    """By overlay-go, or from inside by a script that reads what those of Debian read, or goes by itself."""
+    one = subhost(START="/opt/x/run /opt/y/run /opt/z/run /etc/init.d/other")
     restart = f"#!/bin/sh\n%s\n[ $1 = start ] || kill $(cat /run/%s.pid)\n{DAEMON.replace('${0##*/}', '%s')}\n"
-    for path, name, reads in (("opt/x/run", "x", ":"), ("opt/y/run", "y", ". /lib/lsb/init-functions"), ("etc/init.d/other", "other", ":")):
+    for path, name, reads in (("opt/x/run", "x", ":"), ("opt/y/run", "y", ". /lib/lsb/init-functions"),
+                              ("opt/z/run", "z", "echo 0 >/run/overlay-services/opt-z-run"), ("etc/init.d/other", "other", ":")):
         one.write(path, restart % (reads, name, name), 0o755)
     one.booted()
-    running = {"opt-x-run": ("running", 0, 1), "opt-y-run": ("running", 0, 1), "other": ("running", 0, 1)}
+    running = dict.fromkeys(("opt-x-run", "opt-y-run", "opt-z-run", "other"), ("running", 0, 1))
     assert services(one) == running
     one.inside("/opt/x/run", "restart")
     one.inside("/etc/init.d/other", "restart")
-    one.sh("cd /opt; /bin/sh y/run restart; /opt/y/run restart")
+    one.sh("cd /opt; /bin/sh y/run restart; /opt/y/run restart; z/run restart")
     assert services(one) == running
     assert group(one, "opt-x-run") and group(one, "opt-y-run") and group(one, "other")
     one.stopped()

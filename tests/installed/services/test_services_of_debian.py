@@ -18,14 +18,15 @@ PACKAGES = (
     "openssh-client,openssh-server,postfix,postgresql,procps,redis-server,rsyslog,unbound")
 # How services are started: what has packages for that, which since Debian 13 are not in one system; the configuration; and the
 # command that a service is restarted by.
-WAYS = {"scripts": ("orphan-sysvinit-scripts,sysvinit-core", {}, "service {} restart"),
+WAYS = {"scripts": ("orphan-sysvinit-scripts,sysvinit-core", {}, "service {} restart >/dev/null 2>&1"),
         "systemd": ("systemd-sysv", {"INIT": "overlay-systemd"}, "systemctl reset-failed; systemctl restart {}")}
 SUITES = ["bookworm", "trixie", "sid"]
 HOST, ADDRESS = "10.9.0.1", "10.9.0.2"
 CGROUPS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 SLOW = 100              # seconds, for a start of a database, or a minute of cron's
 
-# A package of a later version, of the files of the one that is installed; and its installation.
+# A package of a later version, of the files of the one that is installed; and its installation.  What a daemon inherits
+# that is started again is no pipe of the test's, for the end of which that would wait.
 UPGRADE = r"""set -e
 of=/tmp/later/$1
 mkdir -p $of/DEBIAN
@@ -40,7 +41,7 @@ dpkg-query -s $1 | sed -e '/^Status:/d' -e '/^Conffiles:/,/^[^ ]/{/^Conffiles:/d
 dpkg-deb --build $of /tmp/$1.deb >/dev/null
 printf '#!/bin/sh\nexit 0\n' >/usr/sbin/policy-rc.d
 chmod 755 /usr/sbin/policy-rc.d
-DEBIAN_FRONTEND=noninteractive dpkg --force-confold -i /tmp/$1.deb
+DEBIAN_FRONTEND=noninteractive dpkg --force-confold -i /tmp/$1.deb >/tmp/said 2>&1 || { cat /tmp/said >&2; exit 1; }
 [ -z "$(dpkg --audit)" ]
 """
 
@@ -150,6 +151,11 @@ SERVICES = {
 }
 
 
+# What scripts need besides: start-stop-daemon(8) --exec, to find a daemon that is another user's; and to start after a crash.
+SETTINGS = {"redis-server": {"CAPABILITIES": "+SYS_PTRACE"}}
+AFTER_CRASH = {"fail2ban": "rm /run/fail2ban/fail2ban.sock; "}
+
+
 def state(one, word):
     return next(each["state"] for each in one.row()["services"] or [] if each["name"] == word)
 
@@ -180,7 +186,8 @@ def lives(debian, way, subhost, bridge, word, **settings):
     """All of its life, in a subhost."""
     package, unit, _, files, prepare = SERVICES[word]
     restart = WAYS[way][2].format(word)
-    one = subhost(LOWER=debian, START=f"networking {word}", CABLES=f"{bridge}=", **WAYS[way][1], **settings)
+    needed, afterwards = (SETTINGS.get(word, {}), AFTER_CRASH.get(word, "")) if way == "scripts" else ({}, "")
+    one = subhost(LOWER=debian, START=f"networking {word}", CABLES=f"{bridge}=", **WAYS[way][1], **{**needed, **settings})
     interfaces = f"auto lo eth0\niface lo inet loopback\niface eth0 inet static\n    address {ADDRESS}/24\n"
     for path, text in {**files, "etc/network/interfaces": interfaces}.items():
         one.write(path, text)
@@ -195,7 +202,7 @@ def lives(debian, way, subhost, bridge, word, **settings):
     wait_for(lambda: is_up(one, word), SLOW)
 
     crash(one, way, word, unit)
-    one.sh(restart, seconds=SLOW)
+    one.sh(afterwards + restart, seconds=SLOW)
     wait_for(lambda: is_up(one, word), SLOW)
 
     before = one.inside("dpkg-query", "-Wf${Version}", package)
