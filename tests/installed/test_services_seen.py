@@ -113,20 +113,21 @@ def test_what_a_start_leaves_for_a_moment(with_services):
     one.stopped()
 
 
-def test_a_root_that_has_not_got_what_start_scripts_read(subhost, small_root, own_root):
+@USERS
+def test_a_root_that_has_not_got_what_start_scripts_read(subhost, small_root, own_root, settings):
     """It gets that, if it has what reads it; and another version is replaced."""
     functions = "lib/lsb/init-functions"
     for file in (functions, f"{functions}.d/50-overlay-boot"):
         assert os.path.exists(f"/{file}")
     write(f"{own_root}/{functions}", "for file in /lib/lsb/init-functions.d/*; do . $file; done\n")
-    one = subhost(LOWER=own_root, START="/etc/init.d/daemon")
+    one = subhost(LOWER=own_root, START="/etc/init.d/daemon", **settings)
     one.write("etc/init.d/daemon", f"#!/bin/sh\n. /{functions}\n[ $1 = stop ] || {{ {DAEMON.replace('${0##*/}', 'daemon')}; }}\n", 0o755)
     for _ in range(2):
         one.booted()
         one.sh("kill -9 $(cat /run/daemon.pid); cd /etc/init.d; ./daemon start")
         assert services(one) == {"daemon": ("running", 0, 1)}
         assert one.inside("cat", f"/{functions}.d/50-overlay-boot") == read(f"/{functions}.d/50-overlay-boot").strip("\n")
-        one.sh(f"echo : >/{functions}.d/50-overlay-boot")
+        one.sh(f"echo : >/{functions}.d/50-overlay-boot")       # which belongs to root there
         one.stopped()
     other = subhost(LOWER=small_root, START="/etc/init.d/daemon")
     other.write("etc/init.d/daemon", "#!/bin/sh\n", 0o755)
