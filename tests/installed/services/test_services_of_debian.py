@@ -38,7 +38,7 @@ for path in /var/lib/dpkg/info/$1.*; do
     case ${path##*.} in list|md5sums) ;; *) cp -p $path $of/DEBIAN/${path##*.} ;; esac
 done
 dpkg-query -s $1 | sed -e '/^Status:/d' -e '/^Conffiles:/,/^[^ ]/{/^Conffiles:/d;/^ /d}' -e 's/^\(Version: .*\)/\1.1/' >$of/DEBIAN/control
-dpkg-deb --build $of /tmp/$1.deb >/dev/null
+dpkg-deb -Znone --build $of /tmp/$1.deb >/dev/null
 printf '#!/bin/sh\nexit 0\n' >/usr/sbin/policy-rc.d
 chmod 755 /usr/sbin/policy-rc.d
 DEBIAN_FRONTEND=noninteractive dpkg --force-confold -i /tmp/$1.deb >/tmp/said 2>&1 || { cat /tmp/said >&2; exit 1; }
