@@ -160,7 +160,7 @@ def address_on(bridges: "Iterable[str]") -> str:
 
 def resolver(config: Config, sources: Sources) -> str:
     """Return resolv.conf(5) for a subhost that has cables; "" if LOWER's serves, or nothing is known that does."""
-    if not config.cables or any(servers(inherited(sources, RESOLVER) or "")) or is_hidden(sources):
+    if not config.cables or serves(inherited(sources, RESOLVER) or "") or is_hidden(sources):
         return ""
     text = text_of(HOST_RESOLVER)
     found = [*servers(text)] or forwarders([*words_after("nameserver", text)])
@@ -181,9 +181,14 @@ def lacks_resolver(config: Config, sources: Sources) -> bool:
                 and not any(servers(inherited(sources, RESOLVER) or "")) and not resolver(config, sources))
 
 
+def serves(text: str) -> bool:
+    """Tell whether a resolv.conf(5) names a server that a subhost reaches, and none that it waits for in vain."""
+    return any(servers(text)) and not any(map(is_of_link, words_after("nameserver", text)))
+
+
 def servers(text: str) -> "Iterator[str]":
     """Yield the name servers of resolv.conf(5) that others than the host reach as well."""
-    return (address for address in words_after("nameserver", text) if not is_loopback(address))
+    return filter(is_for_others, words_after("nameserver", text))
 
 
 def words_after(keyword: str, text: str) -> "Iterator[str]":
@@ -194,23 +199,41 @@ def words_after(keyword: str, text: str) -> "Iterator[str]":
 
 
 def is_loopback(address: str) -> bool:
-    return address.startswith("127.") or address == "::1"
+    """Tell whether it is the host's own, as 0.0.0.0 and :: are to those who send to them."""
+    address = address.lower().removeprefix("::ffff:")
+    return address.startswith("127.") or not address.removesuffix("1").strip("0.:")
 
 
-def forwarders(local: list[str]) -> list[str]:
-    """Return whom the name server of the host asks that has one of these loopback addresses; [] if nobody knows."""
+def is_of_link(address: str) -> bool:
+    """Tell whether it means something on one link only, to which the subhost may have none: fe80::1%eth0."""
+    return address.lower().startswith(("fe8", "fe9", "fea", "feb")) and ":" in address
+
+
+def is_for_others(address: str) -> bool:
+    """Tell whether resolv.conf(5) can have it for a subhost."""
+    return is_address(address) and not is_loopback(address) and not is_of_link(address)
+
+
+def is_address(text: str) -> bool:
+    """Tell whether it is an address, of no other port: a name, such as localhost, is ignored in resolv.conf(5)."""
+    return not text.strip("0123456789abcdefABCDEF.:") and ("." in text or ":" in text)
+
+
+def forwarders(named: list[str]) -> list[str]:
+    """Return whom the host's own name server asks; [] if nobody knows, or it is not among those that are named.
+
+    If none is named, it is asked all the same, says resolv.conf(5).
+    """
+    local = [address for address in named if is_loopback(address)]
     if any(address in RESOLVED for address in local):
         return [*servers(text_of(OF_RESOLVED))]
+    if not local and any(is_address(address) or is_of_link(address) for address in named):
+        return []
     for path in OF_OTHERS:
         found = [*servers(text_of(path))]
         if found:
             return found
-    return [*filter(is_plain, (*of_dnsmasq(), *of_unbound()))]
-
-
-def is_plain(address: str) -> bool:
-    """Tell whether resolv.conf(5) can have it: an address, of no other port, that is not the host's own."""
-    return all(letter in "0123456789abcdefABCDEF.:" for letter in address) and not is_loopback(address)
+    return [*filter(is_for_others, (*of_dnsmasq(), *of_unbound()))]
 
 
 def of_dnsmasq() -> "Iterator[str]":

@@ -148,6 +148,28 @@ def test_a_link_to_run(subhost, own_root):
     assert servers(one) == here
 
 
+@pytest.mark.parametrize("local", ["0.0.0.0", "::", "0:0:0:0:0:0:0:1", "::FFFF:127.0.0.1", "localhost", "fe80::1%eth0\nnameserver 127.0.0.53"])
+def test_other_words_for_the_server_of_the_host(subhost, lower, local):
+    """What sends to 0.0.0.0 sends to itself, and a name is ignored: then 127.0.0.1 is asked."""
+    write("/run/dnsmasq/resolv.conf", "nameserver 198.51.100.53\n")
+    write(f"{RESOLVED}/resolv.conf", "nameserver fe80::1%eth0\nnameserver 198.51.100.53\n")
+    one = subhost(CABLES="=", LOWER=lower("resolv.conf", f"nameserver {local}\n")).booted()
+    assert servers(one) == ["198.51.100.53"]
+
+
+def test_a_server_on_a_link_of_the_host(subhost, lower):
+    """eth0 of the subhost is another one; and the host asks nobody else."""
+    root = lower("resolv.conf", "nameserver fe80::1%eth0\n")
+    write("/run/dnsmasq/resolv.conf", "nameserver 198.51.100.53\n")
+    one = subhost(CABLES="=", LOWER=root)
+    assert any("no names will be resolved" in line for line in warnings(run(BOOT, "--check", one.conf)))
+    one.booted().stopped()
+    assert not os.path.exists(f"{one.upper}/etc/resolv.conf")
+    write(f"{root}/etc/resolv.conf", "nameserver fe80::1%eth0\nnameserver 198.51.100.54\n")
+    assert not [line for line in warnings(run(BOOT, "--check", one.conf)) if "resolv" in line]
+    assert servers(one.booted()) == ["198.51.100.54"]
+
+
 @pytest.mark.parametrize(("place", "text"), [
     ("/run/dnsmasq/resolv.conf", "nameserver 127.0.0.1\nnameserver 198.51.100.53\n"),
     ("/run/NetworkManager/no-stub-resolv.conf", "nameserver 198.51.100.53\n"),
