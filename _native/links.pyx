@@ -183,36 +183,38 @@ cdef list dump(unsigned short kind):
 
 
 cdef bint dump_into(list found, unsigned short kind) except -1:
-    """Add what the kernel lists to found.  Return whether it has not changed meanwhile."""
+    """Add what the kernel lists to found.  Return whether it has not changed meanwhile.  Raises OSError."""
     cdef Request request
     cdef char answers[1 << 15]
     cdef nlmsghdr *message
     cdef ssize_t size
+    cdef int number
     cdef bint done = False, whole = True
     cdef int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)
     start(&request, kind, NLM_F_DUMP, sizeof(rtmsg))
     request.header.nlmsg_flags &= ~NLM_F_ACK
-    if fd < 0 or sendto(fd, &request, request.header.nlmsg_len, 0, NULL, 0) < 0:
-        error = failure("list the addresses")
+    try:
+        if fd < 0 or sendto(fd, &request, request.header.nlmsg_len, 0, NULL, 0) < 0:
+            raise failure("list the addresses")
+        while not done:
+            size = read(fd, answers, sizeof(answers))
+            if size <= 0:
+                raise failure("list the addresses", None, 0 if size else EPROTO)
+            message = <nlmsghdr *>answers
+            while NLMSG_OK(message, <int>size):
+                if message.nlmsg_flags & NLM_F_DUMP_INTR:
+                    whole = False
+                if message.nlmsg_type in (NLMSG_DONE, NLMSG_ERROR):
+                    number = -(<int *>NLMSG_DATA(message))[0]       # of either
+                    if number:
+                        raise failure("list the addresses", None, number)
+                    done = True
+                    break
+                add_listed(found, message)
+                size -= NLMSG_ALIGN(message.nlmsg_len)
+                message = <nlmsghdr *>(<char *>message + NLMSG_ALIGN(message.nlmsg_len))
+    finally:
         close(fd)
-        raise error
-    while not done:
-        size = read(fd, answers, sizeof(answers))
-        message = <nlmsghdr *>answers
-        if size <= 0:
-            error = failure("list the addresses", None, 0 if size else EPROTO)
-            close(fd)
-            raise error
-        while NLMSG_OK(message, <int>size):
-            if message.nlmsg_flags & NLM_F_DUMP_INTR:
-                whole = False
-            if message.nlmsg_type in (NLMSG_DONE, NLMSG_ERROR):
-                done = True
-                break
-            add_listed(found, message)
-            size -= NLMSG_ALIGN(message.nlmsg_len)
-            message = <nlmsghdr *>(<char *>message + NLMSG_ALIGN(message.nlmsg_len))
-    close(fd)
     return whole
 
 

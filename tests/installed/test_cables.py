@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import struct
 
 import pytest
 from machine import (BOOT, GO, LOGS, LS, MODULES, NETNS, PATIENCE, PYTHON, STOP, TREE, control_group, is_alive, kill, namespaces, new_name,
@@ -1072,6 +1073,23 @@ def test_a_link_is_deleted_by_its_index_and_its_name(interface):
     native.delete_link(index, name)
     assert name not in links()
     native.delete_link(index, name)
+
+
+@pytest.mark.parametrize("kind", [2, 3])
+def test_a_list_that_the_kernel_does_not_finish(kind):
+    """NLMSG_ERROR or NLMSG_DONE, with -ENOMEM: it is not taken for a short one."""
+    error = struct.pack("=IHHIIi", 20, kind, 0, 0, 0, -errno.ENOMEM).hex()
+    script = f"import sys; sys.path.insert(0, {MODULES!r}); from overlay_boot import links; print(len(links.addresses()) > 0)"
+
+    def told(*injected):
+        return run("strace", "-qq", "-e", "trace=read", *injected, "/usr/bin/python3", "-IS", "-c", script)
+
+    plain = told()
+    assert plain.stdout == "True\n"
+    calls = [line for line in plain.stderr.splitlines() if line.startswith("read(")]
+    number = next(at for at, line in enumerate(calls, 1) if ", 32768) = " in line)
+    failed = told("-e", f"inject=read:poke_exit=@arg2={error}:when={number}")
+    assert "Cannot allocate memory" in failed.stderr and "True" not in failed.stdout
 
 
 def messages(calls):
