@@ -4,15 +4,16 @@ What is wrong is found when it is parsed, before anything is made.  At the subho
 the route by its gateway; at the host's end, which is the gateway where that is on no bridge, once ifup(8) has ended:
 what interfaces(5) says of either end counts.  All of it goes with the cables.
 """
+import fcntl
 import posix
 from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
-from . import INTERFACES, cables, files, links, namespaces, paths
+from . import INTERFACES, cables, files, links, namespaces, paths, state
 from .cables import Cable, Specifier
 from .config import AUTO, Config
 from .errors import Failure, complain, doing
 from .network import Entered
-from .state import STATES
+from .state import STATES, State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,6 +50,11 @@ class Address:
     def is_for_host(self) -> bool:
         """Whether the host's end of the cable is the gateway."""
         return bool(self.gateway and not self.cable.bridge)
+
+    @property
+    def place(self) -> str:
+        """The address and where it is: nobody else there has it.  What is on no bridge, the host has a route to."""
+        return f"{self.cable.bridge or ''}={text_of(self.address)}"
 
     def set_far(self) -> None:
         """Set the address, and the route by its gateway; this process is in the subhost's network namespace."""
@@ -95,20 +101,27 @@ class Given:
 
 
 @doing("set the addresses")
-def give(config: Config, planned: "list[Interface]", network: int, configured: set[tuple[str, str]]) -> Given:
+def give(config: Config, planned: "list[Interface]", network: int, configured: set[tuple[str, str]],
+         noted: State) -> Given:
     """Set the addresses at the ends of cables, which are there, in the network namespace of a descriptor.
 
     Those that auto stands for are chosen, and are in the configuration from then on.  configured is what interfaces(5)
     of the subhost has.  Raises Failure.
     """
     later = []
-    if config.address == [AUTO]:
-        addresses = take(config, planned)
-    else:
-        addresses = parse(config.address, planned)
-        later = [one for one in addresses if one.is_for_host]
-    left = left_to_file(addresses, configured)
-    mine = [one for one in addresses if one not in left]
+    is_chosen = config.address == [AUTO]
+    with files.opened(STATES, posix.O_RDONLY | posix.O_DIRECTORY) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)        # until they are on record
+        if is_chosen:
+            addresses = take(config, planned)
+        else:
+            addresses = parse(config.address, planned)
+            later = [one for one in addresses if one.is_for_host]
+        left = left_to_file(addresses, configured)
+        mine = [one for one in addresses if one not in left]
+        if not is_chosen:               # it is free, and so many records take long to read
+            refuse_used(mine, config.name)
+        noted.note("addresses", [one.place for one in mine])
     with Entered(network):
         for name in dict.fromkeys(one.cable.inner for one in mine):
             namespaces.bring_up(name)
@@ -219,20 +232,50 @@ def check(config: Config, own: "Iterable[str]" = ()) -> None:
                 raise Failure(f"it is for a cable without a bridge, and eth0 is on {planned[0].bridge}")
         pool_of(config.address_pool)
         return
-    there: dict[bytes, int] | None = None
+    there = links.addresses()
     for one in parse(config.address, planned):
-        if one.is_for_host and not is_link_local(one.gateway or b""):
-            if there is None:
-                there = {address: index for index, address, _ in links.addresses()}
-            name = name_of(there.get(one.gateway or b"", 0))
-            if name and name not in own and name != one.cable.name:
-                raise Failure(f"ADDRESS: {one.word}: {name} of the host has the address of the gateway already")
+        with Specifier("ADDRESS", one.word):
+            refuse_host(one, there, {*own, one.cable.name})
+
+
+def refuse_host(one: Address, there: list[tuple[int, bytes, int]], own: set[str]) -> None:
+    """Raises Failure if the host has, of what is there, an address of the subhost's, or elsewhere that of its own end.
+
+    Those of a link, and on a bridge all others, can be in several networks.
+    """
+    for index, address, _ in there:
+        if address not in (one.address, one.gateway):
+            continue
+        name, is_everywhere = name_of(index), not (one.cable.bridge or is_link_local(address))
+        if address == one.gateway and is_everywhere and name and name not in own:
+            raise Failure(f"{name} of the host has the address of the gateway already")
+        if address == one.address and (is_everywhere and name or name == one.cable.bridge):
+            raise Failure(f"{name} of the host has this address already")
+
+
+def refuse_used(given: list[Address], name: str) -> None:
+    """Raises Failure if another subhost than NAME has one of the addresses in the same place."""
+    mine = {one.place: one for one in given if not is_link_local(one.address)}
+    for other in state.names() if mine else ():
+        used = used_by(other, mine) if other != name else set()
+        if used:
+            raise Failure(f"ADDRESS: {mine[used.pop()].word}: the subhost {other} has this address already")
+
+
+def used_by(name: str, places: "Iterable[str]") -> set[str]:
+    """Return those of the places of addresses that a subhost has, if it has not come to its end."""
+    try:
+        with State(name) as opened:
+            if not any(place in opened.text() for place in places):     # which is told sooner, and nearly always so
+                return set()
+            used = {*places}.intersection(opened.record().addresses)
+            return used if opened.is_in_use() else set()
+    except (FileNotFoundError, Failure):        # it has just gone, or nobody can tell
+        return set()
 
 
 def name_of(index: int) -> str:
     """Return the name of an interface on the host, "" if there is none."""
-    if not index:
-        return ""
     return next((name for name in posix.listdir(INTERFACES) if cables.index_of(name) == index), "")
 
 
@@ -240,14 +283,11 @@ def name_of(index: int) -> str:
 
 def take(config: Config, planned: "list[Interface]") -> list[Address]:
     """Choose the addresses, and set those of the host's end: from then on nobody else chooses them."""
-    import fcntl
-    with files.opened(STATES, posix.O_RDONLY | posix.O_DIRECTORY) as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with Specifier("ADDRESS", AUTO):
-            config.address = [*free(pool_of(config.address_pool), config.name)]
-        chosen = parse(config.address, planned)
-        for one in chosen:
-            one.set_near()
+    with Specifier("ADDRESS", AUTO):
+        config.address = [*free(pool_of(config.address_pool), config.name)]
+    chosen = parse(config.address, planned)
+    for one in chosen:
+        one.set_near()
     return chosen
 
 

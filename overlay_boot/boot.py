@@ -287,7 +287,7 @@ def make_network(boot: Boot) -> None:
             if config.address:
                 from . import addresses, interfaces
                 boot.addresses = addresses.give(config, planned, boot.network,
-                                                interfaces.configured(config, boot.sources))
+                                                interfaces.configured(config, boot.sources), boot.state)
                 if config.is_behind_host:
                     from . import nat
                     boot.nat = nat.Making(config, boot.state, boot.addresses)

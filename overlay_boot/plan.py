@@ -103,6 +103,9 @@ def resolved(config: Config) -> Sources:
             fd.close()
     check(config, sources, interfaces_of(config.name), users=users)
     uppers.check(sources, config.name)
+    if config.address and config.address != [AUTO]:
+        from . import addresses, cables
+        addresses.refuse_used(addresses.parse(config.address, cables.parse(config.cables, config.name)), config.name)
     fences.wanted(config.capabilities, config.system_calls)
     return sources
 

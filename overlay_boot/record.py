@@ -176,6 +176,7 @@ SCHEMA = (
     Field("lower-mount:", "lower_mounts"),
     Field("hiding", "hiding", place, place_text),
     Field("layer:", "layers"),
+    Field("address", "addresses", words, " ".join, empty=()),
     Field("publish", "publish", words, " ".join, empty=()),
     Field("share:", "shares", share, share_text),
     Field("old", "old", processes, " ".join, empty=()),
@@ -220,6 +221,7 @@ class Record:
     lower_mounts: dict[str, str]    # {number: path} where what is mounted below LOWER is seen
     hiding: tuple[int, int, int] | None     # the number of layers above the one that hides something, its device, inode
     layers: dict[str, str]          # {digest: archive}
+    addresses: tuple[str, ...]      # BRIDGE=ADDRESS of what ADDRESS has given to it, as addresses.py has it
     publish: tuple[str, ...]        # the words of PUBLISH
     shares: dict[str, Share]        # {id of the mount: share}
     old: tuple[str, ...]            # PROCESS:START of those that overlay-follow found to use old files

@@ -163,6 +163,10 @@ class State:
         """Return the process id of the keeper, 0 if the subhost is not running."""
         return locked_by(self.fd, KEEPER)
 
+    def is_in_use(self) -> bool:
+        """Tell whether the subhost runs, hibernates, or is being booted; else what it had is left for nobody."""
+        return bool(self.keeper() or locked_by(self.fd, COMMAND) or self.is_hibernating())
+
     def is_hibernating(self) -> bool:
         """Tell whether its mounts are kept, as hibernation.py has it, after a PID 1 was executed and has ended."""
         if self.is_empty():

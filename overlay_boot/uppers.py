@@ -11,7 +11,7 @@ Another mark on UPPER tells of LOWER.  It goes where UPPER goes, as the kernel's
 import posix
 from errno import ENODATA
 
-from . import files, namespaces, paths, state
+from . import files, paths, state
 from .errors import Failure, complain
 from .sources import Sources
 from .state import State
@@ -120,8 +120,7 @@ def in_use(name: str) -> "list[tuple[str, dict[str, str]]]":
         try:
             with State(other) as opened:
                 used = opened.record().uses
-                if used and (opened.keeper() or namespaces.locked_by(opened.fd, namespaces.COMMAND)
-                             or opened.is_hibernating()):
+                if used and opened.is_in_use():
                     found.append((other, used))
         except (FileNotFoundError, Failure):        # it has just gone, or nobody can tell
             continue

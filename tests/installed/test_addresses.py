@@ -1,12 +1,13 @@
 """ADDRESS: set by the boot itself at both ends of a cable, stable where it is chosen, and second to interfaces(5)."""
 import json
 import os
+import signal
 import socket
 import struct
 import time
 
 import pytest
-from machine import BOOT, one_line, read, run, start, wait_for, warnings
+from machine import BOOT, is_alive, kill, one_line, read, run, start, wait_for, warnings
 from network import addresses, done, is_up, links, pings, within
 
 pytestmark = pytest.mark.usefixtures("host")
@@ -265,6 +266,43 @@ def test_a_gateway_that_the_host_has_already(subhost, fails, bridge):
     assert run(BOOT, "--check", one.conf).returncode == 0
     other = subhost(ADDRESS="198.51.100.3/24@198.51.100.1")
     assert f" {one.name}0 " in one_line(other.boot())
+
+
+def test_an_address_that_the_host_has_already(subhost, fails, bridge):
+    """On a bridge, only that of the bridge can be known for the same."""
+    for settings in ({"ADDRESS": "192.0.2.1/24"}, {"ADDRESS": "192.0.2.1/24@192.0.2.9"}, {"CABLES": "br0=", "ADDRESS": "192.0.2.1/24"}):
+        one = subhost(**settings)
+        line = fails(one, f"ADDRESS: {settings['ADDRESS']}: br0 of the host has this address already")
+        assert fails([BOOT, "--check", one.conf]) == line
+    done("ip", "address", "add", "198.51.100.1/24", "dev", "lo")
+    subhost(CABLES="br0=", ADDRESS="198.51.100.1/24").booted()
+
+
+def test_an_address_that_another_subhost_has_already(subhost, bridge):
+    """Booted, or hibernating: not one on another bridge, nor one that was killed."""
+    one = subhost(ADDRESS=BOTH.replace("0.2.1", "0.2.9").replace(":1", ":9"))
+    assert run(BOOT, "--shell", one.conf, input="exit\n").returncode == 0
+    other = subhost(ADDRESS="2001:db8::2/64")
+    for _ in range(2):
+        for command in ([BOOT, other.conf], [BOOT, "--check", other.conf]):
+            assert one_line(run(*command)) == f"overlay-boot: ADDRESS: 2001:db8::2/64: the subhost {one.name} has this address already"
+        if not one.is_running():
+            one.booted()
+    assert run(BOOT, "--check", one.conf).returncode == 0
+    bridged = subhost(CABLES="br0=", ADDRESS="192.0.2.2/24").booted()
+    another = subhost(CABLES="= br0=", ADDRESS="eth1:192.0.2.2/24")
+    assert f" the subhost {bridged.name} " in one_line(another.boot())
+    init = bridged.init
+    kill(bridged.keeper, signal.SIGKILL)
+    wait_for(lambda: not is_alive(init))
+    another.booted()
+
+
+def test_one_address_of_many_that_boot_at_a_time(subhost):
+    several = [subhost(ADDRESS="192.0.2.2/24") for _ in range(4)]
+    boots = [start(BOOT, one.conf) for one in several]
+    said = [boot.communicate()[1].decode() for boot in boots]
+    assert sorted(boot.returncode for boot in boots) == [0, 1, 1, 1] and sum(text.count(" has this address already") for text in said) == 3
 
 
 def test_an_address_that_the_kernel_refuses(subhost, machine):

@@ -13,7 +13,8 @@ WRITTEN = [
     ("upper", "/u", ""), ("followed", "/opt/x/followed/root", ""), ("uses", "/srv/u", "2049:12"), ("lower", "/", "0"), ("lower_mounts", "/home", "0"), ("hiding", (1, 57, 1), ""), ("layers", "/a.tar.zst", "ab" * 32), ("shares", Share("8:1", 2049, 12, "/srv/a", "/b c"), "836"),
     ("since", 1795787640.538, ""), ("init", 547, ""), ("ids", (1879048192, 65536), ""), ("values", "", "CABLES"), ("values", "a=b: c", "NAME"), ("host_name", "x", ""),
     ("limits", "64M", "MEMORY_MAX"), ("shell", ("1:2", "3:4"), ""),
-    ("old", ("5:6", "7:8"), ""), ("restart", ("cron", "/opt/it"), ""), ("table", "overlay-boot-x", ""), ("publish", ("80", "192.0.2.1:53/udp"), "")]
+    ("old", ("5:6", "7:8"), ""), ("restart", ("cron", "/opt/it"), ""), ("table", "overlay-boot-x", ""), ("publish", ("80", "192.0.2.1:53/udp"), ""),
+    ("addresses", ("=192.0.2.2", "br0=2001:db8::2"), "")]
 
 
 @pytest.mark.parametrize("attribute, value, name", WRITTEN)
