@@ -51,7 +51,7 @@ class Boot:
     __slots__ = ("addresses", "begun", "bound", "cables", "command", "config", "fences", "follower", "foreground",
                  "group", "handed_over", "hooks", "host", "hostname", "is_new", "keeper", "log", "logged", "mounts",
                  "nat", "network", "own", "reserve", "rights", "root", "services", "shell", "sources", "state",
-                 "unlocked", "users", "wait")
+                 "unlocked", "users", "wait", "wait_bridges")
 
     config: Config
     sources: Sources            # what the root file system is made of
@@ -74,11 +74,11 @@ class Boot:
     keeper: Keeper
 
     def __init__(self, config: Config, *, foreground: bool = False, shell: bool = False, follower: int | None = None,
-                 wait: bool = False) -> None:
+                 wait: bool = False, wait_bridges: bool = False) -> None:
         """A subhost for a shell lives no longer than this process: it will be without services, and then hibernate.
 
         So does one for the process of an overlay-follow.  wait tells whether services are waited for however long they
-        take, and one that fails is a failure.
+        take, and one that fails is a failure; wait_bridges, whether bridges are that are not there yet.
         """
         self.config = config
         self.bound = follower is not None or shell
@@ -86,6 +86,7 @@ class Boot:
         self.foreground = foreground
         self.shell = shell
         self.wait = wait
+        self.wait_bridges = wait_bridges
         self.users: "UserNamespace | None" = None   # where USERNS wants one
         self.rights: int = keeper.NONE              # else a user namespace with the ids of the host, or none
         self.host: View | None = None               # what this process saw before
@@ -242,6 +243,13 @@ def resolve(boot: Boot) -> None:
     if boot.config.userns != NO:
         from . import userns
         boot.users = userns.make(boot.config, boot.state)
+    if boot.wait_bridges and boot.config.cables:
+        from . import cables
+        missing = cables.missing_bridges(boot.config.cables, boot.config.name)
+        if missing:
+            if not boot.foreground:
+                let_others_on()
+            cables.await_bridges(missing)
     check(boot.config, boot.sources, users=boot.users)
     boot.is_new = uppers.claim(boot.sources, boot.state)
     if boot.config.lower_mounts and boot.sources.is_overlay:
@@ -543,12 +551,12 @@ WAKING = [sweep_hibernating, control_group, reopen_mounts, resolve_again, reopen
 
 
 def boot(config: Config, *, foreground: bool = False, shell: bool = False, follower: int | None = None,
-         wait: bool = False) -> None:
+         wait: bool = False, wait_bridges: bool = False) -> None:
     """Boot a subhost.  Returns once its PID 1 has been executed, and has started the services; see Boot."""
     posix.umask(0o022)
     namespaces.close_range(3)
     try:
-        Boot(config, foreground=foreground, shell=shell, follower=follower, wait=wait).run()
+        Boot(config, foreground=foreground, shell=shell, follower=follower, wait=wait, wait_bridges=wait_bridges).run()
     except Failure as failure:
         config.locate(failure)
         raise
@@ -635,17 +643,19 @@ def requests(boot: Boot) -> int:
 
 
 def keep_only(*kept: int) -> None:
-    """Close all other descriptors: the lock, and what only PID 1 shall have.  Standard output ends for its reader.
-
-    overlay-boot --all, which begins so many boots at a time, knows by that end that one has come so far.
-    """
-    with files.null() as null:
-        posix.dup2(null, 1)
+    """Close all other descriptors: the lock, and what only PID 1 shall have."""
+    let_others_on()
     lowest = 3
     for fd in sorted(kept):
         posix.closerange(lowest, fd)
         lowest = fd + 1
     posix.closerange(lowest, posix.sysconf("SC_OPEN_MAX"))
+
+
+def let_others_on() -> None:
+    """End standard output: by that, overlay-boot --all, which begins so many at a time, knows that this one waits."""
+    with files.null() as null:
+        posix.dup2(null, 1)
 
 
 def require_shell(root: int) -> None:

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 STANZAS = "/etc/network/interfaces"             # ifupdown's, as the next one
 REMEMBERED = "/run/network/ifstate"
 NO_STANZA = b"ifup: unknown interface "         # what it prints of one, with LANG=C.UTF-8
+UP = 1                      # of the flags of an interface: IFF_UP
 DUMPS = 20                  # attempts at one, while interfaces come and go
+BRIDGE_TIMEOUT = 30         # seconds, for a bridge that the host's network does not have yet
+LOOK = 0.05                 # seconds, between two looks at that
 IFDOWN_TIMEOUT = 60         # seconds: it may give back an address, and hooks of the host's run
 MACHINE_ID, PURPOSE = "/etc/machine-id", b"overlay-boot"
 # The first octets of hardware addresses: locally administered ones, and at the host end ones above those of all
@@ -187,10 +190,29 @@ def check(planned: list[Interface], own: dict[str, int] | None = None) -> None:
                 raise Failure(f"{one.bridge} is not a bridge")
 
 
-def plug(planned: list[Interface], noted: "State", network: int, log: int) -> "Plugged":
+def missing_bridges(specifiers: list[str], name: str) -> list[str]:
+    """Return the bridges of CABLES of which there is no interface.  Raises Failure as parse() does."""
+    bridges = dict.fromkeys(one.bridge for one in parse(specifiers, name) if one.bridge)
+    return [bridge for bridge in bridges if not files.kind(f"{INTERFACES}/{bridge}")]
+
+
+def await_bridges(bridges: list[str]) -> None:
+    """Wait for bridges that whoever makes the host's network may be making still, for BRIDGE_TIMEOUT in all.
+
+    They are brought up when they have the MTU that cables are to have.  Raises Failure if a signal arrives meanwhile.
+    """
+    import time
+    complain(f"CABLES: waiting for {', '.join(bridges)}, for {BRIDGE_TIMEOUT} s at most")
+    end = time.monotonic() + BRIDGE_TIMEOUT
+    while time.monotonic() < end and not all(number_of(bridge, "flags") & UP for bridge in bridges):
+        with interruption.Wait():
+            time.sleep(LOOK)
+
+
+def plug(planned: list[Interface], noted: "State", network: int, log: int, *, addressed: bool) -> "Plugged":
     """Make the cables, with their far ends in the network namespace of a descriptor, and start ifup(8) for them.
 
-    What ifup says goes to the descriptor log.  It belongs to the host, and so
+    addressed tells whether the boot gives them addresses.  What ifup says goes to the descriptor log.  It belongs to the host, and so
     does what it runs: the caller is in the host's mount namespace.  Raises Failure.
     """
     take_down([one.name for one in planned], log)       # what ifupdown remembers of these names is gone
@@ -413,7 +435,7 @@ def number_of(interface: str, attribute: str) -> int:
     """Return a number that sysfs(5) tells of an interface; 0 if there is no such interface."""
     try:
         with files.opened(f"{INTERFACES}/{interface}/{attribute}", posix.O_RDONLY) as fd:
-            return int(posix.read(fd, 32))
+            return int(posix.read(fd, 32), 0)
     except OSError as error:
         if error.errno not in (ENOENT, ENODEV, EINVAL):     # the latter two of one that is just going
             raise

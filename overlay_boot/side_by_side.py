@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PER_PROCESSOR = 2       # commands at a time: each waits now and then, for the disk, a hook or a service
 LOOK = 0.1              # seconds, between two looks at a subhost that is waited for and no child of ours
-MOST = 64               # with the boots that have come so far that they only wait for services
+MOST = 64               # with the boots that only wait, for services or for a bridge
 
 
 def boot_all(*, wait: bool = False) -> bool:
@@ -55,7 +55,7 @@ def boot_all(*, wait: bool = False) -> bool:
         awaited = {*wanted.values()} if wait else order.awaited()
 
         def start(path: str, group: int) -> Child:
-            return Child(path, group, ["--wait"] if path in awaited else [])
+            return Child(path, group, ["--wait-bridges", *(["--wait"] if path in awaited else [])])
 
         words = [path for path in wanted.values() if path not in refused]
         for child in side_by_side(words, _signal.SIGTERM, root, start, order):
@@ -197,7 +197,7 @@ def side_by_side(words: "Iterable[str]", interrupt: int, group: int = -1,
                 _signal.pidfd_send_signal(pidfd, interrupt)
             continue
         for fd, _ in ready:
-            if fd in busy:              # a boot that has done this only waits for services
+            if fd in busy:              # a boot that has done this only waits, for services or a bridge
                 let_on(fd)
             elif fd in at_work:
                 poll.unregister(fd)

@@ -10,10 +10,11 @@ if TYPE_CHECKING:
 
 
 def command(arguments: list[str]) -> int:
-    wait = arguments[:1] == ["--wait"]      # as --all executes this command
-    if is_plain(arguments[wait:]):
+    wait_bridges = arguments[:1] == ["--wait-bridges"]      # as --all executes this command
+    wait = arguments[wait_bridges:][:1] == ["--wait"]
+    if is_plain(arguments[wait_bridges + wait:]):
         require_root()
-        boot(Config(arguments[-1], "overlay-boot"), wait=wait)
+        boot(Config(arguments[-1], "overlay-boot"), wait=wait, wait_bridges=wait_bridges)
         return DONE
     options = parsed(arguments)
     require_root()
@@ -27,7 +28,8 @@ def command(arguments: list[str]) -> int:
         from ..plan import report
         report(options.conf, verbose=options.verbose)
     else:
-        boot(Config(options.conf, "overlay-boot"), foreground=options.foreground, wait=options.wait)
+        boot(Config(options.conf, "overlay-boot"), foreground=options.foreground, wait=options.wait,
+             wait_bridges=options.wait_bridges)
     return DONE
 
 
@@ -44,6 +46,8 @@ def parser() -> "argparse.ArgumentParser":
                       help="boot every subhost in /etc/subhosts.conf that is not running, several at a time")
     parser.add_argument("--wait", action="store_true",
                         help="wait until all services of START have been started, and fail if one of them does")
+    parser.add_argument("--wait-bridges", action="store_true",
+                        help="wait for a while for bridges of CABLES that do not exist yet, as --all does")
     parser.add_argument("-v", "--verbose", action="store_true",
                         help="with --check: also print where each value comes from, and the steps of the boot")
     parser.add_argument("conf", metavar="CONF", nargs="?", type=given,
@@ -59,6 +63,8 @@ def parsed(arguments: list[str]) -> "argparse.Namespace":
         made.error("--verbose requires --check")
     if options.wait and (options.foreground or options.shell or options.check):
         made.error("--wait does not go with --foreground, --shell or --check")
+    if options.wait_bridges and (options.shell or options.check or options.all):
+        made.error("--wait-bridges does not go with --shell, --check or --all")
     for option in ("foreground", "shell", "check"):
         if getattr(options, option) and not options.conf:
             made.error(f"--{option} requires CONF")

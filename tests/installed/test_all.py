@@ -4,7 +4,7 @@ import signal
 import time
 
 import pytest
-from machine import BOOT, PYTHON, STATES, STOP, control_group, descendants, is_alive, kill, names_running, new_name, one_line, read, run, start, wait_for, write
+from machine import BOOT, MODULES, PYTHON, STATES, STOP, control_group, descendants, is_alive, kill, names_running, new_name, one_line, read, run, start, wait_for, write
 from network import done
 
 pytestmark = pytest.mark.usefixtures("host")       # no subhosts but those of the test are there to be stopped
@@ -472,3 +472,60 @@ def test_each_one_for_which_there_is_no_process_is_told_of(subhost, listed):
     succeeds(BOOT)
     ended = without_processes("1+", STOP)
     assert ended.returncode == 1 and len(ended.stderr.splitlines()) == 4 and names_running() == names(many)
+
+
+# Bridges that ifupdown is still making
+
+def test_bridges_that_are_still_being_made_are_waited_for(subhost, listed):
+    """By --all, in which others are booted meanwhile; a single boot fails at once."""
+    several = [subhost(CABLES="br0=") for _ in range(2)]
+    other = subhost()
+    listed(*several, other)
+    assert "there is no bridge br0" in one_line(several[0].boot())
+    boots = start(*on_one_processor(BOOT, "--all"))
+    wait_for(lambda: names_running() == {other.name})
+    assert boots.poll() is None
+    done("ip", "link", "add", "br0", "type", "bridge")
+    time.sleep(0.5)
+    assert names_running() == {other.name}
+    done("ip", "link", "set", "br0", "mtu", "1400", "up")
+    assert boots.wait(60) == 0
+    lines = boots.communicate()[1].decode().splitlines()
+    assert sorted(lines) == sorted(f"overlay-boot: {one.conf}: CABLES: waiting for br0, for 30 s at most" for one in several)
+    assert names_running() == names([*several, other])
+    assert {read(f"/sys/class/net/{one.name}0/mtu") for one in several} == {"1400\n"}
+    succeeds(STOP)
+    done("ip", "link", "delete", "br0")
+
+
+@pytest.mark.parametrize("how", ["stop", "interrupt", "time"])
+def test_the_end_of_waiting_for_a_bridge(subhost, machine, how):
+    one = subhost(CABLES="= br0=")
+    patience = 1 if how == "time" else 30
+    boot = start("/usr/bin/python3", "-IS", "-c", f"""if 1:
+        import sys
+        sys.path.insert(0, {MODULES!r})
+        from overlay_boot import cables
+        from overlay_boot.commands import boot
+        cables.BRIDGE_TIMEOUT = {patience}
+        sys.argv = ["overlay-boot", "--wait-bridges", {one.conf!r}]
+        sys.exit(boot.main())""")
+    assert boot.stderr.readline().decode() == f"overlay-boot: CABLES: waiting for br0, for {patience} s at most\n"
+    if how == "stop":
+        one.stopped()
+    elif how == "interrupt":
+        kill(boot.pid, signal.SIGINT)
+    assert boot.wait(60) == 1
+    why = "there is no bridge br0" if how == "time" else "interrupted by signal"
+    assert why in boot.communicate()[1].decode().splitlines()[0]
+    machine.is_as_before()
+
+
+def test_what_waits_for_no_bridge(subhost):
+    """What is there is none, or an option does not go with it."""
+    assert "lo is not a bridge" in one_line(subhost(CABLES="lo=").boot("--wait-bridges"))
+    one = subhost(CABLES="=")
+    one.booted()
+    one.stopped()
+    assert one.boot("--wait-bridges").stderr == ""
+    assert run(BOOT, "--wait-bridges", "--all").returncode == run(BOOT, "--wait-bridges", "--check", one.conf).returncode == 2
