@@ -26,7 +26,7 @@ cdef union About:               # what a message begins with, after its header
 cdef struct Request:
     nlmsghdr header
     About about
-    char attributes[256]        # names and addresses are bounded: add_veth() appends 136 bytes at most
+    char attributes[256]        # names and addresses are bounded: add_veth() appends 144 bytes at most
 
 
 cdef struct Answer:
@@ -35,12 +35,12 @@ cdef struct Answer:
 
 
 def add_veth(str name, int index, str far_name, int far_namespace, *, bytes mac=None, bytes near_mac=None,
-             unsigned int mtu=0, str bridge=None, bint up=False):
+             unsigned int mtu=0, unsigned int group=0, str bridge=None, bint up=False):
     """RTM_NEWLINK, veth(4): a pair, one end of that name and index here, the other in the namespace of a descriptor.
 
     mac and near_mac are the addresses of the far and the near end, 6 bytes; without one the kernel chooses it.
     mtu is that of both, in bytes; 0 leaves it to the kernel as well.
-    The near end is a port of the bridge, if one is named, and brought up if up is set.
+    The near end is in the group, and a port of the bridge, if one is named, and brought up if up is set.
     """
     cdef Request request
     cdef ifinfomsg far
@@ -48,7 +48,7 @@ def add_veth(str name, int index, str far_name, int far_namespace, *, bytes mac=
     cdef rtattr *data
     cdef rtattr *peer
     memset(&far, 0, sizeof(far))
-    start_link(&request, name, index, mtu, bridge, up)
+    start_link(&request, name, index, mtu, group, bridge, up)
     add_mac(&request, name, near_mac)
     info = nest(&request, IFLA_LINKINFO)
     add_text(&request, IFLA_INFO_KIND, b"veth")
@@ -65,17 +65,17 @@ def add_veth(str name, int index, str far_name, int far_namespace, *, bytes mac=
 
 
 def add_vlan(str name, int index, str outer, unsigned short tag, *,
-             unsigned int mtu=0, str bridge=None, bint up=False):
+             unsigned int mtu=0, unsigned int group=0, str bridge=None, bint up=False):
     """RTM_NEWLINK: an 802.1Q VLAN of that name and index on the interface outer, for frames with the tag.
 
     mtu is in bytes, and not more than that of outer, which it is without one.
-    It is a port of the bridge, if one is named, and brought up if up is set.
+    It is in the group, a port of the bridge, if one is named, and brought up if up is set.
     """
     cdef Request request
     cdef unsigned int carrier = index_of(outer)
     cdef rtattr *info
     cdef rtattr *data
-    start_link(&request, name, index, mtu, bridge, up)
+    start_link(&request, name, index, mtu, group, bridge, up)
     add(&request, IFLA_LINK, &carrier, sizeof(carrier))
     info = nest(&request, IFLA_LINKINFO)
     add_text(&request, IFLA_INFO_KIND, b"vlan")
@@ -301,7 +301,8 @@ cdef void start(Request *request, unsigned short kind, unsigned short flags, siz
     request.header.nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK | flags
 
 
-cdef int start_link(Request *request, str name, int index, unsigned int mtu, str bridge, bint up) except -1:
+cdef int start_link(Request *request, str name, int index, unsigned int mtu, unsigned int group, str bridge,
+                    bint up) except -1:
     """What all messages for a new interface begin with."""
     cdef unsigned int master
     start(request, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, sizeof(ifinfomsg))
@@ -310,6 +311,8 @@ cdef int start_link(Request *request, str name, int index, unsigned int mtu, str
         request.about.link.ifi_flags = request.about.link.ifi_change = IFF_UP
     add_name(request, name)
     add_mtu(request, mtu)
+    if group:
+        add(request, IFLA_GROUP, &group, sizeof(group))
     if bridge is not None:
         master = index_of(bridge)
         add(request, IFLA_MASTER, &master, sizeof(master))

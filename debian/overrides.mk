@@ -24,6 +24,8 @@ execute_after_dh_auto_install:
 	cp -r build/launchers/sbin $(D)/usr/sbin
 	cp -r build/launchers/libexec $(D)/usr/libexec/overlay-boot
 	install -D -m 644 debian/dpkg.cfg $(D)/etc/dpkg/dpkg.cfg.d/overlay-boot
+	install -D -m 644 debian/host/80-overlay-boot.rules $(D)/usr/lib/udev/rules.d/80-overlay-boot.rules
+	install -D -m 644 debian/host/10-overlay-boot.network $(D)/usr/lib/systemd/network/10-overlay-boot.network
 	install -D -m 644 debian/lsb/50-overlay-boot $(D)$(LSB)/50-overlay-boot
 	cd $(D)/usr/lib/overlay-boot/overlay_boot && mv begin execute keeper reaper ../../../libexec/overlay-boot
 	PYTHONPATH=$(D)/usr/lib/overlay-boot /usr/bin/python3 -BP setup.py -q build_completions build_filters

@@ -291,7 +291,7 @@ def make_network(boot: Boot) -> None:
         if config.cables:
             from . import cables
             planned = cables.parse(config.cables, config.name)
-            boot.cables = cables.plug(planned, boot.state, boot.network, boot.log)
+            boot.cables = cables.plug(planned, boot.state, boot.network, boot.log, addressed=bool(config.address))
             if config.address:
                 from . import addresses, interfaces
                 boot.addresses = addresses.give(config, planned, boot.network,

@@ -35,6 +35,9 @@ LOCAL, HIGHEST = 0x02, 0xfe
 BY_ADMINISTRATOR = 3        # NET_ADDR_SET, as which addr_assign_type tells of an address: <linux/netdevice.h>
 # From where indexes are chosen: beyond those that the kernel gives, one after the other.
 FIRST_INDEX, LAST_INDEX = 0x10000, 0xfffff
+# Of interfaces, ip-link(8): those that nobody else on the host shall configure, by a rule for udev(7) and a file for
+# systemd-networkd(8) of the package.  The rule knows that of forwarding.py as well.
+GROUP = 0x6f61
 ROUTERS = "/proc/sys/net/ipv6/conf/{}/accept_ra"
 
 
@@ -52,8 +55,11 @@ class Interface:
         self.bridge = bridge                # of which it is a port
         self.up = bridge is not None        # at once; what has no bridge ifup(8) may want to configure first
 
-    def make(self, index: int, network: int) -> None:
-        """Make the interface, and its far end at once in the network namespace, never on the host.  Raises OSError."""
+    def make(self, index: int, network: int, group: int) -> None:
+        """Make the interface, of a group, and its far end at once in the network namespace, never on the host.
+
+        Raises OSError.
+        """
         raise NotImplementedError
 
 
@@ -71,9 +77,10 @@ class Cable(Interface):
         self.mac = mac                      # of the inner one
         self.vlan_bridges: list[str] = []   # of the VLANs on it
 
-    def make(self, index: int, network: int) -> None:
+    def make(self, index: int, network: int, group: int) -> None:
         links.add_veth(self.name, index, self.inner, network, mac=self.mac or own_address(self.name, LOCAL),
-                       near_mac=own_address(self.name, HIGHEST), mtu=self.mtu(), bridge=self.bridge, up=self.up)
+                       near_mac=own_address(self.name, HIGHEST), mtu=self.mtu(), group=group, bridge=self.bridge,
+                       up=self.up)
 
     def mtu(self) -> int:
         """Return that of the bridge, in bytes, or what the VLANs on it take; 0 if it has neither."""
@@ -92,9 +99,10 @@ class Vlan(Interface):
         self.outer = outer                  # the cable that it is on
         self.tag = tag
 
-    def make(self, index: int, network: int) -> None:
+    def make(self, index: int, _network: int, group: int) -> None:
         try:
-            links.add_vlan(self.name, index, self.outer, self.tag, mtu=self.mtu(), bridge=self.bridge, up=self.up)
+            links.add_vlan(self.name, index, self.outer, self.tag, mtu=self.mtu(), group=group, bridge=self.bridge,
+                           up=self.up)
         except OSError as error:
             if error.errno == EOPNOTSUPP:
                 raise Failure(f"{reason(error)}: this kernel does not support 802.1Q VLANs") from None
@@ -212,8 +220,8 @@ def await_bridges(bridges: list[str]) -> None:
 def plug(planned: list[Interface], noted: "State", network: int, log: int, *, addressed: bool) -> "Plugged":
     """Make the cables, with their far ends in the network namespace of a descriptor, and start ifup(8) for them.
 
-    addressed tells whether the boot gives them addresses.  What ifup says goes to the descriptor log.  It belongs to the host, and so
-    does what it runs: the caller is in the host's mount namespace.  Raises Failure.
+    addressed tells whether the boot gives them addresses.  What ifup says goes to the descriptor log.  It belongs to the
+    host, and so does what it runs: the caller is in the host's mount namespace.  Raises Failure.
     """
     take_down([one.name for one in planned], log)       # what ifupdown remembers of these names is gone
     for one in planned:
@@ -221,7 +229,7 @@ def plug(planned: list[Interface], noted: "State", network: int, log: int, *, ad
         with Specifier("CABLES", one.word):
             if one.bridge:
                 keep_address(one.bridge)
-            one.make(index, network)
+            one.make(index, network, GROUP if one.bridge or addressed else 0)
             if not one.bridge:
                 refuse_routers(one.name)
     begin = posix.fstat(log).st_size

@@ -228,6 +228,17 @@ def test_cables_that_a_command_tells(subhost, bridge):
     assert links()[f"{one.name}0"]["master"] == "br0" and links(one.name)["eth1"]["address"] == MAC
 
 
+@pytest.mark.parametrize(("settings", "groups"), [
+    ({"CABLES": "= br0="}, ["default", "28513"]), ({"ADDRESS": "192.0.2.2/24"}, ["28513"]), ({"NAT": "yes"}, ["28514"])])
+def test_the_group_of_what_others_are_to_leave_alone(subhost, bridge, settings, groups):
+    """By which udev's rule knows them: debian/host."""
+    bridge()
+    one = subhost(**settings).booted()
+    assert [links()[f"{one.name}{number}"]["group"] for number in range(len(groups))] == groups
+    rule = read(f"{TREE}/debian/host/80-overlay-boot.rules")
+    assert all(f"{group}" in rule for group in groups if group != "default")
+
+
 def test_the_far_end_is_never_on_the_host(subhost, bridge):
     bridge()
     one = subhost(CABLES=f"br0= = ={MAC}")
