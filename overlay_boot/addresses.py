@@ -210,6 +210,11 @@ def is_link_local(address: bytes) -> bool:
     return len(address) == 16 and address[0] == 0xfe and address[1] & 0xc0 == 0x80
 
 
+def is_of_link(address: bytes) -> bool:
+    """Tell whether an interface has given itself that address, where it has no other one: it is for its link alone."""
+    return is_link_local(address) or len(address) == 4 and address.startswith(b"\xa9\xfe")     # 169.254
+
+
 def check_host(address: bytes, length: int) -> None:
     """Raises Failure unless an interface can have that address."""
     text, rest = text_of(address), 8 * len(address) - length

@@ -49,9 +49,9 @@ class Boot:
     """A boot, and what its steps have made so far."""
 
     __slots__ = ("addresses", "begun", "bound", "cables", "command", "config", "fences", "follower", "foreground",
-                 "group", "handed_over", "hooks", "host", "hostname", "is_new", "keeper", "log", "logged", "mounts",
-                 "nat", "network", "own", "reserve", "rights", "root", "services", "shell", "sources", "state",
-                 "unlocked", "users", "wait", "wait_bridges")
+                 "group", "handed_over", "hooks", "host", "hostname", "is_new", "keeper", "lacking", "log", "logged",
+                 "mounts", "nat", "network", "own", "reserve", "rights", "root", "services", "shell", "sources",
+                 "state", "unlocked", "users", "wait", "wait_bridges")
 
     config: Config
     sources: Sources            # what the root file system is made of
@@ -93,6 +93,7 @@ class Boot:
         self.cables: "Plugged | None" = None
         self.addresses: "Given | None" = None
         self.nat: "Making | None" = None
+        self.lacking: dict[str, str] = {}           # {interface: why} of what may end without an address
         self.handed_over = False                    # whatever happens now happens to a subhost that runs
         self.logged: int | None = None              # the size of LOG before the hooks, in bytes
 
@@ -404,6 +405,9 @@ def service_groups(boot: Boot) -> None:
 def wait_for_cables(boot: Boot) -> None:
     assert boot.cables
     connect(boot, boot.cables)
+    if boot.config.start:
+        from . import interfaces
+        boot.lacking = interfaces.lacking(boot.config, boot.sources)
 
 
 @step("PID 1")
@@ -432,7 +436,7 @@ def await_services(boot: Boot) -> None:
     """
     if not boot.services:
         return
-    keep_only(boot.keeper.said, boot.log)
+    keep_only(boot.keeper.said, boot.log, *([boot.network] if boot.lacking else []))
     place = f"LOG={boot.config.log}"
     failed = False
     last: str | None = ""
@@ -452,8 +456,23 @@ def await_services(boot: Boot) -> None:
         failed = True
         complain("cannot tell which services were started: what watches them was killed "
                  f"(what they print is in {place})")
+    else:
+        tell_what_has_no_address(boot)
     if failed and boot.wait:
         raise ServicesFailed
+
+
+def tell_what_has_no_address(boot: Boot) -> None:
+    """Complain of cables that have ended without an address, where the services have been started that give it."""
+    if not boot.lacking:
+        return
+    from . import interfaces
+    try:
+        found = interfaces.without_address(boot.lacking, boot.config, boot.network)
+    except OSError:                     # the subhost runs all the same
+        return
+    for name in found:
+        complain(f"CABLES: {name} has no address: {boot.lacking[name]}")
 
 
 def longest_start(boot: Boot) -> float | None:

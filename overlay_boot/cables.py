@@ -14,7 +14,7 @@ from .network import Entered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
     from .state import State
@@ -24,6 +24,7 @@ STANZAS = "/etc/network/interfaces"             # ifupdown's, as the next one
 REMEMBERED = "/run/network/ifstate"
 NO_STANZA = b"ifup: unknown interface "         # what it prints of one, with LANG=C.UTF-8
 UP = 1                      # of the flags of an interface: IFF_UP
+DRY = "--no-act", "--no-mappings", "--no-scripts", "--force"    # how it only reads a stanza
 DUMPS = 20                  # attempts at one, while interfaces come and go
 BRIDGE_TIMEOUT = 30         # seconds, for a bridge that the host's network does not have yet
 LOOK = 0.05                 # seconds, between two looks at that
@@ -382,6 +383,33 @@ def start_ifupdown(command: str, names: list[str], log: int, *options: str) -> i
                                           standard=(null, log, log), directory="/", bound=True)
     posix.close(pidfd)
     return process
+
+
+def refused_stanzas(planned: list[Interface]) -> "Iterator[str]":
+    """Yield a line for each cable whose stanza ifup(8) cannot use.  It does nothing for this but to read it."""
+    for one in planned:
+        why = "" if one.bridge else refusal(one.name)
+        if why:
+            yield f"CABLES: {one.word}: ifup will fail for {one.name}: {why}"
+
+
+def refusal(interface: str) -> str:
+    """Return what ifup(8) says of a stanza that it cannot use, "" if it can, or if there is none."""
+    from .processes import lines_of
+    with files.Fd(posix.memfd_create("said")) as said:
+        ifup = start_ifupdown("ifup", [interface], said, *DRY)
+        told = lines_of(said) if ifup and has_failed(ifup) else []
+    first = next((line for line in told if line.startswith("ifup: ")), "")
+    return "" if first.startswith(paths.decode(NO_STANZA)) else first.removeprefix("ifup: ")
+
+
+def has_failed(process: int) -> bool:
+    """Wait for a child, and tell whether it has failed.  One that waits, for another ifup(8) say, is killed."""
+    try:
+        return bool(wait_for(process, state.PATIENCE))
+    except TimeoutError:
+        kill(process)
+        return False
 
 
 def wait_for(process: int, seconds: float | None = None) -> int:

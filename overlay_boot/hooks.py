@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 REAPER = namespaces.REAPER_PATH
 DUMMY_FIFO = "/run/dummy_service"
+GENERATED = "# Generated for subhost "      # what interfaces(5) begins with, as long as nobody has written another one
 STARTS = f"# {DEFAULTS['INIT']} starts:", f"# {SYSTEMD} starts:"        # the first line of what each of them prints
 LONGEST_TEXT = 128 << 10                # of one argument, execve(2)
 
@@ -131,7 +132,7 @@ def interfaces(config: Config) -> str:
         stanzas += [f"{'# ADDRESS has set up' if cable.inner in config.addressed else 'auto'} {cable.inner}\n"
                     f"iface {cable.inner} inet manual\n"
                     for cable in cables.parse(config.cables, config.name) if cable.inner]
-    return f"# Generated for subhost {config.name}\n" + "\n".join(stanzas)
+    return f"{GENERATED}{config.name}\n" + "\n".join(stanzas)
 
 
 def write_missing(upper: int, place: str, path: str, text: str) -> None:

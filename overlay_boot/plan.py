@@ -54,6 +54,10 @@ def report(path: str, *, verbose: bool = False) -> None:
         complain(line)
     for line in interfaces.contradictions(config, sources):
         complain(config.located(line))
+    if config.cables:
+        from . import cables
+        for line in cables.refused_stanzas(cables.parse(config.cables, config.name)):
+            complain(config.located(line))
     if config.address and config.address != [AUTO]:
         tell_what_is_left(config, sources)
     if config.is_behind_host:

@@ -195,7 +195,8 @@ def test_the_pool_of_the_site(subhost, site_wide):
 
 def test_the_file_that_premount_writes(subhost):
     """networking finds nothing to do, and takes nothing down."""
-    one = subhost(CABLES="= =", ADDRESS=BOTH, START="networking").booted()
+    one = subhost(CABLES="= =", ADDRESS=BOTH, START="networking")
+    assert one.boot().stderr == "overlay-boot: CABLES: eth1 has no address: etc/network/interfaces is as overlay-premount writes it\n"
     one.inside("service", "networking", "restart")
     assert addresses(links(one.name)["eth0"]) == [*FAR] and ways_out(one.name) == ["192.0.2.1", "2001:db8::1"]
     text = read(f"{one.upper}/etc/network/interfaces")

@@ -9,7 +9,7 @@ import struct
 
 import pytest
 from machine import (BOOT, GO, LOGS, LS, MODULES, NETNS, PATIENCE, PYTHON, STOP, TREE, control_group, is_alive, kill, namespaces, new_name,
-                     one_line, ours, processes, read, run, start, wait_for, write)
+                     one_line, ours, processes, read, run, start, wait_for, warnings, write)
 from network import Monitor, addresses, bridges, can_make_vlans, done, files_of, is_up, links, listed_without_pyroute2, pings, static, within
 
 from overlay_boot import cables as module_cables
@@ -707,8 +707,61 @@ def test_interfaces_that_the_subhost_has_are_left(subhost):
 
 
 def test_the_default_stanzas_bring_the_cables_up(subhost):
-    one = subhost(CABLES="= =", START="networking").booted()
+    one = subhost(CABLES="= =", START="networking")
+    assert told(one.boot()) == [f"{name} has no address: {FILE} is as overlay-premount writes it" for name in ("eth0", "eth1")]
     wait_for(lambda: [is_up(links(one.name)[name]) for name in ("eth0", "eth1")] == [True, True])
+
+
+FILE = "etc/network/interfaces"
+
+
+def told(booted):
+    """What a boot that succeeds says of cables."""
+    assert booted.returncode == 0
+    beginning = "overlay-boot: CABLES: "
+    assert all(line.startswith(beginning) for line in booted.stderr.splitlines()), booted.stderr
+    return [line.removeprefix(beginning) for line in booted.stderr.splitlines()]
+
+
+@pytest.mark.parametrize(("text", "why"), [
+    ("auto lo\niface eth0 inet static\n    address 192.0.2.2/24\n", "does not bring it up"),
+    ("auto lo\niface lo inet loopback\n", "does not bring it up"),
+    ("auto lo eth0\niface lo inet loopback\n", "has no stanza for it"),
+    ("auto eth0\niface eth0 inet manual\n", ""),
+    ("allow-hotplug eth0\niface eth0 inet static\n    address 192.0.2.2/24\n", ""),
+    ("auto eth0\niface eth0 inet6 auto\n", ""),
+    ("auto eth0.5\niface eth0.5 inet manual\n    pre-up true\n", ""),
+])
+def test_what_the_file_of_the_subhost_gives_no_address(subhost, text, why):
+    """Somebody who writes manual means that; and what is to be brought up may get one later."""
+    one = subhost(CABLES="=", START="networking")
+    one.write(FILE, text)
+    assert told(one.boot()) == ([f"eth0 has no address: {FILE} {why}"] if why else [])
+
+
+@pytest.mark.parametrize("how", ["another service", "a bridge", "another interface", "a client", "no networking", "an address", "INIT"])
+def test_an_address_by_other_means(subhost, how):
+    """Is as good, from whatever service it comes."""
+    text = {"another service": "ip address add 192.0.2.2/24 dev eth0", "a bridge": "ip link add br9 type bridge; ip link set eth0 master br9; ip address add 192.0.2.2/24 dev br9",
+            "another interface": "ip link set eth0 down; ip link set eth0 name wan0"}.get(how, "true")
+    one = subhost(CABLES="=", **{"a client": {"START": "networking /opt/dhcpcd"}, "no networking": {"START": "/opt/own"},
+                                 "an address": {"START": "networking", "ADDRESS": "192.0.2.2/24"},
+                                 "INIT": {"START": "networking", "INIT": "overlay-init"}}.get(how, {"START": "networking /opt/own"}))
+    for name in ("own", "dhcpcd"):
+        one.write(f"opt/{name}", f"#!/bin/sh\n[ $1 != start ] || {{ {text}; }}\n", 0o755)
+    if how == "INIT":
+        one.configure(CABLES="=", START="networking", INIT=one.init_text("exec /.reaper x /run/dummy_service\n"))
+    assert told(one.boot()) == []
+
+
+def test_check_tells_of_cables_without_an_address(subhost):
+    """As far as files tell, and as soon as there is one."""
+    one = subhost(CABLES="= =", START="networking")
+    assert warnings(run(BOOT, "--check", one.conf)) == []
+    one.boot()
+    checked = run(BOOT, "--check", one.conf)
+    assert checked.returncode == 0 and warnings(checked) == [
+        f"overlay-boot: START: networking will leave {name} without an address: {FILE} is as overlay-premount writes it" for name in ("eth0", "eth1")]
 
 
 # ifupdown, on the host
@@ -750,6 +803,24 @@ def test_a_stanza_that_fails(subhost, host):
     assert is_up(links()[f"{one.name}0"]) and "rats\n" in one.said()
     one.stopped()
     assert not host.is_remembered(f"{one.name}0")
+
+
+@pytest.mark.parametrize(("text", "why"), [
+    ("iface {name}0 inet static\n    up touch {base}/ran\n", "missing required variable: address"),
+    ("iface {name}0 inet bogus\n", "unknown or no method"),
+    ("iface {name}0 inet static\n    address 192.0.2.1/24\n    pre-up touch {base}/ran; exit 1\n", ""),
+    ("mapping {name}0\n    script {base}/mapping\n", ""), ("", "")])
+def test_check_tells_of_a_stanza_that_ifup_cannot_use(subhost, host, machine, text, why):
+    """It runs nothing of it."""
+    one = subhost(CABLES="= =")
+    one.script("mapping", f"touch {one.base}/ran\n")
+    with_stanza(one, host, text)
+    checked = run(BOOT, "--check", one.conf)
+    lines = warnings(checked)
+    assert checked.returncode == 0 and len(lines) == (2 if "bogus" in text else bool(why))      # the file is not read at all
+    assert all(f"CABLES: =: ifup will fail for {one.name}" in line and why in line for line in lines)
+    assert not os.path.exists(f"{one.base}/ran")
+    machine.is_as_before()
 
 
 def test_what_a_stanza_runs_is_run_on_the_host(subhost, host):

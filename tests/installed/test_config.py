@@ -508,16 +508,19 @@ FILE = "etc/network/interfaces"
     ("auto eth0\niface eth0 inet dhcp\nallow-hotplug eth1\niface eth1 inet dhcp\n", []),
     ("auto eth0 eth1 eth2 wlan0\n#auto eth3\niface eth2 inet static\n address 192.0.2.1/24\n",
      [f"fail: {FILE} brings up eth2, and CABLES makes no such interface",
-      f"fail: {FILE} brings up wlan0, and CABLES makes no such interface"]),
+      f"fail: {FILE} brings up wlan0, and CABLES makes no such interface",
+      *(f"leave {name} without an address: {FILE} has no stanza for it" for name in ("eth0", "eth1"))]),
     ("auto br0\niface br0 inet static\n address 192.0.2.1/24\n bridge_ports eth0 eth1\n", []),
     ("auto eth0.5 eth1:1 tun0 x=y\niface eth0.5 inet manual\niface tun0 inet tunnel\n mode gre\n", []),
     ("auto dummy0\niface dummy0 inet manual\n pre-up ip link add dummy0 type dummy\n up ip link set eth0 up\n up ip link set eth1 up\n", []),
-    ("auto lo eth0\niface eth1 inet manual\n", [f"leave eth1 down: {FILE} does not bring it up"]),
+    ("auto lo eth0\niface eth1 inet manual\n",
+     [f"leave eth0 without an address: {FILE} has no stanza for it", f"leave eth1 down: {FILE} does not bring it up"]),
     ("auto eth1\nsource interfaces.d/*\n", [f"leave eth0 down: in what {FILE} sources was not looked"]),
     ("auto /eth*\n", []),
     ("", [f"leave {name} down: {FILE} does not bring it up" for name in ("eth0", "eth1")]),
     ("\0\x9b\n\\\nauto\niface\nauto \x9b31m\nauto eth1 eth0 \\\n",
-     [f"fail: {FILE} brings up \\x9b31m, and CABLES makes no such interface"]),
+     [f"fail: {FILE} brings up \\x9b31m, and CABLES makes no such interface",
+      *(f"leave {name} without an address: {FILE} has no stanza for it" for name in ("eth0", "eth1"))]),
 ])
 def test_check_compares_interfaces_and_cables(subhost, text, said):
     one = subhost(START="networking", CABLES="= =")
@@ -531,7 +534,7 @@ def test_check_finds_interfaces_where_the_subhost_will(subhost, directory):
     write(f"{layer}/{FILE}", "auto eth1\n")
     one = subhost(START="networking", CABLES="=", LAYER=layer)
     assert len(networking_of(one)) == 2
-    one.write(FILE, "auto eth0\n")
+    one.write(FILE, "auto eth0\niface eth0 inet dhcp\n")
     assert networking_of(one) == []
     os.unlink(f"{one.upper}/{FILE}")
     one.configure(START="cron", CABLES="=", LAYER=layer)
