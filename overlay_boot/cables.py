@@ -221,8 +221,8 @@ def await_bridges(bridges: list[str]) -> None:
 def plug(planned: list[Interface], noted: "State", network: int, log: int, *, addressed: bool) -> "Plugged":
     """Make the cables, with their far ends in the network namespace of a descriptor, and start ifup(8) for them.
 
-    addressed tells whether the boot gives them addresses.  What ifup says goes to the descriptor log.  It belongs to the
-    host, and so does what it runs: the caller is in the host's mount namespace.  Raises Failure.
+    addressed tells whether the boot gives them addresses.  What ifup says goes to the descriptor log.  It belongs to
+    the host, and so does what it runs: the caller is in the host's mount namespace.  Raises Failure.
     """
     take_down([one.name for one in planned], log)       # what ifupdown remembers of these names is gone
     for one in planned:

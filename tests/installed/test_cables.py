@@ -4,10 +4,12 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import struct
 
 import pytest
+from conftest import cannot_run
 from machine import (BOOT, GO, LOGS, LS, MODULES, NETNS, PATIENCE, PYTHON, STOP, TREE, control_group, is_alive, kill, namespaces, new_name,
                      one_line, ours, processes, read, run, start, wait_for, warnings, write)
 from network import Monitor, addresses, bridges, can_make_vlans, done, files_of, is_up, links, listed_without_pyroute2, pings, static, within
@@ -1054,8 +1056,10 @@ def test_the_examples_of_networks_work(subhost, host, machine, example):
     text = read(f"{EXAMPLES}/{example}.conf").replace(f"{example}0", f"{one.name}0")
     write(one.conf, re.sub("^START=.*", "START= networking", text, flags=re.MULTILINE))
     files = files_of(text)
-    stanzas = files.pop("root/etc/network/interfaces")
-    one.write("etc/network/interfaces", stanzas)
+    stanzas = files.pop("root/etc/network/interfaces", "")
+    inside = [*static(stanzas), *(("eth0", address) for address in re.findall(r"^ADDRESS= (\S+)@", text, re.MULTILINE))]
+    if stanzas:
+        one.write("etc/network/interfaces", stanzas)
     for path, text in files.items():
         write(path, text)
     for name in bridges(read(one.conf)):
@@ -1063,10 +1067,10 @@ def test_the_examples_of_networks_work(subhost, host, machine, example):
         machine.look()
     one.booted()
     outside = static("".join(files.values()))
-    assert outside and static(stanzas)
+    assert outside and inside
     for interface, address in outside:
         assert address in addresses(links()[interface])
-    for interface, address in static(stanzas):
+    for interface, address in inside:
         wait_for(lambda interface=interface, address=address: address in addresses(links(one.name).get(interface, {"addr_info": []})))
     for _, address in outside:
         pings(one, address.partition("/")[0])
@@ -1076,6 +1080,38 @@ def test_the_examples_of_networks_work(subhost, host, machine, example):
     assert run("nft", "list", "ruleset").stdout == ""
     for name in bridges(read(one.conf)):
         done("ifdown", name)
+
+
+def test_the_example_of_dhcp_works(subhost, host, machine):
+    """By a server on the bridge, which knows it by its MAC address."""
+    for command in ("dnsmasq", "dhclient"):
+        if not shutil.which(command):
+            cannot_run(f"there is no {command}(8)")
+    one = subhost()
+    text = read(f"{EXAMPLES}/dhcp.conf")
+    mac = re.search("^CABLES= br0=(.*)", text, re.MULTILINE)[1]
+    write(one.conf, re.sub("^START=.*", "START= networking", text, flags=re.MULTILINE))
+    one.write("etc/network/interfaces", files_of(text)["root/etc/network/interfaces"])
+    done("ip", "link", "add", "br0", "type", "bridge")
+    done("ip", "address", "add", "192.0.2.1/24", "dev", "br0")
+    done("ip", "link", "set", "br0", "up")
+    machine.look()
+    server = start("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--port=0", "--interface=br0", "--bind-interfaces",
+                   "--dhcp-authoritative", "--no-ping", "--dhcp-range=192.0.2.100,192.0.2.199", f"--dhcp-host={mac},192.0.2.77",
+                   "--dhcp-option=option:dns-server,192.0.2.53", f"--dhcp-leasefile={one.base}/leases", f"--pid-file={one.base}/pid")
+    try:
+        booted = one.boot("--wait")
+        assert (booted.returncode, booted.stderr) == (0, ""), one.said()
+        assert addresses(links(one.name)["eth0"]) == ["192.0.2.77/24"]
+        assert "via 192.0.2.1" in done("ip", "-n", one.name, "route", "show", "default")
+        assert "nameserver 192.0.2.53" in one.inside("cat", "/etc/resolv.conf")
+        assert f" 192.0.2.77 {one.name} " in read(f"{one.base}/leases")
+        pings(one, "192.0.2.1")
+        one.stopped()
+    finally:
+        server.terminate()
+        server.communicate()
+        done("ip", "link", "delete", "br0")
 
 
 # What is asked of the kernel, by links, in this process

@@ -2,13 +2,15 @@
 
 Where this kernel has not got it, the tests of this file are run in a fresh machine: tests/support/fresh.py.
 """
+import os
+import re
 import socket
 
 import pytest
 from conftest import cannot_run
 from fresh import SLOW, Fresh
-from machine import new_name, run
-from network import done, pings
+from machine import TREE, new_name, read, run, write
+from network import done, files_of, pings
 
 ALL_PROTOCOLS = 3       # packet(7)
 PORT = 51820
@@ -25,7 +27,7 @@ def test_in_a_machine_that_has_wireguard(directory):
     if can_make_tunnels():
         pytest.skip("not needed: this kernel has WireGuard, the tests below are run here")
     machine = Fresh("systemd", "this kernel has no WireGuard")
-    machine.test(directory, "wireguard-tools iproute2 iputils-ping procps", "test_wireguard.py")
+    machine.test(directory, "wireguard-tools ifupdown iproute2 iputils-ping nftables procps", "test_wireguard.py")
 
 
 @pytest.fixture
@@ -81,3 +83,29 @@ def test_a_tunnel_between_two_subhosts(host, subhost, bridge, users):
         key, _, since = peer.one.sh("wg show wg0 latest-handshakes").partition("\t")
         assert key == (other if peer is one else one).key and int(since) > 0
         peer.one.stopped()
+
+
+def test_the_example_works(subhost, bridge):
+    """The host itself is the peer, by the port that is published."""
+    done("ip", "address", "add", "192.0.2.1/24", "dev", "br0")
+    text = read(f"{TREE}/conf-examples/wireguard.conf")
+    one = subhost()
+    write(one.conf, re.sub("^START=.*", "START= networking", text, flags=re.MULTILINE))
+    keys = [done("wg", "genkey").strip() for _ in range(2)]
+    public = [done("wg", "pubkey", input=key).strip() for key in keys]
+    for path, content in files_of(text).items():
+        content = content.replace("PRIVATE-KEY", keys[0]).replace("PUBLIC-KEY-OF-THE-PEER", public[1])
+        write(f"{one.base}/{path}", content, 0o600 if "wg0" in path else 0o644)
+    os.chmod(f"{one.upper}/etc/wireguard", 0o700)
+    one.booted()
+    done("ip", "link", "add", "wg9", "type", "wireguard")
+    try:
+        done("wg", "set", "wg9", "private-key", write(f"{one.base}/key", keys[1], 0o600), "peer", public[0],
+             "endpoint", f"192.0.2.1:{PORT}", "allowed-ips", "192.168.11.1/32")
+        done("ip", "address", "add", "192.168.11.2/24", "dev", "wg9")
+        done("ip", "link", "set", "wg9", "up")
+        done("ping", "-c", "1", "-W", "20", "192.168.11.1")
+        pings(one, "192.168.11.2")
+        one.stopped()
+    finally:
+        done("ip", "link", "delete", "wg9")
