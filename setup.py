@@ -18,6 +18,7 @@ from setuptools.command.build_py import build_py
 COMMANDS = {
     "sbin": ["overlay-baseline", "overlay-boot", "overlay-diff", "overlay-diskfile", "overlay-follow", "overlay-go",
              "overlay-layers", "overlay-log", "overlay-ls", "overlay-new", "overlay-share", "overlay-stop"],
+    "ocf": ["subhost"],
     "libexec": ["clear", "overlay-init", "overlay-postmount", "overlay-premount", "overlay-systemd", "upgraded"],
 }
 
@@ -211,8 +212,9 @@ setup(
               "build_launchers": build_launchers,
               "build_completions": build_completions, "build_filters": build_filters},
     options={"sdist_dsc": {"compat": "13"}},    # stdeb's own default is one that debhelper has given up
-    # Not for users are clear, the keeper's own, and upgraded, dpkg's: they would hide others of their names in a venv.
+    # Not for users are clear, the keeper's own, subhost, a cluster's, and upgraded, dpkg's: they would hide others of
+    # their names in a venv.
     entry_points={"console_scripts": [f"{command} = {module(command)}:main" for commands in COMMANDS.values()
-                                      for command in commands if command not in ("clear", "upgraded")]},
+                                      for command in commands if command not in ("clear", "subhost", "upgraded")]},
     zip_safe=False,
 )

@@ -23,6 +23,7 @@ execute_after_dh_auto_install:
 	rm -rf $(D)/usr/bin $(D)/usr/lib/python3*
 	cp -r build/launchers/sbin $(D)/usr/sbin
 	cp -r build/launchers/libexec $(D)/usr/libexec/overlay-boot
+	install -D build/launchers/ocf/subhost $(D)/usr/lib/ocf/resource.d/overlay-boot/subhost
 	install -D -m 644 debian/dpkg.cfg $(D)/etc/dpkg/dpkg.cfg.d/overlay-boot
 	install -D -m 644 debian/host/80-overlay-boot.rules $(D)/usr/lib/udev/rules.d/80-overlay-boot.rules
 	install -D -m 644 debian/host/10-overlay-boot.network $(D)/usr/lib/systemd/network/10-overlay-boot.network

@@ -174,6 +174,14 @@ def content(fd: int, path: str) -> bytes:
     return data
 
 
+def name_in(path: str) -> str:
+    """Return the NAME that a configuration file assigns, or has itself; a command there is not run.
+
+    Raises Failure or OSError if it cannot be read.
+    """
+    return read(path).get("NAME", [paths.name(path).removesuffix(".conf")])[0]
+
+
 def parse(data: bytes, path: str, warn: "Callable[[str], None]" = complain) -> Assignments:
     """Return the assignments in the bytes of a configuration file, and warn of suspect lines.
 

@@ -3,7 +3,7 @@ import time
 
 from . import cgroup, files, paths, proc, services, subhosts
 from .columns import CYAN, GREEN, RED, YELLOW, columns
-from .config import read
+from .config import name_in
 from .errors import Failure
 from .namespaces import COMMAND, STOP, locked_by
 from .running import Running
@@ -234,7 +234,7 @@ def shared(subhost: "Mounted") -> "list[dict[str, Any]]":
 def of_file(path: str) -> "Row":
     """Return the row of a configuration file whose subhost is not running.  No command in it is run."""
     try:
-        name = read(path).get("NAME", [paths.name(path).removesuffix(".conf")])[0]
+        name = name_in(path)
     except (OSError, Failure):
         return row(paths.name(path).removesuffix(".conf"), "unreadable", path)
     return row(name, "stopped", path)

@@ -364,8 +364,12 @@ def split(line: str) -> tuple[str, str, str]:
 def summary(services: "list[Seen]") -> str:
     """Return how many of the services are well, and the names of those that have failed or ended."""
     well = sum(one["state"] in WELL for one in services)
-    ill = [one["name"] for one in services if one["state"] in (FAILED, ENDED)]
-    return " ".join([f"{well}/{len(services)}", *ill])
+    return " ".join([f"{well}/{len(services)}", *ill(services)])
+
+
+def ill(services: "list[Seen]") -> list[str]:
+    """Return the names of those services that have failed or ended."""
+    return [one["name"] for one in services if one["state"] in (FAILED, ENDED)]
 
 
 def last_line(said: str, word: str, failure: str) -> str:

@@ -61,7 +61,7 @@ LAYERS = [
     ["hibernation", "old_files", "trees"],
     ["salvage"],
     ["reboot", "clearing", "listing", "entry", "stop", "boot", "order", "side_by_side"],
-    ["exposure", "plan", "log_view", "variables", "template"],
+    ["exposure", "plan", "log_view", "resource", "variables", "template"],
     ["new"],
     ["diff"],
     ["shell", "maintenance"],
