@@ -10,7 +10,7 @@ from errno import ELOOP, ENOTDIR
 from .. import beneath, files, interruption, paths
 from ..errors import Failure
 from ..files import Fd
-from . import tar
+from .. import tar
 from .decompressor import Decompressor
 
 TYPE_CHECKING = False

@@ -10,7 +10,7 @@ the host's.
 from functools import lru_cache
 from zlib import adler32
 
-from ..errors import Failure
+from .errors import Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
