@@ -19,7 +19,8 @@ COMMANDS = {
     "sbin": ["overlay-baseline", "overlay-boot", "overlay-diff", "overlay-diskfile", "overlay-follow", "overlay-go",
              "overlay-layers", "overlay-log", "overlay-ls", "overlay-new", "overlay-share", "overlay-stop"],
     "ocf": ["subhost"],
-    "libexec": ["clear", "overlay-init", "overlay-postmount", "overlay-premount", "overlay-systemd", "upgraded"],
+    "libexec": ["clear", "overlay-init", "overlay-oci-init", "overlay-postmount", "overlay-premount", "overlay-systemd",
+                "upgraded"],
 }
 
 PROGRAMS = ["begin", "execute", "keeper", "reaper"]
@@ -39,7 +40,7 @@ subhosts to the host's bridges."""
 
 
 def module(command):
-    return "overlay_boot.commands." + command.removeprefix("overlay-")
+    return "overlay_boot.commands." + command.removeprefix("overlay-").replace("-", "_")
 
 
 class Program(Extension):

@@ -21,6 +21,7 @@ from protocol cimport *
 
 include "fence.pxi"
 include "inherited.pxi"
+include "line.pxi"
 include "masks.pxi"
 
 cdef extern from *:
@@ -35,7 +36,6 @@ cdef extern from *:
 
 cdef enum:
     CHUNK = 4096
-    LINE = 512
     ASK_AGAIN = 50          # ms: PID 1 does not tell us when it begins to take signals
 
 
@@ -60,27 +60,6 @@ cdef struct Failure:
     const char *what
     const char *which
     int error
-
-
-cdef void put(char *line, const char *text) noexcept nogil:
-    """Append text to line, of LINE bytes."""
-    cdef size_t used = strlen(line)
-    cdef size_t size = strlen(text)
-    if used + size < LINE:
-        memcpy(line + used, text, size + 1)
-
-
-cdef void put_number(char *line, unsigned int number) noexcept nogil:
-    cdef char digits[12]
-    cdef int at = 11
-    digits[at] = 0
-    while True:
-        at -= 1
-        digits[at] = <char>(48 + number % 10)
-        number //= 10
-        if number == 0:
-            break
-    put(line, digits + at)
 
 
 cdef void tell(int fd, const char *what, const char *which, int error) noexcept nogil:
@@ -264,6 +243,7 @@ cdef const char *become(Subhost *subhost, int go, int console, int services, int
     cdef Failure about                  # to be told that execve comes next: nothing has failed
     cdef const char *wrong
     cdef char byte
+    cdef int told = -1
     memset(&about, 0, sizeof(about))
     prctl(PR_SET_PDEATHSIG, SIGKILL)
     if read(go, &byte, 1) != 1:         # the keeper was killed before the line above
@@ -292,14 +272,20 @@ cdef const char *become(Subhost *subhost, int go, int console, int services, int
     dup2(open_null(go), 0)
     dup2(console, 1)
     dup2(console, 2)
+    if subhost.handed.main >= 0:        # before another one takes its number
+        told = fcntl(subhost.handed.main, F_DUPFD_CLOEXEC, MAIN + 1)
     if services >= 0:
         dup2(services, SERVICES)
+    if told >= 0:
+        dup2(told, MAIN)
     default_signals()
     if strcmp(subhost.command[0], REAPER) != 0:
         unblock_signals()               # the reaper wants them blocked, from its first instruction on
     syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC)
     if services >= 0:
         fcntl(SERVICES, F_SETFD, 0)
+    if told >= 0:
+        fcntl(MAIN, F_SETFD, 0)
     if load_filter(subhost.filter, subhost.handed.filter) < 0:
         return b"cannot load the filter of system calls"
     write(failed, &about, sizeof(about))
@@ -392,9 +378,14 @@ cdef pid_t start(Subhost *subhost, int console, int services) noexcept nogil:
     cdef Failure failure
     cdef ssize_t size
     cdef pid_t child
+    cdef int own
     if pipe2(go, O_CLOEXEC) < 0 or pipe2(failed, O_CLOEXEC) < 0:
         tell(subhost.handed.report, b"cannot make a pipe", b"", errno)
         return 0
+    if subhost.handed.main >= 0:        # what PID 1 tells us by is not to be in the way of that
+        own = fcntl(failed[1], F_DUPFD_CLOEXEC, MAIN + 1)
+        close(failed[1])
+        failed[1] = own
     if not maps_ids(subhost):
         child = clone_init(subhost, console, services, go, failed, 0)
     else:
@@ -631,6 +622,7 @@ cdef void let_go(Subhost *subhost) noexcept nogil:
     close(subhost.handed.users)
     close(subhost.handed.group)
     close(subhost.handed.root)
+    close(subhost.handed.main)
     # Of a boot in the foreground, which was this process; any other one leaves the lock when it ends.
     lock(subhost.handed.state, F_SETLK, F_UNLCK, COMMAND_BYTE)
     ready(subhost.notify)

@@ -21,6 +21,8 @@ cdef extern from "<string.h>" nogil:
     char *strerror(int error)
     size_t strlen(const char *text)
     int strcmp(const char *one, const char *other)
+    int strncmp(const char *one, const char *other, size_t size)
+    char *strchr(const char *text, int character)
     char *strrchr(const char *text, int character)
     char *strstr(const char *text, const char *part)
     void *memset(void *area, int value, size_t size)
@@ -57,6 +59,7 @@ cdef extern from "<unistd.h>" nogil:
     int mkfifo(const char *path, unsigned int mode)
     int sethostname(const char *name, size_t size)
     int execve(const char *path, char *const *argv, char *const *envp)
+    int execvpe(const char *file, char *const *argv, char *const *envp)
     pid_t getpid()
     pid_t getppid()
     pid_t setsid()
@@ -79,7 +82,7 @@ cdef extern from "<fcntl.h>" nogil:
     int fcntl(int fd, int command, ...)
     enum: O_RDONLY, O_WRONLY, O_RDWR, O_CLOEXEC, O_NONBLOCK, O_NOFOLLOW, O_PATH, O_DIRECTORY, O_NOCTTY
     enum: AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE, AT_SYMLINK_NOFOLLOW
-    enum: F_RDLCK, F_WRLCK, F_UNLCK, F_SETLK, F_SETLKW, F_GETLK, F_SETFD, F_SETFL, F_OFD_SETLK
+    enum: F_RDLCK, F_WRLCK, F_UNLCK, F_SETLK, F_SETLKW, F_GETLK, F_GETFD, F_SETFD, FD_CLOEXEC, F_DUPFD_CLOEXEC, F_SETFL, F_OFD_SETLK
 
 cdef extern from "<sys/stat.h>" nogil:
     struct stat_t "stat":

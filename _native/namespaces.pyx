@@ -20,6 +20,10 @@ COMMAND, KEEPER, STOP = COMMAND_BYTE, KEEPER_BYTE, STOP_BYTE
 INIT = INIT_KEY.decode()
 DONE_REPORT = <bytes>DONE
 SERVICES_FD = SERVICES
+MAIN_FD = MAIN
+LONGEST_MAIN_TEXT = LONGEST_MAIN
+MOST_IN_MAIN = MOST_OF_MAIN
+MAIN_WORD = WITH_MAIN.decode()
 REBOOT = REBOOT_STATUS
 REQUESTS_PATH = REQUESTS.decode()
 REAPER_PATH = REAPER.decode()
@@ -368,11 +372,12 @@ def terminal_peer(int master):
     return fd
 
 
-def handover(*, int boot, bint starts, bint bound, int state, int mounts, int network, int users, int group, int root, int log, int requests,
-             int programs, int report, unsigned int owner, capabilities, bytes filter, str notify, str clear, str hostname, list command):
+def handover(*, int boot, bint starts, bint bound, int state, int mounts, int network, int users, int group, int root, int log, int main,
+             int requests, int programs, int report, unsigned int owner, capabilities, bytes filter, str notify, str clear, str hostname, list command):
     """What the keeper reads as its standard input; protocol.pxd tells what each of it means.
 
-    boot is a process id, or 0; state to report are descriptors, users, root and requests may be -1; owner is a user.
+    boot is a process id, or 0; state to report are descriptors, users, root, main and requests may be -1; owner is a
+    user.
     Raises ValueError if the keeper could not take it: a NUL byte in a text, or too much text.
     """
     cdef handover_t head
@@ -381,7 +386,7 @@ def handover(*, int boot, bint starts, bint bound, int state, int mounts, int ne
     head.boot, head.starts, head.bound, head.words = boot, starts, bound, len(command)
     head.state, head.mounts, head.network, head.group = state, mounts, network, group
     head.users, head.root, head.log, head.report, head.owner = users, root, log, report, owner
-    head.programs, head.requests = programs, requests
+    head.programs, head.requests, head.main = programs, requests, main
     head.capabilities, head.filter = capabilities, len(filter)
     made = (<char *>&head)[:sizeof(head)] + b"".join([one + b"\0" for one in texts]) + filter
     if len(made) >= LONGEST_HANDOVER or not 0 < len(command) <= MOST_WORDS or any([b"\0" in one for one in texts]):

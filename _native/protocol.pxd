@@ -23,6 +23,17 @@ cdef extern from *:
        the end.  The keeper goes on to report them: so much of it, and no more. */
     enum { SERVICES = 3, LONGEST_VERDICT = 1 << 12 };
 
+    /* What the reaper is told by, as its second argument, that it has a main process; and the descriptor by which it is
+       told of that, in lines: a keyword, a blank, and a value, in which a backslash is \\\\ and a line feed \\n.
+
+           user UID GID [GROUP...]      signal NUMBER, which asks it to end
+           directory PATH               variable NAME=VALUE, of its environment
+           word TEXT, of its command    end
+
+       The reaper tells by SERVICES whether it could be executed. */
+    #define WITH_MAIN "main"
+    enum { MAIN = 4, LONGEST_MAIN = 1 << 18, MOST_OF_MAIN = 1 << 12 };
+
     /* With this status PID 1 asks to be booted again.  So the kernel ends it on reboot(2), and by SIGINT on a halt. */
     enum { REBOOT_STATUS = 128 + SIGHUP };
 
@@ -53,6 +64,7 @@ cdef extern from *:
         int group;          /* its control group */
         int root;           /* its root directory; -1 if the mount namespace has it as its root already */
         int log;            /* what the subhost prints goes there */
+        int main;           /* what PID 1 has as MAIN; -1 if nothing */
         int requests;       /* its FIFO REQUESTS; -1 if PID 1 reads that itself, or nobody does */
         int programs;       /* by which the keeper was executed: it closes that */
         int report;         /* the keeper writes DONE, or a reason, there; then what SERVICES says */
@@ -87,6 +99,8 @@ cdef extern from *:
     """
     enum: COMMAND_BYTE, KEEPER_BYTE, STOP_BYTE, HANDOVER_TEXTS, MOST_WORDS, LONGEST_HANDOVER, SERVICES, LONGEST_VERDICT, REBOOT_STATUS
     enum: REQUEST_MAGIC, RUN_LEVEL, TO_HALT, TO_REBOOT
+    enum: MAIN, LONGEST_MAIN, MOST_OF_MAIN
+    const char *WITH_MAIN
     const char *REQUESTS
     const char *NO_MORE_PROCESSES
     const char *NO_MORE_NAMESPACES
@@ -110,6 +124,7 @@ cdef extern from *:
         int group
         int root
         int log
+        int main
         int requests
         int programs
         int report

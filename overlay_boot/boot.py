@@ -50,7 +50,7 @@ class Boot:
 
     __slots__ = ("addresses", "begun", "bound", "cables", "command", "config", "fences", "follower", "foreground",
                  "group", "handed_over", "hooks", "host", "hostname", "is_new", "keeper", "lacking", "log", "logged",
-                 "mounts", "nat", "network", "own", "reserve", "rights", "root", "services", "shell", "sources",
+                 "main", "mounts", "nat", "network", "own", "reserve", "rights", "root", "services", "shell", "sources",
                  "state", "unlocked", "users", "wait", "wait_bridges")
 
     config: Config
@@ -70,6 +70,7 @@ class Boot:
     hooks: Hooks
     command: list[str]          # what PID 1 executes
     services: list[str]         # that this starts
+    main: Fd | None             # what PID 1 reads of its main process, where an image tells of one
     hostname: str
     keeper: Keeper
 
@@ -94,6 +95,7 @@ class Boot:
         self.addresses: "Given | None" = None
         self.nat: "Making | None" = None
         self.lacking: dict[str, str] = {}           # {interface: why} of what may end without an address
+        self.main = None
         self.handed_over = False                    # whatever happens now happens to a subhost that runs
         self.logged: int | None = None              # the size of LOG before the hooks, in bytes
 
@@ -387,6 +389,11 @@ def share(boot: Boot) -> None:
 @step("INIT")
 def init(boot: Boot) -> None:
     boot.command, boot.services = boot.hooks.init(boot.root)
+    if boot.config.is_of_image:
+        told = hooks.main_process(boot.config, boot.state.record().image, boot.root)
+        boot.main = Fd(posix.memfd_create("main"))
+        files.write_all(boot.main, told)
+        posix.lseek(boot.main, 0, 0)
 
 
 @step("Service groups", lambda boot: boot.config.start or not hooks.is_default(boot.config, "INIT"))
@@ -427,13 +434,15 @@ def hand_over(boot: Boot) -> None:
     boot.handed_over = True
 
 
-@step("Services", lambda boot: boot.config.start)
+@step("Services", lambda boot: boot.config.start or boot.config.is_of_image)
 def await_services(boot: Boot) -> None:
     """Wait until PID 1 has started the services, and tell of those that fail, as of one that has not ended in time.
 
     In the foreground, the keeper does.  Raises Failure if the subhost has ended meanwhile, ServicesFailed if one fails,
     or nobody is left to tell, and they are waited for.
     """
+    if boot.main is not None:
+        await_main(boot)
     if not boot.services:
         return
     keep_only(boot.keeper.said, boot.log, *([boot.network] if boot.lacking else []))
@@ -473,6 +482,21 @@ def tell_what_has_no_address(boot: Boot) -> None:
         return
     for name in found:
         complain(f"CABLES: {name} has no address: {boot.lacking[name]}")
+
+
+def await_main(boot: Boot) -> None:
+    """Wait until the main process was executed.  Raises Failure, once the subhost is cleared, if it could not be."""
+    keep_only(boot.keeper.said, boot.log)
+    why = ""
+    try:
+        for line in boot.keeper.services(SERVICES_TIMEOUT):
+            why = line
+    except TimeoutError:
+        complain(f"the main process is still being started (see LOG={boot.config.log})")
+    except EOFError:
+        state.await_clearing(boot.config.name, boot.keeper.process)
+        raise Failure(why or f"{boot.config.name} has ended before its main process was started "
+                             f"(see LOG={boot.config.log})") from None
 
 
 def longest_start(boot: Boot) -> float | None:
@@ -599,6 +623,8 @@ def check(config: Config, sources: Sources, own: dict[str, int] | None = None, *
     if config.layers:
         from . import layers
         layers.check(config.layers)
+    if config.is_of_image:
+        hooks.check_main(config)
     if config.cables:
         from . import cables
         cables.check(cables.parse(config.cables, config.name), own)
@@ -640,16 +666,16 @@ def start_keeper(boot: Boot, *, root: int) -> None:
     boot.host.enter()
     descriptors = {"state": boot.state.fd, "mounts": boot.mounts, "network": boot.network, "group": boot.group,
                    "users": boot.users.fd if boot.users else boot.rights, "root": root, "log": boot.log,
-                   "requests": requests(boot)}
+                   "main": keeper.NONE if boot.main is None else boot.main, "requests": requests(boot)}
     for fd in boot.sources.apart:
         posix.set_inheritable(fd, True)         # the keeper has them as long as it lives
     owner = boot.config.owner
     if boot.foreground:
         boot.show_log()
         keeper.become(boot.config.name, boot.hostname, boot.command, descriptors, boot.fences,
-                      starts=bool(boot.services), owner=owner)
+                      starts=bool(boot.services) or boot.main is not None, owner=owner)
     boot.keeper = Keeper(boot.config.name, boot.hostname, boot.command, descriptors, boot.fences,
-                         starts=bool(boot.services), bound=boot.bound, owner=owner)
+                         starts=bool(boot.services) or boot.main is not None, bound=boot.bound, owner=owner)
 
 
 def requests(boot: Boot) -> int:

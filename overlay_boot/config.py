@@ -52,7 +52,9 @@ DEFAULTS: dict[str, str | None] = {
     "FOLLOW": "view",
     "OVERLAY": "redirect_dir=on",
 }
-SYSTEMD = "overlay-systemd"     # the other value of INIT that is ours
+SYSTEMD = "overlay-systemd"     # the other values of INIT that are ours
+OCI_INIT = "overlay-oci-init"
+OCI = "oci:"                    # what a LAYER begins with that is an image
 REPEATABLE = ("SHARE", "LAYER")
 SITE_WIDE = "/etc/overlay-boot/defaults.conf"
 # No two subhosts can have the same.
@@ -361,11 +363,11 @@ class Config:
         if self.is_behind_host and not self.address:
             self.address = [AUTO]
         self.cables = paths.words(value("CABLES")) or ["="] * bool(self.address)
-        self.start = services(value("START"))
         self.stay = checked_stay(value("STAY"))
         self.resolve_after()
         self.premount, self.postmount = paths.words(value("PREMOUNT")), paths.words(value("POSTMOUNT"))
         self.init = paths.words(value("INIT"))
+        self.start = [] if self.is_of_image else services(value("START"))
         self.ram_size = checked_ram_size(value("RAM_SIZE"))
         self.shm_size = checked_shm_size(value("SHM_SIZE"))
         self.devices = devices(value("DEVICES"))
@@ -394,7 +396,8 @@ class Config:
     def layers_of(self, cgroup: int) -> list[str]:
         if "LAYER" in self.handed:
             return [*filter(None, self.handed["LAYER"].split(":"))]
-        return [self.place(self.effective("LAYER", text, self.base, cgroup)) for text in self.assigned.get("LAYER", ())]
+        return [place_of_layer(self.base, self.effective("LAYER", text, self.base, cgroup))
+                for text in self.assigned.get("LAYER", ())]
 
     @property
     def default_capabilities(self) -> int:
@@ -416,6 +419,11 @@ class Config:
         text = self.boot_timeout or self.assigned.get("BOOT_TIMEOUT", ("!",))[0]
         text = str(DEFAULTS["BOOT_TIMEOUT"]) if text.startswith("!") else checked_boot_timeout(text)
         return None if text == NONE else float(text)
+
+    @property
+    def is_of_image(self) -> bool:
+        """Whether an image tells what is run, in the place of START."""
+        return self.init[:1] == [OCI_INIT]
 
     @property
     def is_behind_host(self) -> bool:
@@ -571,6 +579,12 @@ def image_of(text: str, base: str) -> tuple[str, str] | None:
     if not (file and is_number(last)):
         file, last = text, ""
     return paths.join(base, file), last
+
+
+def place_of_layer(base: str, text: str) -> str:
+    """Return a LAYER, whose path may be relative to BASE."""
+    kind = OCI if text.startswith(OCI) else ""
+    return kind + paths.join(base, text[len(kind):])
 
 
 def hidden(text: str) -> list[str]:

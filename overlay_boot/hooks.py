@@ -7,7 +7,7 @@ import posix
 from errno import ELOOP, ENOENT, ENOTDIR, EROFS
 
 from . import LONGEST_REAPER, PROGRAMS, beneath, files, names, namespaces, network, paths, rootfs
-from .config import DEFAULTS, HANDED_DOWN, NO, SYSTEMD, Config
+from .config import DEFAULTS, HANDED_DOWN, NO, OCI_INIT, SYSTEMD, Config, place_of_layer
 from .errors import Failure, doing
 from .files import Fd
 from .sources import Sources
@@ -51,6 +51,8 @@ class Hooks:
     def init(self, root: int) -> tuple[list[str], list[str]]:
         """Run INIT.  Return what PID 1 executes, and the services that this starts."""
         config = self.config
+        if config.is_of_image:
+            return main_command(config, is_ours=is_our_reaper(config, root)), []
         if is_default(config, "INIT"):
             check_reaper(config, root)
             is_ours = is_our_reaper(config, root)
@@ -285,6 +287,44 @@ def requests(command: list[str], root: int) -> Fd | None:
     except OSError:
         pass
     return None
+
+
+def check_main(config: Config) -> None:
+    """Raises Failure where INIT is of an image, and LAYER names none, or INIT chooses what cannot be."""
+    from . import layers, oci
+    oci.choice(config.init[1:], config.base)
+    if not any(map(layers.is_image, config.layers)):
+        raise Failure(f"INIT={OCI_INIT}: LAYER names no image")
+
+
+def main_command(config: Config, *, is_ours: bool) -> list[str]:
+    """Return what PID 1 executes where it has a main process.  Raises Failure if it could not."""
+    if not is_ours:
+        raise Failure(f"INIT={OCI_INIT}: {config.reaper} in the subhost is not the reaper of overlay-boot")
+    return [REAPER, config.name, namespaces.MAIN_WORD, *([] if config.stay == NO else [DUMMY_FIFO])]
+
+
+def main_process(config: Config, image: str, root: int) -> str:
+    """Return what is told to the reaper of its main process, with the root of a descriptor.
+
+    image is the digest of the configuration of the image.  Raises Failure.
+    """
+    from . import layers, oci
+    return oci.described(config, layers.image_config(image), root, oci.choice(config.init[1:], config.base))
+
+
+def main_init(config: Config, words: list[str]) -> str:
+    """Return the shell commands that PID 1 runs inside to have a main process: for a hook that prints others as well.
+
+    words choose, as those of INIT do.  The root is on LIVE.
+    """
+    from . import layers, oci
+    layered = [place_of_layer(config.base, text) for text in config.assigned.get("LAYER", ())]
+    with rootfs.directory(config.live, "LIVE") as root:
+        command = main_command(config, is_ours=is_our_reaper_on_live(config))
+        told = oci.described(config, layers.config_of(layered), root, oci.choice(words, config.base))
+    return (f"exec {namespaces.MAIN_FD}<<'{OCI_INIT}'\n{told}{OCI_INIT}\n"
+            f"exec {' '.join(map(paths.quoted, command))}\n")
 
 
 def started(text: str) -> list[str]:

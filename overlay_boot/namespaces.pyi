@@ -12,6 +12,10 @@ INIT: Final[str]
 REAPER_PATH: Final[str]
 DONE_REPORT: Final[bytes]
 SERVICES_FD: Final[int]
+MAIN_FD: Final[int]
+LONGEST_MAIN_TEXT: Final[int]
+MOST_IN_MAIN: Final[int]
+MAIN_WORD: Final[str]
 REBOOT: Final[int]
 REQUESTS_PATH: Final[str]
 MARK_OF_REAPER: Final[bytes]
@@ -75,6 +79,7 @@ def handover(
     group: int,
     root: int,
     log: int,
+    main: int,
     requests: int,
     programs: int,
     report: int,

@@ -52,6 +52,10 @@ def report(path: str, *, verbose: bool = False) -> None:
         rootfs.check_unlocked(sources)
     for line in warnings_of_start(config, sources):
         complain(line)
+    if config.is_of_image:
+        from . import layers, oci
+        for line in oci.unserved(config, layers.config_of(config.layers)):
+            complain(config.located(line))
     for line in interfaces.contradictions(config, sources):
         complain(config.located(line))
     if config.cables:
@@ -245,6 +249,7 @@ def of_the_host(config: Config) -> dict[str, str]:
     begin = f"; make the cables {cables}, and start ifup for those without a bridge" if cables else ""
     addresses = " ".join(config.address)
     inside = f"; give the subhost's ends {addresses}" if addresses else ""
+    started = "the main process has" if config.is_of_image else f"{', '.join(config.start)} have"
     outside = ", and give the host's ends the addresses of gateways" if addresses else ""
     if config.is_behind_host:
         inside += f"; start nft, which makes a table for NAT={config.nat} and PUBLISH={' '.join(config.publish)}"
@@ -264,8 +269,7 @@ def of_the_host(config: Config) -> dict[str, str]:
         "PID 1": f"start the keeper, which makes PID, IPC, UTS, time and cgroup namespaces and a process in them; that "
                  f"makes {config.live} its root, detaches the host's, and executes the commands of INIT",
         "Hand over": "once PID 1 has been executed, the keeper notes its process id, and COMMAND is released",
-        "Services": f"wait until {', '.join(config.start)} have been started, for {SERVICES_TIMEOUT} s at most, and "
-                    f"tell which fail",
+        "Services": f"wait until {started} been started, for {SERVICES_TIMEOUT} s at most, and tell which fail",
     }
 
 
@@ -273,12 +277,15 @@ def of_the_root(config: Config, sources: Sources) -> dict[str, str]:
     """Return what the steps do for the root file system: {title: description}."""
     shares = [" ".join([outside if outside == inside else f"{outside} on {inside}", *(f"({one})" for one in options)])
               for outside, inside, options in config.share]
-    if hooks.is_default(config, "INIT") and not config.start:
+    if config.is_of_image:
+        init = "PID 1 is to be the reaper at once, which starts what the image tells of"
+    elif hooks.is_default(config, "INIT") and not config.start:
         init = "nothing is to be started: PID 1 is to be the reaper at once"
     else:
         init = f"run {' '.join(config.init)}, which prints the shell commands of PID 1"
     return {
-        "Layers": f"unpack archives that are not in the cache yet; above LOWER lie {', '.join(sources.layers)}",
+        "Layers": "unpack archives and images that are not in the cache yet; above LOWER lie "
+                  f"{', '.join(sources.layers)}",
         "UPPER on a tmpfs": f"mount one of the size {sources.tmpfs} on {rootfs.mount_point_of(config.name)}, and make "
                             f"UPPER and WORK in it",
         "PREMOUNT": f"run {' '.join(config.premount)} {sources.upper}",

@@ -177,6 +177,7 @@ SCHEMA = (
     Field("hiding", "hiding", place, place_text),
     Field("layer:", "layers"),
     Field("address", "addresses", words, " ".join, empty=()),
+    Field("image", "image", empty=""),
     Field("publish", "publish", words, " ".join, empty=()),
     Field("share:", "shares", share, share_text),
     Field("old", "old", processes, " ".join, empty=()),
@@ -220,8 +221,9 @@ class Record:
     lower: dict[str, str]           # {number: directory} of what is beneath it, the topmost first
     lower_mounts: dict[str, str]    # {number: path} where what is mounted below LOWER is seen
     hiding: tuple[int, int, int] | None     # the number of layers above the one that hides something, its device, inode
-    layers: dict[str, str]          # {digest: archive}
+    layers: dict[str, str]          # {digest: archive, or image}
     addresses: tuple[str, ...]      # BRIDGE=ADDRESS of what ADDRESS has given to it, as addresses.py has it
+    image: str                      # the digest of the configuration of its image
     publish: tuple[str, ...]        # the words of PUBLISH
     shares: dict[str, Share]        # {id of the mount: share}
     old: tuple[str, ...]            # PROCESS:START of those that overlay-follow found to use old files

@@ -117,9 +117,8 @@ def unpacked(wanted: list[str]) -> list[str]:
     from . import layers
     found = []
     for path in wanted:
-        directory = layers.unpacked(path)
-        if directory:
-            found.append(directory)
-        else:
+        directories = layers.unpacked(path)
+        found += directories
+        if not directories:
             complain(f"LAYER={path} is not unpacked yet: what it has is taken for the subhost's own")
     return [*dict.fromkeys(reversed(found))]

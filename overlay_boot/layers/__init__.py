@@ -1,12 +1,15 @@
 """Layers between LOWER and UPPER: what LAYER names, overlay-boot.conf(5), and what overlay-layers(8) does with them.
 
-A LAYER is a directory, or an archive that is unpacked into a cache.  Nothing outside of this folder imports another
-module of it, and each is loaded by the function that needs it: a boot whose layers are directories loads none, one
-whose archives are in the cache loads cache.py and archive.py, and inventory.py is for overlay-layers only.
+A LAYER is a directory, an archive, or an image of OCI's, which are unpacked into a cache.  Nothing outside of this
+folder imports another module of it, and each is loaded by the function that needs it: a boot whose layers are
+directories loads none, one whose archives are in the cache loads cache.py and archive.py, and inventory.py is for
+overlay-layers only.
 """
 import posix
 
 from .. import BASELINE_MARK, files
+from ..config import OCI
+from ..errors import Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,9 +20,13 @@ if TYPE_CHECKING:
 
 
 def check(paths: list[str]) -> None:
-    """Raises Failure if a LAYER is not there, or is neither a directory nor a file."""
+    """Raises Failure if a LAYER is not there, or is neither a directory nor a file, or no image for this machine."""
     for path in paths:
-        if not is_directory(path):
+        if is_image(path):
+            from . import images
+            with images.opened(path):
+                pass
+        elif not is_directory(path):
             from .archive import Archive
             with Archive(path):
                 pass            # it can be read
@@ -34,17 +41,21 @@ def provide(paths: list[str], limit: tuple[int, int], state: "State") -> list[st
     """
     found = []
     for path in paths:
-        if not is_directory(path):
+        if is_image(path):
+            from . import images
+            found += images.provide(path, limit, state)
+        elif is_directory(path):
+            found.append(path)
+        else:
             from . import cache
-            path = cache.layer_of(path, limit, state)
-        found.append(path)
+            found.append(cache.layer_of(path, limit, state))
     # Beneath itself a layer has no effect, and the kernel would not have it.
     return [*dict.fromkeys(reversed(found))]
 
 
 def place_of(path: str) -> str:
-    """Return a directory that is on the file system of a layer: itself, or one that an archive is unpacked below."""
-    if is_directory(path):
+    """Return a directory that is on the file system of a layer: itself, or one that others are unpacked below."""
+    if not is_image(path) and is_directory(path):
         return path
     from .cache import LAYERS as place
     while not is_directory(place):
@@ -52,17 +63,39 @@ def place_of(path: str) -> str:
     return place
 
 
-def unpacked(path: str) -> str:
-    """Return the directory of a layer, "" if it is an archive that is not in the cache."""
-    if is_directory(path):
-        return path
+def unpacked(path: str) -> list[str]:
+    """Return the directories of a LAYER, the lowest first; none if it is not all in the cache."""
+    if not is_image(path) and is_directory(path):
+        return [path]
     from . import inventory
     return inventory.unpacked(path)
 
 
+def image_config(digest: str) -> bytes:
+    """Return the configuration of the image that a subhost has on record.  Raises Failure if it is gone."""
+    from . import images
+    try:
+        return images.config(digest)
+    except OSError as error:
+        raise Failure(f"cannot read the configuration of the image: {error.strerror}") from None
+
+
+def config_of(paths: list[str]) -> bytes:
+    """Return the configuration of the topmost image among values of LAYER.  Raises Failure if there is none."""
+    from . import images
+    path = next(filter(is_image, reversed(paths)), "")
+    if not path:
+        raise Failure("LAYER names no image")
+    with images.opened(path) as image:
+        return image.data
+
+
 def own(directories: list[str]) -> list[str]:
-    """Return those directories of layers that tell of this subhost, in their order.  A baseline is for any subhost."""
-    return [path for path in directories if not is_baseline(path)]
+    """Return those directories of layers that tell of this subhost, in their order.
+
+    A baseline is for any subhost, and so is an image.  What is not unpacked yet cannot be looked into.
+    """
+    return [path for path in directories if is_directory(path) and not is_baseline(path)]
 
 
 def is_baseline(directory: str) -> bool:
@@ -70,6 +103,10 @@ def is_baseline(directory: str) -> bool:
         return BASELINE_MARK in posix.listxattr(directory)
     except OSError:                     # its file system has no extended attributes
         return False
+
+
+def is_image(path: str) -> bool:
+    return path.startswith(OCI)
 
 
 def is_directory(path: str) -> bool:

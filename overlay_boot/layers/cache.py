@@ -11,13 +11,15 @@ The directory of the layers is root's alone: programs in them may have the set-u
 import fcntl
 import posix
 
-from .. import files, interruption, namespaces
+from .. import files, interruption, namespaces, state
 from ..errors import Failure, doing, reason
 from ..files import Fd, Fds
 from .archive import CACHE, Archive, is_digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..state import State
 
 LAYERS = f"{CACHE}/layers"
@@ -25,7 +27,7 @@ PART = ".part"
 
 
 @doing("use the cache of layers")
-def layer_of(path: str, limit: tuple[int, int], state: "State") -> str:
+def layer_of(path: str, limit: tuple[int, int], record: "State") -> str:
     """Return the directory of an archive's layer, which is unpacked now if it is not there yet.
 
     It is on record in the state file then.  Raises Failure if it cannot be unpacked.
@@ -33,9 +35,9 @@ def layer_of(path: str, limit: tuple[int, int], state: "State") -> str:
     with Archive(path) as archive, Cache() as cache:
         digest = archive.digest()
         while (layer := cache.locked(digest)) is None:
-            cache.unpack(digest, archive, limit)
+            cache.unpack(digest, lambda directory: fill(directory, archive, limit))
         with layer:
-            state.note("layers", path, digest)      # so its removal is refused, once it is not locked any more
+            record.note("layers", path, digest)      # so its removal is refused, once it is not locked any more
     return f"{LAYERS}/{digest}"
 
 
@@ -109,23 +111,24 @@ class Cache:
             return None
         return fd
 
-    def unpack(self, digest: str, archive: Archive, limit: tuple[int, int]) -> None:
-        """Unpack an archive to where its layer has to be, unless another boot is at it: that is waited for.
+    def unpack(self, digest: str, fill: "Callable[[Fd], None]") -> bool:
+        """Have the directory of a layer filled where it has to be, unless another boot is at it: that is waited for.
 
-        Raises Failure if it cannot be unpacked.
+        Returns whether it was filled.  Raises Failure if it cannot be.
         """
         self.sweep()
         directory = self.begun(digest)
         if directory is None:
-            return
+            return False
         part = digest + PART
         with directory:
             try:
-                fill(directory, archive, limit)
+                fill(directory)
                 posix.rename(part, digest, src_dir_fd=self.fd, dst_dir_fd=self.fd)
             except BaseException:
                 self.remove(part)
                 raise
+        return True
 
     @doing("remove from the cache of layers")
     def remove(self, name: str) -> None:
@@ -153,3 +156,34 @@ def fill(directory: int, archive: Archive, limit: tuple[int, int]) -> None:
         namespaces.sync(directory)
     except (Failure, OSError) as error:
         raise Failure(f"cannot unpack LAYER={archive.path}: {reason(error)}") from None
+
+
+# Their removal
+
+def booted(*, complete: bool = True) -> dict[str, list[str]]:
+    """Return {digest: [name]} of the layers on record for a subhost, that is booted or waits to be cleared.
+
+    If it has to be complete, raises Failure for a state file that cannot be read.
+    """
+    found: dict[str, list[str]] = {}
+    for name, record in state.noted(None if complete else {}):
+        for digest in record.layers:
+            found.setdefault(digest, []).append(name)
+    return found
+
+
+def removed(cache: Cache, digest: str) -> bool:
+    """Remove a layer, unless a subhost or a boot uses it; tell whether it was removed."""
+    layer = cache.locked(digest, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    if layer is None:
+        return False
+    with layer:
+        # Whoever came before us is on record; whoever comes now waits for the lock.
+        if digest in booted():
+            return False
+        part = digest + PART
+        if files.exists(part, cache.fd):
+            cache.sweep()
+        posix.rename(digest, part, src_dir_fd=cache.fd, dst_dir_fd=cache.fd)       # never a half one under its name
+        cache.remove(part)
+    return True

@@ -1,19 +1,20 @@
 """What overlay-layers(8) does with the cache of layers: list, check, remove."""
-import fcntl
 import os
 from typing import TYPE_CHECKING, TypedDict
 
-from .. import config, files, paths, state
+from .. import config, files, paths
 from ..columns import columns
 from ..errors import Failure, reason
-from ..files import Fd
+from ..files import Fd, Fds
 from ..subhosts_conf import listed
-from . import archive, unpacking
+from . import archive, changeset, images, unpacking
 from .archive import Archive, fingerprint, seen, sha256
-from .cache import LAYERS, PART, Cache, digests
+from .cache import LAYERS, PART, Cache, booted, digests, removed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from ..oci import Image
 
 NO_LIMIT = 1 << 62, 1 << 62
 COLUMNS = ("digest", "size", "used by", "archives")
@@ -72,18 +73,6 @@ def used(*, complete: bool) -> dict[str, list[str]]:
     return found
 
 
-def booted(*, complete: bool = True) -> dict[str, list[str]]:
-    """Return {digest: [name]} of the layers on record for a subhost, that is booted or waits to be cleared.
-
-    If it has to be complete, raises Failure for a state file that cannot be read.
-    """
-    found: dict[str, list[str]] = {}
-    for name, record in state.noted(None if complete else {}):
-        for digest in record.layers:
-            found.setdefault(digest, []).append(name)
-    return found
-
-
 def configured(conf: str) -> list[str]:
     """Return the digests of the layers that a configuration file names.  No command in it is run.
 
@@ -103,11 +92,19 @@ def configured(conf: str) -> list[str]:
     except OSError as error:
         raise Failure(f"BASE={base} in it: {error.strerror}") from None
     known = seen()
-    return [digest for value in values for digest in digests_at(paths.join(base, value), known)]
+    return [digest for value in values for digest in digests_at(config.place_of_layer(base, value), known)]
 
 
 def digests_at(path: str, known: list[tuple[str, str, str]]) -> list[str]:
-    """Return the digest of an archive as it is, or of one that is not there now as it was; none if it is not known."""
+    """Return the digest of an archive as it is, or of one that is not there now as it was; none if it is not known.
+
+    Those of all layers of an image, the lowest first.
+    """
+    if path.startswith(config.OCI):
+        try:
+            return images.keys(path)
+        except (Failure, OSError):
+            return [digest for _, digest, image in known if image == path][::-1]
     try:
         one = fingerprint(os.stat(path))
         return [digest for found, digest, _ in known if found == one][:1]
@@ -115,9 +112,10 @@ def digests_at(path: str, known: list[tuple[str, str, str]]) -> list[str]:
         return [digest for _, digest, archived in known if archived == path][:1]
 
 
-def unpacked(path: str) -> str:
-    """Return the directory of the cache in which the content of an archive is, "" if there is none."""
-    return next((f"{LAYERS}/{digest}" for digest in digests_at(path, seen()) if digest in digests()), "")
+def unpacked(path: str) -> list[str]:
+    """Return the directories of the cache in which an archive is, or an image, the lowest first; none if not all is."""
+    wanted = digests_at(path, seen())
+    return [f"{LAYERS}/{digest}" for digest in wanted] if {*wanted} <= {*digests()} else []
 
 
 # Check
@@ -135,14 +133,18 @@ def verify() -> "Iterator[tuple[str, str]]":
 
 def what_is_wrong(cache: Cache, digest: str) -> str:
     """Return where a layer is not what its archive has, or why that cannot be said; "" if it is all right."""
-    whole = archive_of(digest)
+    image = image_of(digest)
+    whole = image or archive_of(digest)
     if whole is None:
         return "cannot be checked: its archive is gone, or was changed"
     anew = f"{digest}.check"
     try:
-        with whole, begun(cache, anew) as directory:
+        with whole, Fds() as below, begun(cache, anew) as directory:
             try:
-                unpacking.unpack(whole.fd, directory, NO_LIMIT, digest[:SHORT])
+                if image:
+                    unpack_of_image(cache, image, digest, directory, below)
+                else:
+                    unpacking.unpack(whole.fd, directory, NO_LIMIT, digest[:SHORT])     # type: ignore[union-attr]
                 found = first_difference(f"{LAYERS}/{digest}", f"{LAYERS}/{anew}{PART}")
             finally:
                 cache.remove(anew + PART)
@@ -158,9 +160,34 @@ def begun(cache: Cache, name: str) -> Fd:
     return directory
 
 
+def image_of(digest: str) -> "Image | None":
+    """Return an image that has a layer of that name in the cache, now; None if there is none."""
+    for path in {path for _, found, path in seen() if found == digest and path.startswith(config.OCI)}:
+        try:
+            found = images.opened(path)
+        except Failure:
+            continue
+        if digest in [layer.key for layer in found.layers]:
+            return found
+        found.layout.close()
+    return None
+
+
+def unpack_of_image(cache: Cache, image: "Image", digest: str, directory: int, below: Fds) -> None:
+    """Unpack the layer of an image over those of the cache that are below it, which are kept in below."""
+    for layer in image.layers:
+        if layer.key == digest:
+            changeset.unpack(layer, directory, below[::-1], NO_LIMIT, digest[:SHORT])
+            return
+        found = cache.locked(layer.key)
+        if found is None:
+            raise Failure("a layer of the image that is below it is not in the cache")
+        below.append(found)
+
+
 def archive_of(digest: str) -> Archive | None:
     """Return an archive that has that sum, now; None if there is none."""
-    for path in {path for _, found, path in seen() if found == digest}:
+    for path in {path for _, found, path in seen() if found == digest and not path.startswith(config.OCI)}:
         try:
             found = Archive(path)
         except Failure:
@@ -213,6 +240,7 @@ def remove_unused() -> list[Row]:
         gone = [row for row in rows() if row["digest"] not in users and removed(cache, row["digest"])]
         cache.sweep()
         archive.forget_all_but(digests())
+        images.forget_configs()
     return gone
 
 
@@ -228,20 +256,3 @@ def remove(beginning: str) -> None:
         if not removed(cache, found[0]):
             raise Failure(f"cannot remove {beginning}: {' '.join(booted().get(found[0], ['a boot']))} uses it")
         archive.forget_all_but(digests())
-
-
-def removed(cache: Cache, digest: str) -> bool:
-    """Remove a layer, unless a subhost or a boot uses it; tell whether it was removed."""
-    layer = cache.locked(digest, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    if layer is None:
-        return False
-    with layer:
-        # Whoever came before us is on record; whoever comes now waits for the lock.
-        if digest in booted():
-            return False
-        part = digest + PART
-        if files.exists(part, cache.fd):
-            cache.sweep()
-        os.rename(digest, part, src_dir_fd=cache.fd, dst_dir_fd=cache.fd)       # never a half one under its name
-        cache.remove(part)
-    return True

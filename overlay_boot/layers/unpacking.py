@@ -7,10 +7,9 @@ import posix
 import time
 from errno import ELOOP, ENOTDIR
 
-from .. import beneath, files, interruption, paths
+from .. import beneath, files, interruption, paths, tar
 from ..errors import Failure
 from ..files import Fd
-from .. import tar
 from .decompressor import Decompressor
 
 TYPE_CHECKING = False
@@ -46,12 +45,7 @@ def unpack(archive: int, target: int, limit: tuple[int, int], name: str) -> None
                 stream = tar.Stream(process.output, most_bytes)
                 found = tar.members(stream)
                 check_label(next(found, None), stream)
-                for number, member in enumerate(found, 1):
-                    if number > most_members:
-                        raise Failure(f"it has more than the {most_members} members of LAYER_LIMIT")
-                    unpacker.add(member, stream)
-                    progress.tell(number)
-                unpacker.finish()
+                unpacker.add_all(found, stream, most_members, progress)
             process.check_ended()
     finally:
         posix.umask(mask)
@@ -106,10 +100,11 @@ class Progress:
 class Unpacker:
     """Makes what members tell of, below the directory of a descriptor.  The end of a with statement closes its own."""
 
-    __slots__ = ("directories", "directory", "path", "root")
+    __slots__ = ("count", "directories", "directory", "path", "root")
 
     def __init__(self, root: int) -> None:
         self.root = root
+        self.count = 0                                      # of members, and what had to be made for them
         self.path = b""                                     # of the directory in which names are made now
         self.directory = self.directory_at(b"")
         self.directories: dict[bytes, tar.Member] = {}      # what they will be, when nothing is made in them any more
@@ -119,6 +114,16 @@ class Unpacker:
 
     def __exit__(self, *_: object) -> None:
         posix.close(self.directory)
+
+    def add_all(self, found: "Iterator[tar.Member]", stream: tar.Stream, most: int, progress: Progress) -> None:
+        """Make what all members tell of.  Raises Failure, which names one, or if it is more than most."""
+        for member in found:
+            self.count += 1
+            if self.count > most:
+                raise Failure(f"it has more than the {most} members of LAYER_LIMIT")
+            self.add(member, stream)
+            progress.tell(self.count)
+        self.finish()
 
     def add(self, member: tar.Member, stream: tar.Stream) -> None:
         """Make what the member tells of.  Raises Failure, which names it."""

@@ -4,8 +4,11 @@ Nothing outside of this folder imports another module of it, and each is loaded 
 """
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ..config import Config
-    from .manifest import Image
+    from .manifest import Image as Image
+    from .manifest import Layer as Layer
     from .process import Choice
 
 
@@ -34,3 +37,9 @@ def described(config: "Config", data: bytes, root: int, chosen: "Choice") -> str
     """
     from .process import described
     return described(config.name, data, root, chosen)
+
+
+def unserved(config: "Config", data: bytes) -> "Iterator[str]":
+    """Yield what is to be told of what an image names in data, its configuration, and the one of a subhost does not."""
+    from .process import unserved
+    return unserved(config, data)

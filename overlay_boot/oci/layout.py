@@ -12,7 +12,7 @@ import posix
 
 from .. import beneath, files, interruption, paths, tar
 from ..errors import Failure
-from ..files import Fd, Fds
+from ..files import Fds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -34,10 +34,11 @@ MACHINES = {
 class Layer:
     """A layer: its blob, and the digests of that and of what it is when it is decompressed."""
 
-    __slots__ = ("blob", "diff_id", "digest", "key")
+    __slots__ = ("blob", "diff_id", "digest", "key", "kind")
 
-    def __init__(self, blob: Blob, digest: str, diff_id: str, key: str) -> None:
+    def __init__(self, blob: Blob, kind: str, digest: str, diff_id: str, key: str) -> None:
         self.blob = blob
+        self.kind = kind                # its media type, "" if docker-save(1) has written it
         self.digest = digest            # "" if only the other one is known
         self.diff_id = diff_id
         self.key = key                  # by which the cache has it: it follows from this layer and all below
@@ -77,8 +78,7 @@ class Image:
 
     def read_oci(self, tag: str) -> None:
         index = layout.parsed(self.layout.file(layout.INDEX_FILE).content(), layout.INDEX_FILE)
-        named = [([*filter(None, map(layout.inner(one, "annotations").get, (layout.REF_NAME, layout.OF_CONTAINERD)))],
-                  one) for one in layout.many(index, "manifests")]
+        named = [(names_of(one), one) for one in layout.many(index, "manifests")]
         candidates = [*Manifests(self.layout).of([one for _, one in chosen(named, tag)])]
         if not candidates:
             raise Failure("there is no manifest of an image in it")
@@ -89,7 +89,8 @@ class Image:
             if kind not in layout.LAYERS:
                 raise Failure(f"a layer of it is of the type {paths.printable(kind)}, which is not known")
         self.read_config(self.config_of(manifest))
-        self.put_layers([(self.layout.blob(one), layout.digest_in(one)) for one in descriptors])
+        self.put_layers([(self.layout.blob(one), layout.text(one, "mediaType"), layout.digest_in(one))
+                         for one in descriptors])
 
     def for_this_machine(self, candidates: "list[tuple[Any, Any]]") -> "dict[str, Any]":
         """Return the manifest for this machine, of (descriptor, platform or None).  Raises Failure if none is."""
@@ -127,7 +128,7 @@ class Image:
         if digest := digest_of_name(name):
             layout.check(data, digest, paths.printable(name))
         self.read_config(data)
-        self.put_layers([(self.layout.file(name), digest_of_name(name)) for name in layout.texts(one, "Layers")])
+        self.put_layers([(self.layout.file(name), "", digest_of_name(name)) for name in layout.texts(one, "Layers")])
 
     def read_config(self, data: bytes) -> None:
         import hashlib
@@ -137,14 +138,14 @@ class Image:
             raise Failure(f"it is for {paths.printable(shown(self.config))}, and not for this machine, "
                           f"{LINUX}/{architectures()[0][0]}")
 
-    def put_layers(self, blobs: list[tuple[Blob, str]]) -> None:
+    def put_layers(self, blobs: list[tuple[Blob, str, str]]) -> None:
         rootfs = layout.inner(self.config, "rootfs")
         diff_ids = layout.texts(rootfs, "diff_ids")
         if layout.text(rootfs, "type") != "layers" or len(diff_ids) != len(blobs):
             raise Failure("its configuration does not tell of the same layers as its manifest")
         if not 0 < len(blobs) <= MOST_LAYERS:
             raise Failure(f"it has {len(blobs)} layers, and can have 1 to {MOST_LAYERS}")
-        self.layers = [Layer(blob, digest, diff_id, key) for (blob, digest), diff_id, key in zip(
+        self.layers = [Layer(*blob, diff_id, key) for blob, diff_id, key in zip(
             blobs, diff_ids, keys(diff_ids), strict=True)]
 
 
@@ -188,7 +189,7 @@ def chosen(named: "list[tuple[list[str], Any]]", tag: str) -> "list[tuple[list[s
 
     Raises Failure, with the names, if there is none, or no telling which.
     """
-    names = sorted({str(name) for ones, _ in named for name in ones})
+    names = sorted({name for ones, _ in named for name in ones})
     if not named:
         raise Failure("there is no image in it")
     if tag:
@@ -207,9 +208,15 @@ def chosen(named: "list[tuple[list[str], Any]]", tag: str) -> "list[tuple[list[s
     raise Failure(f"there are several images {tag} in it: {there}")
 
 
-def tag_of(name: object) -> str:
+def names_of(descriptor: "Any") -> list[str]:
+    """Return the names that an index has for an image."""
+    notes = layout.inner(descriptor, "annotations")
+    return [*filter(None, (layout.text(notes, key) for key in (layout.REF_NAME, layout.OF_CONTAINERD)))]
+
+
+def tag_of(name: str) -> str:
     """Return the tag of a name such as docker.io/library/debian:12."""
-    _, colon, tag = str(name).rpartition(":")
+    _, colon, tag = name.rpartition(":")
     return tag if colon and "/" not in tag else ""
 
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 
+import images
 import pytest
 from conftest import cannot_run
 from machine import (
@@ -29,6 +30,7 @@ from machine import (
     run,
     start,
     wait_for,
+    write,
 )
 from machine import LAYERS as LAYERS_COMMAND
 from machine import LOG as LOG_COMMAND
@@ -37,7 +39,7 @@ SOURCES = {os.path.relpath(path, f"{TREE}/overlay_boot").removesuffix(".py"): pa
            for path in glob.glob(f"{TREE}/overlay_boot/**/*.py", recursive=True)}
 COMMANDS = {"overlay-baseline": BASELINE, "overlay-boot": BOOT, "overlay-diff": DIFF, "overlay-diskfile": DISKFILE,
             "overlay-follow": FOLLOW, "overlay-go": GO, "overlay-layers": LAYERS_COMMAND, "overlay-log": LOG_COMMAND, "overlay-ls": LS, "overlay-new": NEW, "overlay-share": SHARE, "overlay-stop": STOP,
-            **{hook: f"{PROGRAMS}/{hook}" for hook in ("overlay-init", "overlay-systemd", "overlay-premount", "overlay-postmount")}}
+            **{hook: f"{PROGRAMS}/{hook}" for hook in ("overlay-init", "overlay-oci-init", "overlay-systemd", "overlay-premount", "overlay-postmount")}}
 
 # What is costly to import: Help and error paths may, a boot may not.
 COSTLY = {"os", "re", "argparse", "subprocess", "logging", "typing", "dataclasses", "enum", "pathlib", "pyroute2"}
@@ -57,7 +59,8 @@ LAYERS = [
     ["cgroup", "running"],
     ["config", "sources", "fences", "limits", "subhosts_conf", "host_secrets", "hiding", "lower_mounts", "processes", "userns", "rootfs", "devices", "uppers", "network", "cables", "interfaces", "addresses", "ports", "forwarding", "nat", "log", "services", "names", "hooks", "systemd", "shellversion", "subhosts",
      "shares", "relay", "diskfile", "keeper",
-     "layers/tar", "layers/decompressor", "layers/unpacking", "layers/archive", "layers/cache", "layers/inventory", "layers/__init__"],
+     "tar", "oci/layout", "oci/manifest", "oci/process", "oci/__init__",
+     "layers/decompressor", "layers/unpacking", "layers/changeset", "layers/archive", "layers/cache", "layers/images", "layers/inventory", "layers/__init__"],
     ["hibernation", "old_files", "trees"],
     ["salvage"],
     ["reboot", "clearing", "listing", "entry", "stop", "boot", "order", "side_by_side"],
@@ -322,7 +325,7 @@ def test_help_needs_no_root(machine):
 
 
 def parser(command):
-    return importlib.import_module(f"overlay_boot.commands.{command.removeprefix('overlay-')}").parser()
+    return importlib.import_module(f"overlay_boot.commands.{command.removeprefix('overlay-').replace('-', '_')}").parser()
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -416,9 +419,13 @@ EXAMPLES = [os.path.basename(path) for path in glob.glob(f"{TREE}/conf-examples/
 @pytest.mark.parametrize("example", sorted(EXAMPLES))
 def test_examples_are_right(directory, example):
     place = shutil.copytree(f"{TREE}/conf-examples", f"{directory}/examples")
-    for made in ("root", "work", "live", "debian", "../baseline",
+    for made in ("root", "work", "live", "debian", "empty", "../baseline",
                  *re.findall(r"^LAYER=\s*(\S+)", read(f"{place}/{example}"), re.MULTILINE)):
         os.makedirs(f"{place}/{made}", exist_ok=True)
+    if example == "oci.conf":
+        os.rmdir(f"{place}/oci:postgres:16")
+        images.image(f"{place}/postgres", images.tar(images.member("etc")), name="16", Volumes={"/var/lib/postgresql/data": {}})
+        write(f"{place}/postgres.env", "POSTGRES_PASSWORD=secret\n")
     for image in re.findall("^IMAGE= *(.+)$", read(f"{place}/{example}"), re.MULTILINE):
         os.mkdir(f"{place}/mnt")
         assert run(DISKFILE, "--create", "16M", f"{place}/{image}").returncode == 0

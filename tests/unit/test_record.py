@@ -10,7 +10,7 @@ WRITTEN = [
     ("format", record.FORMAT, ""), ("config", "/opt/a b/c.conf", ""), ("follower", 4711, ""), ("cgroup", "overlay-boot/x", ""), ("cables", 70000, "x0"),
     ("vlans", 70001, "x0.302"), ("netns", (8, 4026532387), ""), ("mounts", "/run/overlay-boot/x/mounts", ""),
     ("mount_point", "/run/overlay-boot/x/upper", ""), ("system_calls", "AAECAw==", ""), ("start", ("cron", "/opt/run it"[:8]), ""), ("after", ("db", "mail"), ""), ("timeout", 2.5, ""), ("log", "/l\udcff", ""),
-    ("upper", "/u", ""), ("followed", "/opt/x/followed/root", ""), ("uses", "/srv/u", "2049:12"), ("lower", "/", "0"), ("lower_mounts", "/home", "0"), ("hiding", (1, 57, 1), ""), ("layers", "/a.tar.zst", "ab" * 32), ("shares", Share("8:1", 2049, 12, "/srv/a", "/b c"), "836"),
+    ("upper", "/u", ""), ("followed", "/opt/x/followed/root", ""), ("uses", "/srv/u", "2049:12"), ("lower", "/", "0"), ("lower_mounts", "/home", "0"), ("hiding", (1, 57, 1), ""), ("layers", "/a.tar.zst", "ab" * 32), ("image", "cd" * 32, ""), ("shares", Share("8:1", 2049, 12, "/srv/a", "/b c"), "836"),
     ("since", 1795787640.538, ""), ("init", 547, ""), ("ids", (1879048192, 65536), ""), ("values", "", "CABLES"), ("values", "a=b: c", "NAME"), ("host_name", "x", ""),
     ("limits", "64M", "MEMORY_MAX"), ("shell", ("1:2", "3:4"), ""),
     ("old", ("5:6", "7:8"), ""), ("restart", ("cron", "/opt/it"), ""), ("table", "overlay-boot-x", ""), ("publish", ("80", "192.0.2.1:53/udp"), ""),
