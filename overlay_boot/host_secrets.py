@@ -27,6 +27,11 @@ LOGINS = (
 HOMES, MAIL, SPOOLS = ("/home", "/root"), "/var/mail", ("/var/spool",)
 LAYERS = "/var/cache/overlay-boot"                  # of all subhosts
 
+# What tells one machine from another, and accounts that it had before.
+IDENTITIES = ("/etc/hostname", "/etc/mailname", "/var/lib/dbus/machine-id")
+MACHINE_ID = "/etc/machine-id"                      # machine-id(5)
+FORMER_ACCOUNTS = ("/etc/passwd-", "/etc/group-", "/etc/subuid-", "/etc/subgid-")
+
 KEY, LARGEST_KEY = b"PRIVATE KEY-----", 1 << 16     # in a file, as PEM and OpenSSH write it
 
 

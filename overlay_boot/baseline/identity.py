@@ -1,7 +1,7 @@
 """What no layer has: the identity of a machine, and secrets."""
 from typing import TYPE_CHECKING
 
-from ..host_secrets import BACKUPS, KEY, LARGEST_KEY, OF_MACHINE
+from ..host_secrets import BACKUPS, FORMER_ACCOUNTS, IDENTITIES, KEY, LARGEST_KEY, MACHINE_ID, OF_MACHINE
 from .hidden import RESTORED
 from .layer import Layer
 from .packages import RECORDS
@@ -9,9 +9,6 @@ from .system import System
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-IDENTITIES = ("/etc/hostname", "/etc/mailname", "/var/lib/dbus/machine-id")
-FORMER_ACCOUNTS = ("/etc/passwd-", "/etc/group-", "/etc/subuid-", "/etc/subgid-")
 
 HOSTS = b"""\
 127.0.0.1\tlocalhost
@@ -27,7 +24,7 @@ def anonymise(layer: Layer, system: System) -> None:
     system.accounts.write(layer)
     for path in (*BACKUPS, *FORMER_ACCOUNTS, *IDENTITIES, *OF_MACHINE):
         layer.remove(path)
-    layer.make_file("/etc/machine-id", b"", 0o444)      # machine-id(5): to be found at the first boot
+    layer.make_file(MACHINE_ID, b"", 0o444)     # to be found at the first boot
     layer.make_file("/etc/hosts", HOSTS)
     layer.make_file("/etc/fstab", FSTAB)
     layer.make_symlink("/etc/mtab", "../proc/self/mounts")
