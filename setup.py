@@ -16,8 +16,9 @@ from setuptools.command.build_py import build_py
 
 # Every command, once: the folder it is installed in and its name; its module is the name less "overlay-".
 COMMANDS = {
-    "sbin": ["overlay-baseline", "overlay-boot", "overlay-diff", "overlay-diskfile", "overlay-follow", "overlay-go",
-             "overlay-layers", "overlay-log", "overlay-ls", "overlay-new", "overlay-share", "overlay-stop"],
+    "sbin": ["overlay-baseline", "overlay-boot", "overlay-diff", "overlay-diskfile", "overlay-export",
+             "overlay-follow", "overlay-go", "overlay-layers", "overlay-log", "overlay-ls", "overlay-new",
+             "overlay-share", "overlay-stop"],
     "ocf": ["subhost"],
     "libexec": ["clear", "overlay-init", "overlay-oci-init", "overlay-postmount", "overlay-premount", "overlay-systemd",
                 "upgraded"],
@@ -136,9 +137,9 @@ class build_completions(Step):
     """
 
     kinds: ClassVar = {"CONF": "conf", "CONF|NAME": "conf_or_names", "NAME": "names", "USER": "users",
-                       "DIGEST": "digests", "DIR": "directories", "ROOT": "directories", "FILE": "files",
-                       "PATH": "files", "DISKFILE": "files", "MOUNT/PATH": "files",
-                       ("SIZE", "FILE"): "size_and_file", "COMMAND": None, "INDEX": None, "LINES": None,
+                       "DIGEST": "digests", "DIR": "directories", "DEST": "directories", "ROOT": "directories",
+                       "FILE": "files", "IMAGE": "files", "PATH": "files", "DISKFILE": "files", "MOUNT/PATH": "files",
+                       ("SIZE", "FILE"): "size_and_file", "COMMAND": None, "INDEX": None, "TAG": None, "LINES": None,
                        "VARIABLE=VALUE": None}
 
     def run(self):
@@ -203,8 +204,8 @@ setup(
     license="GPL-2.0-or-later",
     python_requires=">=3.11",
     install_requires=["pyroute2>=0.7.2"],
-    packages=["overlay_boot", "overlay_boot.baseline", "overlay_boot.commands", "overlay_boot.layers",
-              "overlay_boot.packages", "overlay_boot.system_calls"],
+    packages=["overlay_boot", "overlay_boot.baseline", "overlay_boot.commands", "overlay_boot.export",
+              "overlay_boot.layers", "overlay_boot.oci", "overlay_boot.packages", "overlay_boot.system_calls"],
     package_data={"overlay_boot.system_calls": ["policy"]},
     exclude_package_data={"overlay_boot": ["*.pyi"]},       # they are for tests/lint; nobody else imports the modules
     ext_modules=[native(Extension, "namespaces"), native(Extension, "links"), native(Extension, "users"),

@@ -16,6 +16,7 @@ from machine import (
     BOOT,
     DIFF,
     DISKFILE,
+    EXPORT,
     FOLLOW,
     GO,
     LS,
@@ -37,7 +38,7 @@ from machine import LOG as LOG_COMMAND
 
 SOURCES = {os.path.relpath(path, f"{TREE}/overlay_boot").removesuffix(".py"): path
            for path in glob.glob(f"{TREE}/overlay_boot/**/*.py", recursive=True)}
-COMMANDS = {"overlay-baseline": BASELINE, "overlay-boot": BOOT, "overlay-diff": DIFF, "overlay-diskfile": DISKFILE,
+COMMANDS = {"overlay-baseline": BASELINE, "overlay-boot": BOOT, "overlay-diff": DIFF, "overlay-diskfile": DISKFILE, "overlay-export": EXPORT,
             "overlay-follow": FOLLOW, "overlay-go": GO, "overlay-layers": LAYERS_COMMAND, "overlay-log": LOG_COMMAND, "overlay-ls": LS, "overlay-new": NEW, "overlay-share": SHARE, "overlay-stop": STOP,
             **{hook: f"{PROGRAMS}/{hook}" for hook in ("overlay-init", "overlay-oci-init", "overlay-systemd", "overlay-premount", "overlay-postmount")}}
 
@@ -84,6 +85,11 @@ LAYERS = [
     ["baseline/hidden", "baseline/shipped", "baseline/records", "baseline/alternatives", "baseline/surroundings", "baseline/confinement"],
     ["baseline/identity", "baseline/maintainer_scripts"],
     ["baseline/__init__"],
+    ["export/headers", "export/catalogue", "export/frozen", "export/entrypoint", "export/image", "export/pod", "export/tree"],
+    ["export/destination"],
+    ["export/blob"],
+    ["export/contents"],
+    ["export/__init__"],
 ]
 
 
@@ -312,7 +318,7 @@ def test_help(command):
     assert run(COMMANDS[command], "-h").stdout == done.stdout
 
 
-@pytest.mark.parametrize("command", [BOOT, DIFF, DISKFILE, FOLLOW, GO, LAYERS_COMMAND, LOG_COMMAND, LS, NEW, SHARE, STOP])
+@pytest.mark.parametrize("command", [BOOT, DIFF, DISKFILE, EXPORT, FOLLOW, GO, LAYERS_COMMAND, LOG_COMMAND, LS, NEW, SHARE, STOP])
 def test_version(command):
     import overlay_boot
     done = run(command, "--version")

@@ -21,8 +21,8 @@ import termios
 import time
 
 BOOT, GO, LS, STOP = (f"/usr/sbin/overlay-{command}" for command in ("boot", "go", "ls", "stop"))
-BASELINE, DIFF, DISKFILE, FOLLOW, LAYERS, LOG, NEW, SHARE = (
-    f"/usr/sbin/overlay-{command}" for command in ("baseline", "diff", "diskfile", "follow", "layers", "log", "new", "share"))
+BASELINE, DIFF, DISKFILE, EXPORT, FOLLOW, LAYERS, LOG, NEW, SHARE = (
+    f"/usr/sbin/overlay-{command}" for command in ("baseline", "diff", "diskfile", "export", "follow", "layers", "log", "new", "share"))
 TREE = os.path.abspath(f"{os.path.dirname(__file__)}/../..")
 PROGRAMS = "/usr/libexec/overlay-boot"
 PYTHON = ("/usr/bin/python3", "-IS")        # as begin executes a command: for strace(1) that leaves what is executed
