@@ -85,7 +85,19 @@ class Entered:
 
     def __exit__(self, *_: object) -> None:
         with self.host:
-            namespaces.setns(self.host, namespaces.NEWNET)
+            return_to(self.host)
+
+
+def return_to(host: int) -> None:
+    """Enter the host's network namespace again.  If that fails, it is tried once more: a boot is undone there.
+
+    Raises OSError all the same.
+    """
+    try:
+        namespaces.setns(host, namespaces.NEWNET)
+    except OSError:
+        namespaces.setns(host, namespaces.NEWNET)
+        raise
 
 
 @doing("make the network namespace")
@@ -115,7 +127,7 @@ def unshared() -> Fd:
             namespaces.bring_up("lo")
             return files.opened("/proc/self/ns/net", posix.O_RDONLY)
         finally:
-            namespaces.setns(host, namespaces.NEWNET)
+            return_to(host)
 
 
 def reopened(state: State) -> Fd:
