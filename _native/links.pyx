@@ -34,6 +34,9 @@ cdef struct Answer:
     nlmsgerr error
 
 
+ctypedef int (*Adding)(list found, nlmsghdr *message) except -1
+
+
 def add_veth(str name, int index, str far_name, int far_namespace, *, bytes mac=None, bytes near_mac=None,
              unsigned int mtu=0, unsigned int group=0, str bridge=None, bint up=False):
     """RTM_NEWLINK, veth(4): a pair, one end of that name and index here, the other in the namespace of a descriptor.
@@ -174,43 +177,44 @@ def routes():
 
 cdef list dump(unsigned short kind):
     """Return what the kernel lists, asked again if that has changed meanwhile."""
+    cdef Request request
     cdef list found = []
+    start(&request, kind, NLM_F_DUMP, sizeof(rtmsg))
+    request.header.nlmsg_flags &= ~NLM_F_ACK
     for _ in range(DUMPS):
         found = []
-        if dump_into(found, kind):
+        if listen_for(found, NETLINK_ROUTE, &request, request.header.nlmsg_len, add_listed, "list the addresses"):
             break
     return found
 
 
-cdef bint dump_into(list found, unsigned short kind) except -1:
-    """Add what the kernel lists to found.  Return whether it has not changed meanwhile.  Raises OSError."""
-    cdef Request request
+cdef bint listen_for(list found, int protocol, const void *asked, size_t length, Adding add, str verb,
+                     str name=None) except -1:
+    """Add what the kernel answers to found.  Return whether it has not changed meanwhile.  Raises OSError."""
     cdef char answers[1 << 15]
     cdef nlmsghdr *message
     cdef ssize_t size
     cdef int number
     cdef bint done = False, whole = True
-    cdef int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)
-    start(&request, kind, NLM_F_DUMP, sizeof(rtmsg))
-    request.header.nlmsg_flags &= ~NLM_F_ACK
+    cdef int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol)
     try:
-        if fd < 0 or sendto(fd, &request, request.header.nlmsg_len, 0, NULL, 0) < 0:
-            raise failure("list the addresses")
+        if fd < 0 or sendto(fd, asked, length, 0, NULL, 0) < 0:
+            raise failure(verb, name)
         while not done:
             size = read(fd, answers, sizeof(answers))
             if size <= 0:
-                raise failure("list the addresses", None, 0 if size else EPROTO)
+                raise failure(verb, name, 0 if size else EPROTO)
             message = <nlmsghdr *>answers
-            while NLMSG_OK(message, <int>size):
+            while not done and NLMSG_OK(message, <int>size):
                 if message.nlmsg_flags & NLM_F_DUMP_INTR:
                     whole = False
                 if message.nlmsg_type in (NLMSG_DONE, NLMSG_ERROR):
                     number = -(<int *>NLMSG_DATA(message))[0]       # of either
                     if number:
-                        raise failure("list the addresses", None, number)
-                    done = True
-                    break
-                add_listed(found, message)
+                        raise failure(verb, name, number)
+                else:
+                    add(found, message)
+                done = message.nlmsg_type == NLMSG_DONE or not message.nlmsg_flags & NLM_F_MULTI
                 size -= NLMSG_ALIGN(message.nlmsg_len)
                 message = <nlmsghdr *>(<char *>message + NLMSG_ALIGN(message.nlmsg_len))
     finally:
@@ -244,40 +248,6 @@ cdef int add_listed(list found, nlmsghdr *message) except -1:
     if address is not None and length:
         found.append((index, address, length))
     return 0
-
-
-cdef dict FAMILIES = {"inet": NFPROTO_INET, "ip": NFPROTO_IPV4, "ip6": NFPROTO_IPV6}
-
-
-def delete_table(str family, str table):
-    """NFT_MSG_DELTABLE: delete a table of nftables, with all that is in it; nothing if there is none of that name."""
-    cdef Request parts[3]               # the beginning of a batch, what is in it, its end
-    cdef char message[1024]
-    cdef bytes name = encoded(table)
-    cdef size_t size = 0
-    if len(name) > 128:
-        raise failure("use the name", table, ENAMETOOLONG)
-    start_batch(&parts[0], NFNL_MSG_BATCH_BEGIN)
-    start(&parts[1], NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_DELTABLE, 0, sizeof(nfgenmsg))
-    parts[1].about.table.nfgen_family = FAMILIES[family]
-    parts[1].about.table.version = NFNETLINK_V0
-    add_text(&parts[1], NFTA_TABLE_NAME, name)
-    start_batch(&parts[2], NFNL_MSG_BATCH_END)
-    for number in range(3):
-        memcpy(message + size, &parts[number], parts[number].header.nlmsg_len)
-        size += NLMSG_ALIGN(parts[number].header.nlmsg_len)
-    try:
-        converse(NETLINK_NETFILTER, message, size, "delete the table", table)
-    except OSError as error:
-        if error.errno not in (ENOENT, EOPNOTSUPP, EPROTONOSUPPORT):    # the latter two where there can be none
-            raise
-
-
-cdef void start_batch(Request *request, unsigned short kind) noexcept:
-    start(request, kind, 0, sizeof(nfgenmsg))
-    request.header.nlmsg_flags = NLM_F_REQUEST
-    request.about.table.version = NFNETLINK_V0
-    request.about.table.res_id = htons(NFNL_SUBSYS_NFTABLES)
 
 
 cdef int family_of(bytes address, str name) except -1:
@@ -371,17 +341,24 @@ cdef int ask(Request *request, str verb, str name) except -1:
 
 cdef int converse(int protocol, const void *message, size_t size, str verb, str name) except -1:
     """Send a message of a protocol of netlink(7), and wait for the answer.  Raises OSError of that."""
-    cdef Answer answer
-    cdef int number = 0
     cdef int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol)
+    try:
+        return converse_by(fd, message, size, verb, name)
+    finally:
+        close(fd)
+
+
+cdef int converse_by(int fd, const void *message, size_t size, str verb, str name) except -1:
+    """The same by a socket, which may not have been made."""
+    cdef Answer answer
     memset(&answer, 0, sizeof(answer))
     if fd < 0 or sendto(fd, message, size, 0, NULL, 0) < 0 or read(fd, &answer, sizeof(answer)) < 0:
-        number = errno
-    elif answer.header.nlmsg_type != NLMSG_ERROR:       # which tells of a success as well
-        number = EPROTO
-    else:
-        number = -answer.error.error
-    close(fd)
-    if number:
-        raise failure(verb, name, number)
+        raise failure(verb, name)
+    if answer.header.nlmsg_type != NLMSG_ERROR:         # which tells of a success as well
+        raise failure(verb, name, EPROTO)
+    if answer.error.error:
+        raise failure(verb, name, -answer.error.error)
     return 0
+
+
+include "tables.pxi"

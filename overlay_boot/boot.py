@@ -23,7 +23,7 @@ from .clearing import clear, clear_leftovers, hibernate
 from .config import NO, SYSTEMD, Config
 from .errors import Failure, complain, doing, reason
 from .fences import Fences
-from .files import Fd, Reserve
+from .files import Fd, Fds, Reserve
 from .hooks import Hooks
 from .keeper import Keeper
 from .rootfs import Seeing, View
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from .addresses import Given
     from .cables import Plugged
-    from .nat import Making
     from .record import Record
     from .userns import UserNamespace
 
@@ -48,10 +47,10 @@ LOG_TIMEOUT = 1             # seconds, for what a service has printed to come to
 class Boot:
     """A boot, and what its steps have made so far."""
 
-    __slots__ = ("addresses", "begun", "bound", "cables", "command", "config", "fences", "follower", "foreground",
-                 "group", "handed_over", "hooks", "host", "hostname", "is_new", "keeper", "lacking", "log", "logged",
-                 "main", "mounts", "nat", "network", "own", "reserve", "rights", "root", "services", "shell", "sources",
-                 "state", "unlocked", "users", "wait", "wait_bridges")
+    __slots__ = ("addresses", "begun", "behind", "bound", "cables", "command", "config", "fences", "follower",
+                 "foreground", "group", "handed_over", "hooks", "host", "hostname", "is_new", "keeper", "kept",
+                 "lacking", "log", "logged", "main", "mounts", "network", "own", "reserve", "rights", "root",
+                 "services", "shell", "sources", "state", "unlocked", "users", "wait", "wait_bridges")
 
     config: Config
     sources: Sources            # what the root file system is made of
@@ -93,7 +92,8 @@ class Boot:
         self.host: View | None = None               # what this process saw before
         self.cables: "Plugged | None" = None
         self.addresses: "Given | None" = None
-        self.nat: "Making | None" = None
+        self.behind: list[str] = []                 # the cables by which it is behind the host's address
+        self.kept = Fds()                           # what the keeper has open as long as it lives
         self.lacking: dict[str, str] = {}           # {interface: why} of what may end without an address
         self.main = None
         self.handed_over = False                    # whatever happens now happens to a subhost that runs
@@ -131,8 +131,8 @@ class Boot:
         self.reserve.release()
         if self.cables:
             self.cables.give_up()
-        if self.nat:
-            self.nat.give_up()
+        with self.kept:
+            pass
         if self.host:
             self.host.enter()
         if sleeper:
@@ -301,7 +301,8 @@ def make_network(boot: Boot) -> None:
                                                 interfaces.configured(config, boot.sources), boot.state)
                 if config.is_behind_host:
                     from . import nat
-                    boot.nat = nat.Making(config, boot.state, boot.addresses)
+                    boot.behind = nat.make(config, boot.state, boot.addresses,
+                                           None if boot.bound else boot.kept)
     boot.hooks = Hooks(config, boot.sources, boot.group, boot.log)
     if not hooks.are_default(config):
         # ip-netns(8) shall do in a hook: the cables are there, the name is in its mount namespace
@@ -644,9 +645,10 @@ def connect(boot: Boot, plugged: "Plugged") -> None:
         complain(f"CABLES: {failed} (what it printed is in LOG={boot.config.log})")
     if boot.addresses:
         boot.addresses.set_near()
-    if boot.nat:
-        making, boot.nat = boot.nat, None
-        making.finish()
+    if boot.behind:
+        from . import nat
+        nat.tell_what_is_in_the_way(boot.config, boot.behind)
+        boot.behind = []
 
 
 def note(boot: Boot) -> None:
@@ -667,7 +669,7 @@ def start_keeper(boot: Boot, *, root: int) -> None:
     descriptors = {"state": boot.state.fd, "mounts": boot.mounts, "network": boot.network, "group": boot.group,
                    "users": boot.users.fd if boot.users else boot.rights, "root": root, "log": boot.log,
                    "main": keeper.NONE if boot.main is None else boot.main, "requests": requests(boot)}
-    for fd in boot.sources.apart:
+    for fd in (*boot.sources.apart, *boot.kept):
         posix.set_inheritable(fd, True)         # the keeper has them as long as it lives
     owner = boot.config.owner
     if boot.foreground:

@@ -5,16 +5,18 @@ is forwarded for anybody else: only the interfaces of a group, those with NAT, a
 """
 import fcntl
 import posix
-from errno import ENOENT, ENOTDIR
+from errno import ENOENT, ENOSPC, ENOTDIR
 
 from . import files, links, paths
 from .errors import doing
-from .files import Fd
+from .files import Fd, Fds
 from .state import FORWARDING_NOTE, STATES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from .links import Table
 
 NOTE = f"{STATES}/{FORWARDING_NOTE}"
 SETTINGS = "/proc/sys/net"
@@ -25,19 +27,6 @@ EVEN_IF_FORWARDING = "2"                # of accept_ra: 1 is off where packets a
 NO_HOST = ("all", "default", "lo")
 GROUP = 0x6f62                          # of interfaces, ip-link(8): those with NAT
 TABLE = "overlay-boot"                  # the guard, of either family
-GUARD = """\
-table {family} {table}
-delete table {family} {table}
-table {family} {table} {{
-    chain forward {{
-        type filter hook forward priority filter; policy accept;
-        ct state established,related accept
-        ct status dnat accept
-        iifgroup {group} accept
-        drop
-    }}
-}}
-"""
 
 
 def families_off(wanted: set[str]) -> list[str]:
@@ -45,21 +34,34 @@ def families_off(wanted: set[str]) -> list[str]:
     return [family for family in sorted(wanted) if value_of(SWITCHES[family]) != ON]
 
 
-def guard(family: str) -> str:
-    """Return what nft(8) makes the guard of."""
-    return GUARD.format(family=family, table=TABLE, group=GROUP)
+def guard(family: str) -> "Table":
+    """Return the guard of a family."""
+    accept, drop = links.verdict("accept"), links.verdict("drop")
+    passing = [links.is_answered(), links.is_led(), links.meta("iifgroup", GROUP)]
+    rules = [(condition + accept, "") for condition in passing] + [(drop, "")]
+    return family, TABLE, [("forward", "filter", "forward", "filter", rules)]
 
 
-@doing("turn on forwarding")
-def turn_on(families: set[str], load: "Callable[[str], None]") -> None:
-    """Have the host forward packets of these families, but for no interface except those of subhosts.
+def is_guarded(family: str) -> bool:
+    found = links.find_table(family, TABLE)
+    return found is not None and found[1]
 
-    load has nft(8) do what a text says.
+
+def turn_on(families: set[str], table: "Table", keep: Fds | None) -> None:
+    """Make the table of a subhost, and have the host forward packets of these families, for no interface but those.
+
+    Table and guards are made in one transaction, by a socket.  Where that is kept, the table is gone with it.
     """
     with locked_note() as note:
         off = families_off(families)
-        if off:
-            load("".join(map(guard, off)))
+        noted = [setting for setting, _ in lines_of(note)]
+        guarded = [family for family in sorted(families) if family in off or SWITCHES[family] in noted]
+        tables = [table, *(guard(family) for family in guarded if not is_guarded(family))]
+        made = Fd(links.make_tables(tables, owned=keep is not None))
+        if keep is None:
+            made.close()
+        else:
+            keep.keep(made)
         for family in off:
             if family == "ip6":
                 for setting in routed_by_others():
@@ -79,8 +81,18 @@ def routed_by_others() -> list[str]:
 
 def change(note: int, setting: str, value: str) -> None:
     """Change a setting, after a note of what it was."""
-    posix.write(note, paths.encode(f"{setting} {value_of(setting)}\n"))
+    data = paths.encode(f"{setting} {value_of(setting)}\n")
+    size = posix.fstat(note).st_size
+    if posix.write(note, data) < len(data):     # the file system is full
+        posix.ftruncate(note, size)
+        raise OSError(ENOSPC, posix.strerror(ENOSPC))
     write(setting, value)
+
+
+def lines_of(note: int) -> list[tuple[str, str]]:
+    """Return [(setting, its value before)] of what was changed."""
+    text = paths.decode(posix.pread(note, posix.fstat(note).st_size, 0))
+    return [(setting, value) for setting, _, value in (line.partition(" ") for line in text.split("\n")[:-1])]
 
 
 def value_of(setting: str) -> str:
@@ -115,9 +127,7 @@ def tidy(is_needed: "Callable[[], bool]") -> None:
     with locked_note() as note:
         if is_needed():
             return
-        text = paths.decode(posix.pread(note, posix.fstat(note).st_size, 0))
-        for line in reversed(text.split("\n")[:-1]):
-            setting, _, value = line.partition(" ")
+        for setting, value in reversed(lines_of(note)):
             try:
                 write(setting, value)
             except OSError as error:

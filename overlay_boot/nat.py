@@ -1,48 +1,36 @@
 """NAT and PUBLISH: a subhost behind the host's address, by a table of nftables of its own.
 
-nft(8) makes the table, in one transaction, while the boot goes on; the kernel is asked to delete it, so that nothing
-but a boot needs nft.  All values in it are numbers and addresses that were parsed: interfaces are named by their index.
+The kernel is asked for it by messages, in one transaction, and neither the boot nor the end needs nft(8).  A comment
+tells that a table is ours: one of the same name that somebody else has made is left alone, and is an error.
 """
 import fcntl
 import posix
+from errno import EEXIST, ENOENT, EOPNOTSUPP, EPERM, EPROTONOSUPPORT
 
-from . import PATH, addresses, cables, files, forwarding, links, namespaces, paths, ports
-from .addresses import Address, Given, text_of
+from . import PATH, addresses, cables, files, forwarding, links, namespaces, paths, ports, state
+from .addresses import Address, Given
 from .config import AUTO, YES, Config
-from .errors import Failure, complain, doing
-from .files import Fd
+from .errors import Failure, complain, doing, reason
+from .files import Fd, Fds
+from .ports import Port
 from .state import STATES, State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .ports import Port
+    from collections.abc import Iterator
 
-NFT = "/usr/sbin/nft"
-SEEK_SET = 0                            # lseek(2)
+    from .links import Chain
+    from .record import Record
+
 FAMILY = "inet"
 TABLE = "overlay-boot-"                 # before NAME
 PLAIN = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-"       # what a table's name has as it is
 KINDS = {"inet": "ip", "inet6": "ip6"}
 # Of a cable: what comes from 127.0.0.1 of the host may leave by it.  What pretends to does not come in.
 LOCAL_ROUTES = "ipv4/conf/{}/route_localnet"
-LOOPBACK = 127                          # the first byte of these addresses
-SCRIPT = """\
-create table {family} {table}
-table {family} {table} {{
-    chain raw {{
-        type filter hook prerouting priority raw; policy accept;
-{raw}    }}
-    chain prerouting {{
-        type nat hook prerouting priority dstnat; policy accept;
-{published}    }}
-    chain output {{
-        type nat hook output priority -100; policy accept;
-{published}    }}
-    chain postrouting {{
-        type nat hook postrouting priority srcnat; policy accept;
-{postrouting}    }}
-}}
-"""
+LOOPBACK = b"\x7f"                      # what these addresses begin with
+OWNER_TIMEOUT = 10                      # seconds, for a keeper without the lock to have its descriptors closed
+LED = "prerouting"                      # the chain with a rule for each port, which a word of PUBLISH is the comment of
 
 
 def variable(config: Config) -> str:
@@ -64,88 +52,83 @@ def ends_of(config: Config, given: list[Address]) -> list[Address]:
 
 
 def check(config: Config) -> None:
-    """Raises Failure if the host has no nft(8), or for a port that cannot be published."""
-    if not files.kind(NFT):
-        raise Failure(f"{variable(config)}: {NFT} is not installed: it is part of the package nftables")
+    """Raises Failure for a table of somebody else's, or for a port that cannot be published."""
     found = ports.parse(config.publish)
     if config.address != [AUTO]:
         ends = ends_of(config, addresses.parse(config.address, cables.parse(config.cables, config.name)))
         for port in found:
             targets(port, ends)
+    there = links.find_table(FAMILY, table_of(config.name))
+    if there and not there[1]:
+        raise not_ours(config, f"{FAMILY} {table_of(config.name)}")
     if found:
-        ports.refuse_published(found, config.name)
+        refuse_published(found, config.name)
         ports.refuse_taken(found)
 
 
-class Making:
-    """The table of a boot, with nft(8) perhaps at work on it."""
-
-    __slots__ = ("config", "ends", "ports", "process", "said")
-
-    @doing("make a table of nftables")
-    def __init__(self, config: Config, noted: State, given: Given) -> None:
-        """Note the table and the ports, and start to make it.  Raises Failure for a port that others have published."""
-        self.config = config
-        self.ends = ends_of(config, given.addresses)
-        self.ports = ports.parse(config.publish)
-        with files.opened(STATES, posix.O_RDONLY | posix.O_DIRECTORY) as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)        # until they are on record
-            if self.ports:
-                ports.refuse_published(self.ports, config.name)
-                noted.note("publish", config.publish)
-            noted.note("table", table_of(config.name))
-        if config.nat == YES:
-            for name in self.names():
-                links.set_group(name, forwarding.GROUP)
-        self.process, self.said = start_nft(script(config, self.ends, self.ports) + "list chains\n")
-
-    def names(self) -> list[str]:
-        """Return the cables on the host."""
-        return [*dict.fromkeys(one.cable.name for one in self.ends)]
-
-    @doing("forward packets")
-    def finish(self) -> None:
-        """Wait for nft, and have the host forward.  Complain of rules of others that are in the way."""
-        process, self.process = self.process, 0
-        with self.said as said:
-            answer = ended(process, said, variable(self.config))
-        for name in self.names():
-            if any(map(is_for_loopback, self.ports)) and any(one.family == "inet" for one in self.ends):
-                forwarding.write(LOCAL_ROUTES.format(name), "1")
-        forwarding.turn_on({KINDS[one.family] for one in self.ends}, load)
-        if others_forward(answer):
-            for line in in_the_way(self.names()):
-                complain(f"{variable(self.config)}: {line}")
-
-    def give_up(self) -> None:
-        """Kill nft.  The table is on record."""
-        if self.process:
-            cables.kill(self.process)
-            self.process = 0
+def not_ours(config: Config, table: str) -> Failure:
+    return Failure(f"{variable(config)}: a table {table} of nftables exists already, and overlay-boot has not made it")
 
 
-def script(config: Config, ends: list[Address], published: "list[Port]") -> str:
-    """Return what nft(8) makes the table of."""
-    indexes = {one.cable.name: cables.index_of(one.cable.name) for one in ends}
+@doing("make a table of nftables")
+def make(config: Config, noted: State, given: Given, keep: Fds | None) -> list[str]:
+    """Make the table, and have the host forward.  Return the cables, for tell_what_is_in_the_way().
+
+    What is added to keep is for the keeper: the table is gone when that ends, and until then nobody else can remove it.
+    With None, for a subhost that will hibernate without a keeper, it is one like others.
+    Raises Failure for a port that another subhost has published.
+    """
+    ends = ends_of(config, given.addresses)
+    published = ports.parse(config.publish)
+    with files.opened(STATES, posix.O_RDONLY | posix.O_DIRECTORY) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)        # until they are on record
+        if published:
+            refuse_published(published, config.name)
+            noted.note("publish", config.publish)
+        noted.note("table", table_of(config.name))
+    names = [*dict.fromkeys(one.cable.name for one in ends)]
+    if config.nat == YES:
+        for name in names:
+            links.set_group(name, forwarding.GROUP)
+    try:
+        forwarding.turn_on({KINDS[one.family] for one in ends},
+                           (FAMILY, table_of(config.name), chains(config, ends, published)), keep)
+    except OSError as error:
+        if error.errno == EEXIST:
+            raise not_ours(config, error.filename) from None
+        if error.errno in (ENOENT, EOPNOTSUPP, EPROTONOSUPPORT):
+            raise Failure(f"{variable(config)}: {reason(error)}: this kernel lacks a part of nf_tables") from None
+        raise
+    if any(map(is_for_loopback, published)) and any(one.family == "inet" for one in ends):
+        for name in names:
+            forwarding.write(LOCAL_ROUTES.format(name), "1")
+    return names
+
+
+def chains(config: Config, ends: list[Address], published: list[Port]) -> "list[Chain]":
+    """Return what is in the table of a subhost."""
+    drop, masquerade = links.verdict("drop"), links.masquerade()
+    to_loopback, from_loopback = links.is_for("ip", LOOPBACK), links.comes_from("ip", LOOPBACK)
     raw, postrouting = [], []
-    for index in indexes.values():
-        raw += [f"iif {index} ip daddr 127.0.0.0/8 drop", f"iif {index} ip saddr 127.0.0.0/8 drop"]
-        postrouting += [f"iif {index} oif {index} masquerade", f"oif {index} ip saddr 127.0.0.0/8 masquerade"]
+    for index in {one.cable.name: cables.index_of(one.cable.name) for one in ends}.values():
+        comes, leaves = links.meta("iif", index), links.meta("oif", index)
+        raw += [comes + to_loopback + drop, comes + from_loopback + drop]
+        postrouting += [comes + leaves + masquerade, leaves + from_loopback + masquerade]
         if config.nat == YES:
-            postrouting.append(f"iif {index} oif != {index} masquerade")
-    rules = []
-    for port in published:
-        rules += [rule_of(port, one) for one in targets(port, ends)]
-    return SCRIPT.format(family=FAMILY, table=table_of(config.name), raw=indented(raw), published=indented(rules),
-                         postrouting=indented(postrouting))
+            postrouting.append(comes + links.meta("oif", index, differs=True) + masquerade)
+    led = [(rule_of(port, one), port.word) for port in published for one in targets(port, ends)]
+    return [("raw", "filter", "prerouting", "raw", [(rule, "") for rule in raw]),
+            (LED, "nat", "prerouting", "dstnat", led),
+            ("output", "nat", "output", "dstnat", led),
+            ("postrouting", "nat", "postrouting", "srcnat", [(rule, "") for rule in postrouting])]
 
 
-def is_for_loopback(port: "Port") -> bool:
+def is_for_loopback(port: Port) -> bool:
     """Tell whether a port of 127.0.0.1, or of that network, is published."""
-    return port.address is None or len(port.address) == 4 and port.address[0] == LOOPBACK
+    return port.address is None or len(port.address) == 4 and port.address.startswith(LOOPBACK)
 
 
-def targets(port: "Port", ends: list[Address]) -> list[Address]:
+def targets(port: Port, ends: list[Address]) -> list[Address]:
     """Return to which addresses a port leads, one of a family.  Raises Failure if there is none."""
     found = [one for one in ends if port.address is None or len(port.address) == len(one.address)]
     if not found:
@@ -153,99 +136,135 @@ def targets(port: "Port", ends: list[Address]) -> list[Address]:
     return [*{one.family: one for one in reversed(found)}.values()]
 
 
-def rule_of(port: "Port", end: Address) -> str:
+def rule_of(port: Port, end: Address) -> bytes:
     """Return the rule that leads a port of the host to the subhost."""
     kind = KINDS[end.family]
     if port.address:
-        where = f"{kind} daddr {text_of(port.address)}"
-    else:                               # what is for ::1 cannot leave the host: an error there is better than silence
-        where = "ip6 daddr != ::1 fib daddr type local" if kind == "ip6" else "fib daddr type local"
-    to = f"[{text_of(end.address)}]" if kind == "ip6" else text_of(end.address)
-    protocol = "ipv6" if kind == "ip6" else "ipv4"
-    return f"meta nfproto {protocol} {where} {port.protocol} dport {port.number} dnat {kind} to {to}:{port.inside}"
-
-
-def indented(rules: list[str]) -> str:
-    return "".join(f"        {rule}\n" for rule in rules)
-
-
-def start_nft(text: str, *options: str) -> tuple[int, Fd]:
-    """Start nft(8) on a text.  Return its process id, and a descriptor of what it prints; it ends with this process."""
-    said = Fd(posix.memfd_create("said"))
-    with Fd(posix.memfd_create("script")) as source:
-        files.write_all(source, text)
-        posix.lseek(source, 0, SEEK_SET)
-        process, pidfd = namespaces.spawn([NFT], ["nft", *options, "-f", "-"], {"PATH": PATH, "LANG": "C.UTF-8"},
-                                          standard=(source, said, said), directory="/", bound=True)
-    posix.close(pidfd)
-    return process, said
-
-
-def ended(process: int, said: int, what: str) -> str:
-    """Wait for nft(8), and return what it has printed.  Raises Failure, with its first line, if it fails."""
-    try:
-        status = cables.wait_for(process)
-    except BaseException:
-        cables.kill(process)
-        raise
-    text = paths.decode(posix.pread(said, posix.fstat(said).st_size, 0))
-    if status:
-        raise Failure(f"{what}: nft: {text.partition(chr(10))[0] or f'exit status {status}'}")
-    return text
-
-
-def load(text: str) -> None:
-    """Have nft(8) do what a text says.  Raises Failure."""
-    process, said = start_nft(text)
-    with said:
-        ended(process, said, "NAT")
+        where = links.is_for(kind, port.address)
+    elif kind == "ip6":                 # what is for ::1 cannot leave the host: an error there is better than silence
+        where = links.is_for(kind, ports.LOOPBACK, differs=True) + links.is_for_host()
+    else:
+        where = links.is_of(kind) + links.is_for_host()
+    return where + links.is_for_port(port.protocol, port.number) + links.leads_to(kind, end.address, port.inside)
 
 
 @doing("remove the table of nftables")
 def remove(name: str, table: str) -> None:
     """Remove the table of a subhost, and put back forwarding if this was the last one."""
     if table == table_of(name):
-        links.delete_table(FAMILY, table)
-    forwarding.tidy(lambda: any(record.table for _, record in ports.others(name)))
+        delete(table)
+    forwarding.tidy(lambda: any(record.table if record else links.find_table(FAMILY, table_of(other))
+                                for other, record in others(name)))
+
+
+def delete(table: str) -> None:
+    """Delete the table of a subhost that has ended.  Its keeper may still be about to: then it is the keeper's."""
+    import time
+    end = time.monotonic() + OWNER_TIMEOUT
+    while True:
+        try:
+            links.delete_table(FAMILY, table)
+            return
+        except OSError as error:
+            if error.errno != EPERM or time.monotonic() > end:
+                raise
+        time.sleep(0.001)
+
+
+# Other subhosts
+
+def others(name: str) -> "Iterator[tuple[str, Record | None]]":
+    """Yield (name, record) of all subhosts but one that have something on record; None for one that is damaged."""
+    for other in state.names():
+        if other == name:
+            continue
+        try:
+            with State(other) as found:
+                yield other, None if found.is_cut() else found.record()
+        except OSError as error:        # it has just gone
+            if error.errno in files.SCARCE:
+                raise
+        except Failure:
+            yield other, None
+
+
+def refuse_published(wanted: list[Port], name: str) -> None:
+    """Raises Failure if another subhost than NAME has published one of the ports."""
+    for other, record in others(name):
+        # What a damaged record says may be wrong: the kernel knows.
+        words = links.comments(FAMILY, table_of(other), LED) if record is None else record.publish
+        for word in words:
+            for port in wanted:
+                if port.meets(Port(word)):
+                    raise Failure(f"PUBLISH: {port.word}: the subhost {other} has published {word}")
 
 
 # The rules of others
 
-def others_forward(chains: str) -> bool:
-    """Tell whether somebody else has a chain for what is forwarded, of what nft(8) lists."""
-    table = ""
-    for line in chains.split("\n"):
-        if line.startswith("table "):
-            table = line.split()[2]
-        elif " hook forward " in line and not is_ours(table):
-            return True
-    return False
+NFT = "/usr/sbin/nft"
+SEEK_SET = 0                            # lseek(2)
+# The tables of iptables-legacy(8), and which program lists them.
+LEGACY = {"/proc/self/net/ip_tables_names": "/usr/sbin/iptables-legacy",
+          "/proc/self/net/ip6_tables_names": "/usr/sbin/ip6tables-legacy"}
+
+
+def tell_what_is_in_the_way(config: Config, names: list[str]) -> None:
+    """Complain of what others drop of that which is forwarded for cables."""
+    for line in in_the_way(names):
+        complain(f"{variable(config)}: {line}")
+
+
+def in_the_way(names: list[str]) -> list[str]:
+    """Return a line for each chain of others that drops what is forwarded, and has no rule for these interfaces."""
+    found = []
+    others_ = [chain for chain in links.forward_chains() if not is_ours(chain[1])]
+    rules = rules_of_others() if others_ else []
+    for family, table, chain, is_dropping in others_:
+        of_table = [rule for rule in rules if (rule["family"], rule["table"]) == (family, table)]
+        last = [rule for rule in of_table if rule["chain"] == chain][-1:]
+        why = "its policy is drop" if is_dropping else "its last rule is for all packets" if any(
+            refuses_all(rule) for rule in last) else ""
+        if why:
+            found += [line_of(f"the chain {chain} of the table {family} {table}", why, name) for name in names
+                      if not any(mentions(rule["expr"], name) for rule in of_table)]
+    for path, program in LEGACY.items():
+        if "filter" in ports.lines_of(path, 0):
+            found += in_the_way_of_old(program, names)
+    return found
+
+
+def line_of(chain: str, why: str, name: str) -> str:
+    return f"{chain} drops what is forwarded for {name} ({why}), unless a rule in it accepts that"
 
 
 def is_ours(table: str) -> bool:
     return table == forwarding.TABLE or table.startswith(TABLE)
 
 
-def in_the_way(names: list[str]) -> list[str]:
-    """Return a line for each chain of others that drops what is forwarded, and has no rule for these interfaces."""
+def rules_of_others() -> "list[dict[str, object]]":
+    """Return the rules of nftables, as nft(8) tells them; [] without it."""
     import json
-    process, said = start_nft("list ruleset\n", "-j")
-    with said:
-        listed = json.loads(ended(process, said, "NAT"))["nftables"]
-    chains = [one["chain"] for one in listed if one.get("chain", {}).get("hook") == "forward"]
-    rules = [one["rule"] for one in listed if "rule" in one]
-    found = []
-    for chain in chains:
-        place = chain["family"], chain["table"]
-        of_table = [rule for rule in rules if (rule["family"], rule["table"]) == place]
-        last = [rule for rule in of_table if rule["chain"] == chain["name"]][-1:]
-        why = ("its policy is drop" if chain.get("policy") == "drop" else
-               "its last rule is for all packets" if any(refuses_all(rule) for rule in last) else "")
-        if why and not is_ours(chain["table"]):
-            found += [f"the chain {chain['name']} of the table {' '.join(place)} drops what is forwarded for {name} "
-                      f"({why}), unless a rule in it accepts that"
-                      for name in names if not any(mentions(rule["expr"], name) for rule in of_table)]
-    return found
+    if not files.kind(NFT):
+        return []
+    listed = json.loads(said_by([NFT, "-j", "list", "ruleset"]))["nftables"]
+    return [one["rule"] for one in listed if "rule" in one]
+
+
+def said_by(command: list[str]) -> str:
+    """Return what a command prints.  Raises Failure, with its first line, if it fails."""
+    with Fd(posix.memfd_create("said")) as said, files.null() as null:
+        process, pidfd = namespaces.spawn(command[:1], command, {"PATH": PATH, "LANG": "C.UTF-8"},
+                                          standard=(null, said, said), directory="/", bound=True)
+        posix.close(pidfd)
+        try:
+            status = cables.wait_for(process)
+        except BaseException:
+            cables.kill(process)
+            raise
+        text = paths.decode(posix.pread(said, posix.fstat(said).st_size, 0))
+    if status:
+        raise Failure(f"{paths.name(command[0])}: {text.partition(chr(10))[0] or f'exit status {status}'}")
+    return text
 
 
 def refuses_all(rule: "dict[str, object]") -> bool:
@@ -257,12 +276,19 @@ def refuses_all(rule: "dict[str, object]") -> bool:
 def mentions(expression: object, name: str) -> bool:
     """Tell whether an interface is named, or what its name begins with."""
     if isinstance(expression, str):
-        return expression == name or len(expression) > 1 and expression[-1] == "*" and name.startswith(expression[:-1])
+        return expression == name or len(expression) > 1 and expression[-1] in "*+" and name.startswith(expression[:-1])
     parts = expression.values() if isinstance(expression, dict) else expression if isinstance(expression, list) else ()
     return any(mentions(part, name) for part in parts)
 
 
-def tell_what_is_in_the_way(config: Config) -> None:
-    """For overlay-boot --check: complain as a boot will."""
-    for line in in_the_way([cables.parse(config.cables, config.name)[0].name]):
-        complain(config.located(f"{variable(config)}: {line}"))
+def in_the_way_of_old(program: str, names: list[str]) -> list[str]:
+    """Return the same for the table filter of iptables-legacy(8)."""
+    chain = f"the chain FORWARD of {paths.name(program)}"
+    if not files.kind(program):
+        return [f"whether {chain} drops what is forwarded is not known: {program} is not installed"]
+    rules = [paths.words(line) for line in said_by([program, "-w", "-S"]).split("\n")]
+    last = [rule for rule in rules if rule[:2] == ["-A", "FORWARD"]][-1:]
+    why = ("its policy is drop" if ["-P", "FORWARD", "DROP"] in rules else
+           "its last rule is for all packets" if any(rule[2:4] in (["-j", "DROP"], ["-j", "REJECT"]) for rule in last)
+           else "")
+    return [line_of(chain, why, name) for name in names if why and not any(mentions(rule, name) for rule in rules)]

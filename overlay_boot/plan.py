@@ -65,8 +65,9 @@ def report(path: str, *, verbose: bool = False) -> None:
     if config.address and config.address != [AUTO]:
         tell_what_is_left(config, sources)
     if config.is_behind_host:
-        from . import nat
-        nat.tell_what_is_in_the_way(config)
+        from . import cables, nat
+        for line in nat.in_the_way([cables.parse(config.cables, config.name)[0].name]):
+            complain(config.located(f"{nat.variable(config)}: {line}"))
     if config.cables and hooks.is_default(config, "PREMOUNT") and names.lacks_resolver(config, sources):
         complain(config.located("CABLES: no names will be resolved in the subhost: resolv.conf names no server that it "
                                 "can reach, and whom the host's own server asks is not known"))
@@ -252,8 +253,8 @@ def of_the_host(config: Config) -> dict[str, str]:
     started = "the main process has" if config.is_of_image else f"{', '.join(config.start)} have"
     outside = ", and give the host's ends the addresses of gateways" if addresses else ""
     if config.is_behind_host:
-        inside += f"; start nft, which makes a table for NAT={config.nat} and PUBLISH={' '.join(config.publish)}"
-        outside += "; wait for nft, and have the host forward packets"
+        inside += (f"; make a table of nftables for NAT={config.nat} and PUBLISH={' '.join(config.publish)}, and have "
+                   f"the host forward packets")
     return {
         "Read CONF": f"read {config.path}, and {SITE_WIDE} if there is one: NAME={config.name} and LOG={config.log}",
         "Take the name": f"lock the byte COMMAND of {state.file_of(config.name)}",

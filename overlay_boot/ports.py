@@ -1,17 +1,11 @@
 """PUBLISH: ports of the host that lead to a subhost, and who has them already."""
 import posix
+import sys
 from _socket import AF_INET, AF_INET6, SO_REUSEADDR, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET, socket
 from errno import EACCES, EADDRINUSE, EADDRNOTAVAIL
 
-from . import addresses, files, paths, state
+from . import addresses, files, paths
 from .errors import Failure, reason
-from .state import State
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from .record import Record
 
 LOOPBACK = bytes(15) + b"\1"            # ::1
 KINDS = {"tcp": SOCK_STREAM, "udp": SOCK_DGRAM}
@@ -72,29 +66,6 @@ def parse(words: list[str]) -> list[Port]:
     return found
 
 
-def refuse_published(ports: list[Port], name: str) -> None:
-    """Raises Failure if another subhost than NAME has published one of the ports."""
-    for other, record in others(name):
-        for word in record.publish:
-            for port in ports:
-                if port.meets(Port(word)):
-                    raise Failure(f"PUBLISH: {port.word}: the subhost {other} has published {word}")
-
-
-def others(name: str) -> "Iterator[tuple[str, Record]]":
-    """Yield (name, record) of all subhosts but one that have something on record."""
-    for other in state.names():
-        if other == name:
-            continue
-        try:
-            with State(other) as found:
-                yield other, found.record()
-        except (OSError, Failure) as error:
-            if isinstance(error, OSError) and error.errno in files.SCARCE:
-                raise
-            # It has just gone, or is damaged: then nobody can tell.
-
-
 def refuse_taken(ports: list[Port]) -> None:
     """Raises Failure if a process of the host listens on one of the ports."""
     for port in ports:
@@ -131,10 +102,15 @@ def can_bind(port: Port, family: int) -> bool:
 def listener_on(port: Port) -> str:
     """Return who listens on a port: a process and its name; "" if nobody does."""
     inodes = set()
+    # An IPv4 address ends one that is mapped to IPv6.
+    wanted = "".join(f"{int.from_bytes(port.address[at:at + 4], sys.byteorder):08X}"
+                     for at in range(0, len(port.address), 4)) if port.address else ""
     for suffix in ("", "6"):
         for line in lines_of(f"/proc/self/net/{port.protocol}{suffix}"):
             fields = line.split()
-            if fields[1].endswith(f":{port.number:04X}") and fields[3] == LISTENING[port.protocol]:
+            address, _, number = fields[1].partition(":")
+            if (number == f"{port.number:04X}" and fields[3] == LISTENING[port.protocol]
+                    and (address.endswith(wanted) or not address.strip("0"))):
                 inodes.add(fields[9])
     if not inodes:
         return ""

@@ -4,16 +4,18 @@ The host is one of the test's own (network.py), and so are its tables and settin
 which knows the host's addresses only.
 """
 import contextlib
+import ctypes
 import os
 import re
 import signal
 import socket
 import struct
+import subprocess
 import threading
 
 import pytest
 from conftest import cannot_run
-from machine import BOOT, LS, STATES, is_alive, kill, new_name, one_line, read, run, start, wait_for, warnings
+from machine import BOOT, LS, STATES, STOP, is_alive, kill, new_name, one_line, read, run, start, wait_for, warnings
 from network import done, links, within
 
 pytestmark = pytest.mark.usefixtures("host")
@@ -205,18 +207,35 @@ def sends_to_loopback(one, source):
 
 
 def test_the_loopback_of_the_host_is_out_of_reach(subhost):
-    """Though what comes from there may leave by the cable."""
+    """Though what comes from there may leave by the cable; and whatever becomes of the tables of others."""
     one = subhost(PUBLISH="8080:80", CAPABILITIES="all").booted()
+    asleep = subhost(PUBLISH="8081:80")
+    assert run(BOOT, "--shell", asleep.conf, input="exit\n").returncode == 0
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 9999))
         server.settimeout(0.5)
-        for source in (addresses_of(one)[0], "127.0.0.1"):
-            sends_to_loopback(one, source)
-            with pytest.raises(TimeoutError):
-                server.recv(10)
-        done("nft", "flush", "chain", "inet", f"overlay-boot-{one.name}", "raw")
-        sends_to_loopback(one, addresses_of(one)[0])
+        for flushed in (False, True):
+            if flushed:
+                done("nft", "flush", "ruleset")
+            for source in (addresses_of(one)[0], "127.0.0.1"):
+                sends_to_loopback(one, source)
+                with pytest.raises(TimeoutError):
+                    server.recv(10)
+        sends_to_loopback(asleep, "192.0.2.1")          # which has no keeper, and no table any more
         assert server.recv(10) == b"x"                  # else this would prove nothing
+
+
+def test_a_flush_leaves_it(subhost, world):
+    """As the restart of nftables.service does that."""
+    one = subhost(NAT="yes", PUBLISH="8080:80").booted()
+    done("nft", "flush", "ruleset")
+    assert run("nft", "delete", "table", "inet", f"overlay-boot-{one.name}").returncode != 0
+    with serving(one.name), serving(world):
+        assert asked(OUTSIDE[0], 8080, world) == (one.name, WORLD[0]) and asked(WORLD[1], 80, one.name) == (world, OUTSIDE[1])
+    kill(one.keeper, signal.SIGKILL)
+    wait_for(lambda: not tables())
+    one.stop()
+    is_as_before()
 
 
 # The host
@@ -327,6 +346,41 @@ def test_a_port_that_a_process_listens_on(subhost, fails):
     subhost(PUBLISH="8080:80").booted()
 
 
+LISTENER = """
+import socket
+server = socket.create_server((%r, 8080))
+print("ready", flush=True)
+input()
+"""
+
+
+def test_who_listens_on_that_address_is_named(subhost, fails, machine):
+    with socket.create_server(("127.0.0.3", 8080)):
+        other = start("/usr/bin/python3", "-c", LISTENER % "127.0.0.2", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        try:
+            assert other.stdout.readline() == "ready\n"
+            machine.look()
+            fails(subhost(PUBLISH="127.0.0.2:8080"), f"python3 (process {other.pid}) listens on port 8080")
+        finally:
+            other.communicate("\n")
+        subhost(PUBLISH="127.0.0.2:8080").booted()
+
+
+@pytest.mark.parametrize(("only", "published", "is_taken"), [
+    (0, "8080", True), (0, "127.0.0.1:8080", True), (0, "[::2]:8080", True), (1, "8080", True), (1, "127.0.0.1:8080", False)])
+def test_a_port_of_all_addresses(subhost, fails, only, published, is_taken):
+    """Of IPv6, or of both."""
+    done("ip", "address", "add", "::2/128", "dev", "lo", "nodad")
+    with socket.socket(socket.AF_INET6) as server:
+        server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
+        server.bind(("::", 8080))
+        server.listen()
+        if is_taken:
+            fails(subhost(PUBLISH=published), f"(process {os.getpid()}) listens on port 8080")
+        else:
+            subhost(PUBLISH=published).booted()
+
+
 def test_a_port_that_has_been_listened_on(subhost):
     """A connection that has just ended is in nobody's way."""
     with socket.create_server(("127.0.0.1", 8080)) as server:
@@ -345,6 +399,22 @@ def test_a_port_that_another_subhost_has(subhost, fails, machine):
     other = subhost(PUBLISH="192.0.2.7:53/udp 8080/udp").booted()
     assert run(BOOT, "--check", one.conf).returncode == 0
     assert other.is_running()
+
+
+@pytest.mark.parametrize("spoiled", ["garbled", "cut"])
+def test_a_port_that_a_subhost_with_a_damaged_record_has(subhost, spoiled):
+    """The kernel knows.  Nor is forwarding put back while it runs."""
+    one, other = subhost(PUBLISH="8080:80 53/udp").booted(), subhost(PUBLISH="8080")
+    text = read(one.state)
+    with open(one.state, "w") as file:
+        file.write(re.sub("(publish|table) .*\n", "\0\n", text) if spoiled == "garbled" else text[:text.index("8080")])
+    assert f"PUBLISH: 8080: the subhost {one.name} has published 8080:80" in one_line(other.boot())
+    another = subhost(PUBLISH="8081").booted()
+    another.stopped()
+    assert settings() == ["1", "1"]
+    one.stop()
+    is_as_before()
+    other.booted()
 
 
 def test_one_of_two_that_boot_at_a_time(subhost):
@@ -380,52 +450,156 @@ def test_what_does_not_go_together(subhost, fails, machine):
     fails(subhost(PUBLISH="80", CABLES="br0="), "ADDRESS: auto: ", "br0")
 
 
-def test_without_nft(subhost, host, fails, machine):
+def test_nft_is_not_needed(subhost, host, world):
     host.hide("/usr/sbin/nft")
-    machine.look()
-    one = subhost(NAT="yes")
-    line = fails(one, "NAT: /usr/sbin/nft", "nftables")
-    assert fails([BOOT, "--check", one.conf]) == line
-
-
-def test_nft_is_not_needed_for_the_end(subhost, host, machine):
-    one = subhost(NAT="yes").booted()
-    host.hide("/usr/sbin/nft")
+    one = subhost(NAT="yes", PUBLISH="8080:80").booted()
+    with serving(one.name), serving(world):
+        assert asked(OUTSIDE[0], 8080, world) == (one.name, WORLD[0]) and asked(WORLD[1], 80, one.name) == (world, OUTSIDE[1])
     one.stopped()
     assert settings() == ["0", "0"]
 
 
-def test_nft_that_fails(subhost, fails):
-    """There is a table of that name, which is on no record: with what the boot has made, it goes."""
+def test_a_table_of_somebody_else(subhost, fails):
+    """It is told of, and left alone."""
     one = subhost(NAT="yes")
-    done("nft", "add", "table", "inet", f"overlay-boot-{one.name}")
-    assert "NAT: nft: " in one_line(one.boot())
-    is_as_before()
+    done("nft", "add", "table", "inet", f"overlay-boot-{one.name}", '{ comment "mine"; }')
+    line = fails(one, "NAT: a table inet overlay-boot-", "exists already, and overlay-boot has not made it")
+    assert fails([BOOT, "--check", one.conf]) == line
+    assert tables() == {f"inet overlay-boot-{one.name}"} and settings() == ["0", "0"]
+    done("nft", "delete", "table", "inet", f"overlay-boot-{one.name}")
+    done("nft", "add", "table", "ip6", "overlay-boot")
+    assert "NAT: a table ip6 overlay-boot of nftables exists already" in one_line(one.boot())
+    assert tables() == {"ip6 overlay-boot"} and settings() == ["0", "0"]
+    done("nft", "delete", "table", "ip6", "overlay-boot")
     one.booted()
+    kill(one.keeper, signal.SIGKILL)
+    wait_for(lambda: f"inet overlay-boot-{one.name}" not in tables())
+    done("nft", "add", "table", "inet", f"overlay-boot-{one.name}")
+    one.stop()
+    assert tables() == {f"inet overlay-boot-{one.name}"}
+
+
+def test_a_table_of_ours_that_is_on_no_record_is_replaced(subhost, world):
+    """As from a file that has the ruleset of another day."""
+    one = subhost(NAT="yes", PUBLISH="8080:80")
+    done("nft", "add", "table", "inet", f"overlay-boot-{one.name}", '{ comment "overlay-boot"; chain prerouting { }; chain x { }; }')
+    one.booted()
+    with serving(one.name):
+        assert asked(OUTSIDE[0], 8080, world) == (one.name, WORLD[0])
+    assert "chain x" not in done("nft", "list", "ruleset")
+    one.stopped()
+    is_as_before()
+
+
+def test_what_nft_lists_can_be_loaded(subhost):
+    one = subhost(NAT="yes", PUBLISH="8080:80 192.0.2.1:53/udp [2001:db8::1]:443")
+    assert run(BOOT, "--shell", one.conf, input="exit\n").returncode == 0      # which nobody owns
+    listed = done("nft", "list", "ruleset")
+    assert listed.count('comment "192.0.2.1:53/udp"') == 2
+    done("nft", "flush", "ruleset")
+    done("nft", "-f", "-", input=listed)
+    assert done("nft", "list", "ruleset") == listed
+    one.stopped()
+    is_as_before()
+
+
+def test_the_next_boot_guards_again_after_a_flush(subhost):
+    one = subhost(NAT="yes").booted()
+    done("nft", "flush", "ruleset")
+    other = subhost(NAT="yes").booted()
+    assert tables() == {"ip overlay-boot", "ip6 overlay-boot", *(f"inet overlay-boot-{which.name}" for which in (one, other))}
+    other.stopped()
+    one.stopped()
+    is_as_before()
+
+
+def test_many_at_once(subhost, machine):
+    """They boot side by side; then some are killed while the others are stopped, and boot again."""
+    machine.look()
+    several = [subhost(NAT="yes", PUBLISH=f"{8080 + number}:80") for number in range(10)]
+    booting = [start(BOOT, one.conf) for one in several]
+    assert [boot.wait() for boot in booting] == [0] * 10
+    assert settings() == ["1", "1"] and len(tables()) == 12
+    stopping = [start(STOP, one.conf) for one in several[::2]]
+    for one in several[1::2]:
+        kill(one.keeper, signal.SIGKILL)
+    assert [stop.wait() for stop in stopping] == [0] * 5
+    assert settings() == ["1", "1"]
+    booting = [start(BOOT, one.conf) for one in several[:5]]
+    stopping = [start(STOP, one.conf) for one in several[5:]]
+    assert [boot.wait() for boot in booting] == [0] * 5
+    for process in stopping:
+        process.wait()
+    assert settings() == ["1", "1"] and len(tables()) == 7
+    for one in several:
+        one.stop()
+    is_as_before()
+    machine.is_as_before()
 
 
 # Rules of others
 
-DROPPING = "table ip filter {{\n chain FORWARD {{\n type filter hook forward priority filter; policy {policy};\n{rules}\n }}\n}}\n"
+DROPPING = "table {family} filter {{\n chain FORWARD {{\n type filter hook forward priority filter; policy {policy};\n{rules}\n }}\n}}\n"
 
 
+@pytest.mark.parametrize("family", ["ip", "inet"])
 @pytest.mark.parametrize(("policy", "rules", "told"), [
     ("drop", "", "its policy is drop"), ("drop", 'iifname "docker0" accept;', "its policy is drop"), ("accept", "", ""),
     ("accept", "counter reject;", "its last rule is for all packets"), ("accept", 'iifname "eth9" drop;', ""),
     ("drop", 'iifname "{name}0" accept; oifname "{name}0" accept;', ""), ("drop", 'iifname "{name}*" accept;', "")])
-def test_what_others_drop_is_told(subhost, policy, rules, told):
+def test_what_others_drop_is_told(subhost, family, policy, rules, told):
     one = subhost(NAT="yes")
-    before = DROPPING.format(policy=policy, rules=rules.format(name=one.name))
+    before = DROPPING.format(family=family, policy=policy, rules=rules.format(name=one.name))
     done("nft", "-f", "-", input=before)
-    table = done("nft", "list", "table", "ip", "filter")
+    table = done("nft", "list", "table", family, "filter")
     booted = one.boot()
     assert booted.returncode == 0 and booted.stderr.count("\n") == bool(told)
     if told:
-        assert "NAT: the chain FORWARD of the table ip filter drops" in booted.stderr and told in booted.stderr
+        assert f"NAT: the chain FORWARD of the table {family} filter drops" in booted.stderr and told in booted.stderr
     checked = warnings(run(BOOT, "--check", one.conf))
     assert [line for line in checked if "FORWARD" in line] == booted.stderr.splitlines()
     one.stopped()
-    assert done("nft", "list", "table", "ip", "filter") == table
+    assert done("nft", "list", "table", family, "filter") == table
+
+
+def test_without_nft_the_rules_of_others_are_not_known(subhost, host):
+    """Their policies are."""
+    done("nft", "-f", "-", input=DROPPING.format(family="ip", policy="drop", rules=""))
+    host.hide("/usr/sbin/nft")
+    booted = subhost(NAT="yes").boot()
+    assert booted.returncode == 0 and "NAT: the chain FORWARD of the table ip filter drops" in booted.stderr
+
+
+LEGACY = "/usr/sbin/iptables-legacy"
+IPT_SO_GET_INFO = 64
+
+
+def legacy_filter():
+    """Have the kernel make the table filter of iptables-legacy(8), which it does once somebody asks about it."""
+    info = ctypes.create_string_buffer(b"filter", 84)
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as asking:
+        ctypes.CDLL(None).getsockopt(asking.fileno(), socket.IPPROTO_IP, IPT_SO_GET_INFO, info, ctypes.byref(ctypes.c_int(84)))
+    return "filter\n" in read("/proc/self/net/ip_tables_names")
+
+
+def test_what_iptables_legacy_drops_is_told(subhost, host):
+    assert legacy_filter()
+    one = subhost(NAT="yes")
+
+    def said():
+        booted = one.boot()
+        assert booted.returncode == 0
+        one.stopped()
+        return booted.stderr
+
+    if os.path.exists(LEGACY):
+        assert not said()
+        done(LEGACY, "-P", "FORWARD", "DROP")
+        assert f"NAT: the chain FORWARD of iptables-legacy drops what is forwarded for {one.name}0 (its policy is drop)" in said()
+        done(LEGACY, "-A", "FORWARD", "-i", f"{one.name}+", "-j", "ACCEPT")
+        assert not said()
+        host.hide(LEGACY)
+    assert f"NAT: whether the chain FORWARD of iptables-legacy drops what is forwarded is not known: {LEGACY} is not installed" in said()
 
 
 @pytest.mark.parametrize("published, is_routed", [("8080:80", "1"), ("127.0.0.1:8080:80", "1"), ("192.0.2.1:8080:80", "0")])
