@@ -154,31 +154,26 @@ cdef int leave_host_root(int root) noexcept nogil:
     """pivot_root(2) in the way of its manual page: no directory is needed for the old root."""
     if fchdir(root) < 0 or syscall(SYS_pivot_root, b".", b".") < 0:
         return -1
-    if c_umount2(b".", MNT_DETACH) < 0:
-        return -1
-    return chdir(b"/")
+    return c_umount2(b".", MNT_DETACH)
 
 
-cdef const char *fence_root(int root, int proc, uint64_t capabilities, bint hides_log) noexcept nogil:
+cdef const char *fence_root(int root, int proc, uint64_t capabilities, bint hides_log, bint goes) noexcept nogil:
     """What only capabilities would take back: who has them anyway is not kept from it, but for what takes from the host.
 
-    That is /proc/kmsg: of each message of the kernel's, one reader gets to know.
+    That is /proc/kmsg: of each message of the kernel's, one reader gets to know.  goes tells that the root that this
+    process has now will be unmounted, and what masks were made of with it: alone, that takes as long as ten of them.
     """
-    cdef int nothing
-    if not capabilities >> CAP_MKNOD & 1 and restrict(root, MOUNT_ATTR_NODEV) < 0:
+    cdef bint masks = not capabilities >> CAP_SYS_ADMIN & 1
+    if not capabilities >> CAP_MKNOD & 1 and restrict(root, b"", MOUNT_ATTR_NODEV) < 0:
         return b"cannot keep devices from LIVE"
-    if capabilities >> CAP_SYS_ADMIN & 1 and not hides_log:
+    if not masks and not hides_log:
         return NULL
-    nothing = make_nothing(proc)
-    if nothing < 0 or hides_log and hide_log(proc, nothing) < 0:
+    if make_nothing(hides_log) < 0 or fchdir(proc) < 0 or hides_log and hide_log() < 0 or masks and mask_proc() < 0:
         return b"cannot mask LIVE/proc"
-    if not capabilities >> CAP_SYS_ADMIN & 1:
-        if mask_proc(proc, nothing) < 0:
-            return b"cannot mask LIVE/proc"
-        if mask_sys(root, nothing) < 0:
-            return b"cannot mask LIVE/sys"
-    if remove_nothing(nothing) < 0:
-        return b"cannot remove what masks are copied of"
+    if masks and mask_sys(root) < 0:
+        return b"cannot mask LIVE/sys"
+    if not goes and c_umount2(NOTHING, MNT_DETACH | UMOUNT_NOFOLLOW) < 0:
+        return b"cannot remove what masks were made of"
     return NULL
 
 
@@ -192,10 +187,10 @@ cdef const char *make_root(int root, uint64_t capabilities, bint hides_log) noex
     proc = mount_proc(own, root < 0)
     if proc < 0:
         return b"cannot mount proc on LIVE/proc"
-    wrong = fence_root(own, proc, capabilities, hides_log)
+    wrong = fence_root(own, proc, capabilities, hides_log, root >= 0)
     if wrong != NULL:
         return wrong
-    if root >= 0 and leave_host_root(root) < 0:
+    if root >= 0 and leave_host_root(root) < 0 or chdir(b"/") < 0:
         return b"cannot make LIVE the root"
     return NULL
 

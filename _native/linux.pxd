@@ -79,10 +79,11 @@ cdef extern from "<fcntl.h>" nogil:
         pid_t l_pid
     int open(const char *path, int flags, ...)
     int openat(int directory, const char *path, int flags, ...)
+    int access(const char *path, int mode)
     int fcntl(int fd, int command, ...)
     enum: O_RDONLY, O_WRONLY, O_RDWR, O_CLOEXEC, O_NONBLOCK, O_NOFOLLOW, O_PATH, O_DIRECTORY, O_NOCTTY
     enum: AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE, AT_SYMLINK_NOFOLLOW
-    enum: F_RDLCK, F_WRLCK, F_UNLCK, F_SETLK, F_SETLKW, F_GETLK, F_GETFD, F_SETFD, FD_CLOEXEC, F_DUPFD_CLOEXEC, F_SETFL, F_OFD_SETLK
+    enum: F_OK, F_RDLCK, F_WRLCK, F_UNLCK, F_SETLK, F_SETLKW, F_GETLK, F_GETFD, F_SETFD, FD_CLOEXEC, F_DUPFD_CLOEXEC, F_SETFL, F_OFD_SETLK
 
 cdef extern from "<sys/stat.h>" nogil:
     struct stat_t "stat":
@@ -98,7 +99,6 @@ cdef extern from "<sys/stat.h>" nogil:
     enum: STATX_MNT_ID, STATX_ATTR_MOUNT_ROOT
     int fstat(int fd, stat_t *status)
     int S_ISCHR(unsigned int mode)
-    int S_ISDIR(unsigned int mode)
     int fstatat(int directory, const char *path, stat_t *status, int flags)
     int mkdirat(int directory, const char *path, unsigned int mode)
     int mknodat(int directory, const char *path, unsigned int mode, unsigned long device)

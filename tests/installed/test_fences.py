@@ -342,6 +342,19 @@ def test_a_sysfs_that_a_hook_has_mounted_read_only(subhost):
     assert one.sh("ls -A /sys/firmware; test -e /sys/class/net/lo") == ""
 
 
+def test_what_a_hook_has_mounted_in_sysfs(subhost):
+    """Such as all of the host's /sys: where nothing is mounted, these directories are empty anyway."""
+    place = next(path for path in ("/sys/kernel/debug", "/sys/kernel/security", "/sys/fs/bpf") if os.path.isdir(path))
+    one = subhost()
+    one.script("post", f'overlay-postmount && mount -t tmpfs tmpfs "$LIVE{place}" && touch "$LIVE{place}/the-hosts"')
+    one.configure(POSTMOUNT="./post")
+    one.booted()
+    assert one.sh(f"ls -A {place}") == ""
+    one.stopped()
+    one.configure(POSTMOUNT="./post", **UNFENCED)
+    assert one.booted().sh(f"ls -A {place}") == "the-hosts"
+
+
 @pytest.mark.parametrize("settings, works", [({}, False), ({"USERNS": "auto"}, False), ({"CAPABILITIES": "+MKNOD"}, True)])
 def test_devices_on_what_a_hook_has_mounted(subhost, settings, works):
     """But for those in /dev, and for single devices."""
