@@ -328,6 +328,12 @@ def collisions(fd: int) -> int:
     return counters(fd, "pids.events").get("max", 0) + counters(fd, "memory.events").get("oom_kill", 0)
 
 
+def worked(fd: int) -> float:
+    """Return for how many seconds processors have worked for the control group, or would have but for CPU_MAX."""
+    found = counters(fd, "cpu.stat")
+    return (found.get("usage_usec", 0) + found.get("throttled_usec", 0)) / 1e6
+
+
 def counters(fd: int, file: str) -> dict[str, int]:
     """Return what a flat-keyed control file says, {} if that is not there."""
     try:

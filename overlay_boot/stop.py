@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 SHUT_DOWN = {"systemd": _signal.SIGRTMIN + 3, "systemd-shutdown": _signal.SIGRTMIN + 3, "init": _signal.SIGPWR}
 HANG_UP_AFTER = 1       # seconds: what has a terminal may heed SIGTERM first
 LOOK = 0.1              # seconds, between two looks at what is to end
-# Seconds: for which a subhost runs against its limits until it is out of hand, and without which it is not.
-OUT_OF_HAND_AFTER, PEACE = 1, 0.5
+# A subhost that runs against its limits again and again is out of hand: at so many looks, for so many seconds, and not
+# so many seconds without that.  One that is at work all the time may need longer to use up the memory once more.
+OUT_OF_HAND_AT, OUT_OF_HAND_AFTER, PEACE, PEACE_AT_WORK = 3, 1, 0.5, 2.5
 
 
 class Watch:
@@ -29,39 +30,52 @@ class Watch:
     One that does so on end is out of hand: nothing in it can be started that would end it in order.
     """
 
-    __slots__ = ("collisions", "last", "looked", "running", "since")
+    __slots__ = ("collisions", "last", "looked", "rested", "running", "since", "times", "worked")
 
     def __init__(self, running: "Subhost") -> None:
         self.running = running
         self.collisions: int | None = None          # up to now
+        self.worked = 0.0                           # up to now, in seconds of a processor
         self.looked = time.monotonic()
-        self.since: float | None = None             # when this began, and was seen last
-        self.last = 0.0
+        self.times = 0                              # it was seen so often
+        self.since = self.last = 0.0                # for the first and the last time
+        self.rested = False                         # since the last time
 
     def is_out_of_hand(self) -> bool:
         """Look at it, unless that was just done."""
         now = time.monotonic()
         if now >= self.looked + LOOK:
-            self.looked = now
-            if self.collides():
-                self.since, self.last = self.since or now, now
-            elif now > self.last + PEACE:
-                self.since = None
-        return self.since is not None and now >= self.since + OUT_OF_HAND_AFTER
+            self.look(now)
+        return self.times >= OUT_OF_HAND_AT and min(self.looked, self.last + PEACE) >= self.since + OUT_OF_HAND_AFTER
 
-    def collides(self) -> bool:
-        """Tell whether it is at its limits, or was since the last look."""
+    def look(self, now: float) -> None:
+        before, self.looked = self.looked, now
+        collides, worked = self.collides_and_works()
+        if collides:
+            if not self.times:
+                self.since = now
+            self.times += 1
+            self.last, self.rested = now, False
+        else:
+            self.rested = self.rested or worked < (now - before) / 2
+            if now > self.last + (PEACE if self.rested else PEACE_AT_WORK):
+                self.times = 0
+
+    def collides_and_works(self) -> tuple[bool, float]:
+        """Tell whether it is at its limits, or was since the last look, and for how long it has worked since then."""
         from . import cgroup
         try:
             with cgroup.group(self.running.record.cgroup or "") as group:
-                before, self.collisions = self.collisions, cgroup.collisions(group)
-                return cgroup.is_full(group) or before is not None and self.collisions > before
+                collisions, self.collisions = self.collisions, cgroup.collisions(group)
+                worked, self.worked = self.worked, cgroup.worked(group)
+                collides = cgroup.is_full(group) or collisions is not None and self.collisions > collisions
+                return collides, self.worked - worked
         except FileNotFoundError:                   # another command has just cleared that
-            return False
+            return False, 0
 
     def be_patient(self) -> None:
         """It is asked something that it may heed: it is not out of hand before PEACE is over."""
-        if self.since is not None:
+        if self.times:
             self.since = max(self.since, time.monotonic() + PEACE - OUT_OF_HAND_AFTER)
 
     def lift_limits(self) -> None:
