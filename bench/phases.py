@@ -7,6 +7,7 @@ import time
 import process
 from contestants import (
     CHEAP_CALLS,
+    FILE_CALLS,
     PEERS,
     RACE,
     Installed,
@@ -224,19 +225,20 @@ class Bench:
             fenced, mapped, without = (self.own("fences", f"{what}, {how}") for how in ways)
             fenced.compare(fenced, without, 1 + FENCES_MOST / without.median)
             mapped.compare(mapped, fenced, 1 + USERNS_MOST / fenced.median)
-        self.calls(ways["fenced"])
+        ways["fenced"].boot()
+        self.calls(ways["fenced"], "cheap calls", CHEAP_CALLS, CALLS_BOUND)
+        self.calls(ways["fenced"], "calls for files", FILE_CALLS)
+        ways["fenced"].stop()
 
-    def calls(self, subhost):
-        """Measure cheap system calls inside, and outside: under the shortest of filters, and under none."""
-        inside = self.own("fences", "calls inside")
-        filtered, outside = (self.table.row("fences", f"the same outside, {under}")
+    def calls(self, subhost, what, calls, bound=None):
+        """Measure system calls inside, and outside: under the shortest of filters, and under none."""
+        inside = self.own("fences", f"{what} inside")
+        filtered, outside = (self.table.row("fences", f"{what} outside, {under}")
                              for under in ("shortest filter", "no filter"))
-        subhost.boot()
-        self.side_by_side("fences", {inside.title: subhost.enter_and_call,
-                                     filtered.title: lambda: process.run([*FILTERED, *CHEAP_CALLS], subhost.log),
-                                     outside.title: lambda: process.run([*CHEAP_CALLS], subhost.log)})
-        subhost.stop()
-        inside.compare(inside, outside, CALLS_BOUND)
+        self.side_by_side("fences", {inside.title: lambda: subhost.enter_and_call(calls),
+                                     filtered.title: lambda: process.run([*FILTERED, *calls], subhost.log),
+                                     outside.title: lambda: process.run([*calls], subhost.log)})
+        inside.compare(inside, outside, bound)
         filtered.compare(filtered, outside)
 
     def cables(self):
