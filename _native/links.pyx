@@ -13,10 +13,12 @@ include "python.pxi"
 
 
 LONGEST_NAME = IFNAMSIZ - 1     # of an interface, in characters
+GOING = NETNSA_NSID_NOT_ASSIGNED        # in place of the id of a network namespace that is about to go
 cdef int DUMPS = 20             # attempts at one, while addresses come and go
 
 
 cdef union About:               # what a message begins with, after its header
+    rtgenmsg any
     ifinfomsg link
     ifaddrmsg address
     rtmsg route
@@ -126,6 +128,65 @@ def delete_link(int index, str name):
             raise
 
 
+def far_namespace(int index, str name):
+    """RTM_GETLINK: return the id of the network namespace that the other end of an interface is in.
+
+    None if it is this one, or there is no other end, or no interface; GOING if that namespace, and so the interface, is
+    about to go.
+    """
+    cdef Request request
+    start(&request, RTM_GETLINK, 0, sizeof(ifinfomsg))
+    request.about.link.ifi_index = index
+    try:
+        found = number_in_answer(&request, sizeof(ifinfomsg), IFLA_LINK_NETNSID, "find the interface", name)
+    except OSError as error:
+        if error.errno != ENODEV:
+            raise
+        return None
+    return found if found is None or found == GOING or is_in_use(found) else GOING
+
+
+def namespace_id(int namespace):
+    """RTM_GETNSID: return the id that the network namespace of a descriptor has here; GOING if it has none yet."""
+    found = id_of_namespace(NETNSA_FD, namespace)
+    return GOING if found is None else found
+
+
+cdef bint is_in_use(int id) except -1:
+    """Tell whether a network namespace has anything left that it is there for."""
+    try:
+        id_of_namespace(NETNSA_NSID, id)
+    except OSError as error:
+        if error.errno != ENOENT:
+            raise
+        return False
+    return True
+
+
+cdef object id_of_namespace(unsigned short known_by, int value):
+    cdef Request request
+    start(&request, RTM_GETNSID, 0, sizeof(rtgenmsg))
+    add(&request, known_by, &value, sizeof(value))
+    return number_in_answer(&request, sizeof(rtgenmsg), NETNSA_NSID, "find the network namespace", None)
+
+
+cdef object number_in_answer(Request *request, size_t about, unsigned short kind, str verb, str name):
+    """Return the number that an attribute has in the answer to a request, None if there is none.  Raises OSError."""
+    cdef list found = []
+    cdef bytes answer
+    cdef rtattr *attribute
+    request.header.nlmsg_flags &= ~NLM_F_ACK
+    listen_for(found, NETLINK_ROUTE, request, request.header.nlmsg_len, add_message, verb, name)
+    answer = found[0]
+    attribute = attribute_of(<nlmsghdr *>PyBytes_AsString(answer), about, kind)
+    return None if attribute == NULL else (<int *>RTA_DATA(attribute))[0]
+
+
+cdef int add_message(list found, nlmsghdr *message) except -1:
+    found.append((<char *>message)[:message.nlmsg_len])
+    return 0
+
+
 def add_address(str name, bytes address, unsigned int length):
     """RTM_NEWADDR: give an interface that is up an address, 4 or 16 bytes, of a network with a prefix of that length.
 
@@ -226,28 +287,36 @@ cdef int add_listed(list found, nlmsghdr *message) except -1:
     """Add (index, address, length) of a message that tells of an address or a route, if it has one."""
     cdef About *about = <About *>NLMSG_DATA(message)
     cdef bint is_route = message.nlmsg_type == RTM_NEWROUTE
-    cdef size_t begin = NLMSG_LENGTH(sizeof(rtmsg) if is_route else sizeof(ifaddrmsg))
-    cdef rtattr *attribute
+    cdef size_t size = sizeof(rtmsg) if is_route else sizeof(ifaddrmsg)
+    cdef rtattr *address
+    cdef rtattr *carrier
     cdef unsigned int index = 0 if is_route else about.address.ifa_index
     cdef int length = about.route.rtm_dst_len if is_route else about.address.ifa_prefixlen
-    cdef bytes address = None
     if is_route and about.route.rtm_type not in (RTN_UNICAST, RTN_LOCAL):       # what is broadcast, or refused
         return 0
+    address = attribute_of(message, size, RTA_DST if is_route else IFA_LOCAL)
+    if is_route:
+        carrier = attribute_of(message, size, RTA_OIF)
+        index = 0 if carrier == NULL else (<unsigned int *>RTA_DATA(carrier))[0]
+    elif address == NULL:               # of IPv6 there is no IFA_LOCAL
+        address = attribute_of(message, size, IFA_ADDRESS)
+    if address != NULL and length:
+        found.append((index, (<char *>RTA_DATA(address))[:address.rta_len - sizeof(rtattr)], length))
+    return 0
+
+
+cdef rtattr *attribute_of(nlmsghdr *message, size_t about, unsigned short kind) noexcept:
+    """Return the attribute of that kind behind what a message begins with, so many bytes; NULL if there is none."""
+    cdef size_t begin = NLMSG_ALIGN(NLMSG_LENGTH(about))
+    cdef rtattr *attribute
     while begin + sizeof(rtattr) <= message.nlmsg_len:
         attribute = <rtattr *>(<char *>message + begin)
         if attribute.rta_len < sizeof(rtattr) or begin + attribute.rta_len > message.nlmsg_len:
             break
-        data = (<char *>RTA_DATA(attribute))[:attribute.rta_len - sizeof(rtattr)]
-        if is_route and attribute.rta_type == RTA_OIF:
-            index = (<unsigned int *>RTA_DATA(attribute))[0]
-        elif attribute.rta_type == (RTA_DST if is_route else IFA_LOCAL):
-            address = data
-        elif not is_route and attribute.rta_type == IFA_ADDRESS and address is None:    # of IPv6 there is no IFA_LOCAL
-            address = data
+        if attribute.rta_type == kind:
+            return attribute
         begin += RTA_ALIGN(attribute.rta_len)
-    if address is not None and length:
-        found.append((index, address, length))
-    return 0
+    return NULL
 
 
 cdef int family_of(bytes address, str name) except -1:
@@ -266,7 +335,7 @@ cdef int index_of(str interface) except -1:
 
 cdef void start(Request *request, unsigned short kind, unsigned short flags, size_t about) noexcept:
     memset(request, 0, sizeof(Request))
-    request.header.nlmsg_len = NLMSG_LENGTH(about)
+    request.header.nlmsg_len = NLMSG_ALIGN(NLMSG_LENGTH(about))
     request.header.nlmsg_type = kind
     request.header.nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK | flags
 

@@ -250,6 +250,8 @@ cdef extern from "<linux/rtnetlink.h>" nogil:
         unsigned short nlmsg_flags
     struct nlmsgerr:
         int error
+    struct rtgenmsg:
+        unsigned char rtgen_family
     struct ifinfomsg:
         int ifi_index
         unsigned int ifi_flags
@@ -277,14 +279,18 @@ cdef extern from "<linux/rtnetlink.h>" nogil:
     unsigned int RTA_LENGTH(unsigned int size)
     unsigned int RTA_ALIGN(unsigned int size)
     void *RTA_DATA(rtattr *attribute)
-    enum: NETLINK_ROUTE, RTM_NEWLINK, RTM_DELLINK, RTM_NEWADDR, RTM_GETADDR, RTM_NEWROUTE, RTM_GETROUTE
+    enum: NETLINK_ROUTE, RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_NEWADDR, RTM_GETADDR, RTM_NEWROUTE, RTM_GETROUTE
+    enum: RTM_GETNSID
     enum: NLMSG_ERROR, NLMSG_DONE, NLM_F_REQUEST, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_DUMP, NLM_F_DUMP_INTR
     enum: NLM_F_APPEND, NLM_F_MULTI
     enum: IFA_ADDRESS, IFA_LOCAL, IFA_F_NODAD
     enum: RTA_DST, RTA_GATEWAY, RTA_OIF, RTNH_F_ONLINK
     enum: RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RTN_UNICAST, RTN_LOCAL
     enum: IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINK, IFLA_MASTER, IFLA_MTU, IFLA_LINKINFO, IFLA_NET_NS_FD
-    enum: IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_VLAN_ID, IFLA_GROUP
+    enum: IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_VLAN_ID, IFLA_GROUP, IFLA_LINK_NETNSID
+
+cdef extern from "<linux/net_namespace.h>" nogil:
+    enum: NETNSA_FD, NETNSA_NSID, NETNSA_NSID_NOT_ASSIGNED
 
 cdef extern from "<linux/veth.h>" nogil:
     enum: VETH_INFO_PEER

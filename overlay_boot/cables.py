@@ -6,6 +6,7 @@ what is told of cables, and no boot or stop has it on its way.
 """
 import _signal
 import posix
+import time
 from errno import EAGAIN, EINVAL, ENODEV, ENOENT, EOPNOTSUPP, EROFS
 
 from . import INTERFACES, PATH, environment, files, interruption, links, namespaces, paths, state
@@ -521,28 +522,33 @@ def is_one_of(name: str, interface: str) -> bool:
     return interface.startswith(name) and interface.removeprefix(name).partition(".")[0].isdigit()
 
 
-def leading_to(network: str, name: str) -> dict[str, int]:
-    """Return {interface: index} of those that have names of NAME's cables, and lead into the namespace of a path.
+def leading_to(network: int, name: str) -> dict[str, int]:
+    """Return {interface: index} of what is named as the cables of NAME, and leads to the namespace of a descriptor."""
+    found = far_namespaces(name)            # first: what a cable leads to has an id from then on
+    own = links.namespace_id(network) if found else links.GOING
+    return {interface: index for interface, index, namespace in found if namespace == own != links.GOING}
 
-    Where that cannot be told it is none: they go with the namespace, some time after it.
+
+def far_namespaces(name: str) -> "list[tuple[str, int, int | None]]":
+    """Return (interface, index, id of the network namespace that it leads to) of what is named like the cables."""
+    found = [(interface, index_of(interface)) for interface in posix.listdir(INTERFACES) if is_one_of(name, interface)]
+    return [(interface, index, links.far_namespace(index, interface)) for interface, index in found if index]
+
+
+def remove_unnoted(name: str, network: "files.Fd | None") -> None:
+    """Remove the cables of NAME that are not on record, and lead into its network namespace, that of a descriptor.
+
+    The kernel would remove them some time after that.  For those of one that is going already this waits.
     """
-    found = {interface: index_of(interface) for interface in posix.listdir(INTERFACES) if is_one_of(name, interface)}
-    if not found:
-        return {}
-    prepare_import()
-    try:
-        far = far_indexes(network)
-    except (ImportError, OSError):
-        return {}
-    return {interface: index for interface, index in found.items()
-            if index in far and far[index] == number_of(interface, "iflink")}
-
-
-def far_indexes(network: str) -> dict[int, int]:
-    """Return {index of the near end: index of the far end} of the cables into the network namespace of a path."""
-    from pyroute2 import IPRoute
-    with files.opened(network, posix.O_RDONLY) as there, Entered(there), IPRoute() as route:
-        return {link.get_attr("IFLA_LINK"): link["index"] for link in whole(route.get_links)}
+    if network:
+        with network:
+            remove(leading_to(network, name), {})
+    end = time.monotonic() + state.PATIENCE
+    while any(namespace == links.GOING for _, _, namespace in far_namespaces(name)):
+        if time.monotonic() > end:
+            complain(f"the kernel has not removed the cables of {name} yet")
+            return
+        time.sleep(0.001)
 
 
 def prepare_import() -> None:

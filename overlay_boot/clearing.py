@@ -1,7 +1,8 @@
 """The clearing that every subhost ends with, and every boot that fails, at once or by the next command."""
 import _signal
+import posix
 
-from . import cgroup, network, paths
+from . import INTERFACES, cgroup, files, network, paths
 from .errors import doing
 from .namespaces import COMMAND, REBOOT, lock
 from .record import GONE, SCHEMA, Damaged, Record
@@ -73,6 +74,10 @@ def remove_cables(name: str, record: Record) -> None:
 
 def remove_network(name: str, record: Record) -> None:
     assert record.netns
+    # Of a record that has lost lines, or of another subhost, whose name is longer.
+    if files.kind(INTERFACES) and any(interface.startswith(name) for interface in posix.listdir(INTERFACES)):
+        from . import cables
+        cables.remove_unnoted(name, network.opened(name, record.netns))
     network.remove(name, record.netns)
 
 

@@ -145,6 +145,13 @@ def reopened(state: State) -> Fd:
     return network
 
 
+def opened(name: str, inodes: tuple[int, int]) -> Fd | None:
+    """Return a descriptor of the network namespace that make() made, None if it is not mounted on its name any more."""
+    path = path_of(name)
+    with OnHost():
+        return files.opened(path, posix.O_RDONLY) if is_ours(path, inodes[1]) else None
+
+
 def publish(state: State, network: int) -> None:
     """Mount the namespace on a file of its name, that nobody else has.
 

@@ -61,8 +61,7 @@ def add_what_is_there(state: State, found: Record, *, is_damaged: bool) -> bool:
     if of_network:
         if not found.netns or found.netns[1] != of_network:
             found.netns = inodes(state.name, of_network) or found.netns
-        from .cables import leading_to
-        found.cables |= leading_to(f"/proc/{init}/ns/net", state.name)
+        found.cables |= cables_of(state.name, init)
     if is_damaged and found.cables:
         from .nat import table_of
         found.table = table_of(state.name)      # which may never have been
@@ -85,6 +84,16 @@ def network_of(init: int | None) -> int | None:
         return proc.namespace(init, "net")[1] if init else None
     except proc.ENDED:
         return None
+
+
+def cables_of(name: str, init: int | None) -> dict[str, int]:
+    """Return the cables of a subhost, {interface: index}, as far as they lead to its PID 1."""
+    from .cables import leading_to
+    try:
+        with files.opened(f"/proc/{init}/ns/net", posix.O_RDONLY) as there:
+            return leading_to(there, name)
+    except proc.ENDED:
+        return {}
 
 
 def control_group(name: str, init: int | None) -> str | None:

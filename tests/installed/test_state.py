@@ -5,7 +5,7 @@ import re
 import signal
 
 import pytest
-from machine import LAYERS, LS, NETNS, PREFIX, STATES, STOP, is_alive, kill, one_line, read, root_of_control_groups, run, start, wait_for, write
+from machine import BOOT, LAYERS, LS, NETNS, PREFIX, STATES, STOP, is_alive, kill, one_line, read, root_of_control_groups, run, start, wait_for, write
 from network import done, links
 
 
@@ -164,6 +164,44 @@ def test_a_state_file_without_the_line_of_a_cable(subhost, machine, host, now):
     assert one_line_of(one.stop()) == f"overlay-stop: the state file of {one.name} has lost lines"
     assert not [name for name in links() if name.startswith(one.name)]
     machine.is_as_before()
+
+
+@pytest.mark.parametrize("nameless", [False, True], ids=["named", "nameless"])
+@pytest.mark.parametrize("end", ["NAME", "--all", "boot", "PID 1", "--foreground"])
+def test_cables_of_which_no_line_tells(subhost, machine, host, end, nameless):
+    """They are gone as soon as the subhost is, however it ends, and also when its network namespace is going already.
+
+    The kernel removes network namespaces one batch after the other, and has a lot of them to remove.
+    """
+    machine.look()
+    one = subhost(CABLES="= =")
+    foreground = start(BOOT, "--foreground", one.conf) if end == "--foreground" else one.booted() and None
+    wait_for(one.is_running)
+    rewritten(one, lambda text: re.sub("cable:.*\n", "", text))
+    others = start("sh", "-c", "while :; do unshare --net true; done")
+    try:
+        ended_without_lines(one, end, nameless, foreground)
+        assert not [name for name in links() if name.startswith(one.name)]
+    finally:
+        others.kill()
+        others.communicate()
+    machine.is_as_before()
+
+
+def ended_without_lines(one, end, nameless, foreground):
+    init, keeper = one.init, one.keeper
+    if nameless:
+        done("ip", "netns", "delete", one.name)
+    if foreground:
+        foreground.terminate()
+        foreground.communicate()
+    else:
+        kill(init if end == "PID 1" else keeper, signal.SIGKILL)
+        wait_for(lambda: not is_alive(keeper if end == "PID 1" else init))
+    if end == "boot":
+        one.booted().stopped()
+    elif end in ("NAME", "--all"):
+        run(STOP, end.replace("NAME", one.name))
 
 
 @pytest.mark.parametrize("init", ["init 1", "init 0", "init 4194303"])
