@@ -8,6 +8,7 @@ from .errors import Failure
 from .files import Fd
 from .running import find
 from .services import are_systemds
+from .record import Record
 from .state import State, names
 from .subhosts_conf import listed
 
@@ -30,9 +31,8 @@ def opened(word: str) -> Fd:
 def place(word: str) -> tuple[str, tuple[str, ...]]:
     """Return the path of LOG of a subhost, and the directories with its own files."""
     if word in names():
-        with State(word) as state:
-            record = state.record()
-        if record.log:                  # else it is at the beginning of its boot
+        record = on_record(word)
+        if record.log:                  # else it is at the beginning of its boot, or has just gone
             return record.log, (record.upper,)
         word = record.config or word
     if is_file(word):
@@ -51,6 +51,15 @@ def place(word: str) -> tuple[str, tuple[str, ...]]:
 def is_file(word: str) -> bool:
     """Tell whether a word that is no running subhost's name stands for a configuration file."""
     return "/" in word or word.endswith(".conf")
+
+
+def on_record(name: str) -> Record:
+    """Return what is on record of a subhost, as far as that can be read."""
+    try:
+        with State(name) as state:
+            return state.legible()
+    except FileNotFoundError:
+        return Record()
 
 
 def place_by(config: Config) -> tuple[str, tuple[str, ...]]:

@@ -265,6 +265,14 @@ class Record:
         return True
 
 
+def legible(text: str) -> Record:
+    """Return what a state file says by those of its lines that say something."""
+    record = Record()
+    for line in lines(text):
+        record.take(line)
+    return record
+
+
 def lines(text: str) -> list[str]:
     """Return the lines of a state file, but for one that has no end: a kill or a full disk has cut it off."""
     return [line for line in text.split("\n")[:-1] if line]

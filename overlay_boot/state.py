@@ -37,6 +37,7 @@ STATES = "/run/overlay-boot"
 # Beside those of the subhosts: network.py's, and forwarding.py's.
 NETNS_NOTE, FORWARDING_NOTE = ".netns-is-ours", ".forwarding"
 PATIENCE = 5                        # seconds, for what takes milliseconds
+LONGEST = 16 << 20                  # bytes of a state file
 MOMENT = 0.05                       # seconds, for a process that may be ending already
 
 
@@ -152,12 +153,16 @@ class State:
         self.note("config", config)
 
     def text(self) -> str:
-        """Return what is in the file."""
-        return paths.decode(posix.pread(self.fd, posix.fstat(self.fd).st_size, 0))
+        """Return what is in the file, as far as a record of ours goes."""
+        return paths.decode(posix.pread(self.fd, min(posix.fstat(self.fd).st_size, LONGEST), 0))
 
     def record(self) -> Record:
         """Return what is on record.  Raises Damaged if no record can be made of that, OtherVersion for such a file."""
         return Record(self.text(), self.name)
+
+    def legible(self) -> Record:
+        """Return what can be read of the record, of whatever version it is, and however damaged."""
+        return record.legible(self.text())
 
     def keeper(self) -> int:
         """Return the process id of the keeper, 0 if the subhost is not running."""

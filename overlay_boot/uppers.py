@@ -119,10 +119,10 @@ def in_use(name: str) -> "list[tuple[str, dict[str, str]]]":
             continue
         try:
             with State(other) as opened:
-                used = opened.record().uses
+                used = opened.legible().uses
                 if used and opened.is_in_use():
                     found.append((other, used))
-        except (FileNotFoundError, Failure):        # it has just gone, or nobody can tell
+        except (FileNotFoundError, Failure):        # it has just gone, or nobody can tell whether it hibernates
             continue
     return found
 

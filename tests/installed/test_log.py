@@ -60,6 +60,13 @@ def test_by_name_while_it_runs_and_after(subhost):
     assert run(LOG, "-n", "2", one.name).stdout.startswith("it stops\n")    # the default of LOG
 
 
+def test_by_the_name_of_one_whose_state_file_is_damaged(running):
+    with open(running.state, "a", encoding="ascii") as file:
+        file.write("nothing\n")
+    shown = run(LOG, running.name)
+    assert "boot from" in shown.stdout and (shown.returncode, shown.stderr) == (0, "")
+
+
 def test_follow(running):
     shown = start(LOG, "-f", "-n", "1", running.name)
     assert b"boot from" in shown.stdout.readline()

@@ -103,6 +103,15 @@ def test_by_another_path(subhost, small_root, directory, fails, machine):
         run("umount", place)
 
 
+def test_of_one_whose_state_file_is_damaged(subhost, small_root, fails, machine):
+    one = subhost(LOWER=small_root).booted()
+    with open(one.state, "a", encoding="ascii") as file:
+        file.write("nothing\n")
+    machine.look()
+    fails(subhost(LOWER=small_root, UPPER=one.upper), f"is in use by the subhost {one.name}")
+    one.stop()
+
+
 def test_of_one_that_hibernates(subhost, small_root, fails, machine):
     one = subhost(LOWER=small_root)
     assert one.boot("--shell", input="exit\n").returncode == 0
