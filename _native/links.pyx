@@ -128,22 +128,24 @@ def delete_link(int index, str name):
             raise
 
 
-def far_namespace(int index, str name):
-    """RTM_GETLINK: return the id of the network namespace that the other end of an interface is in.
+def far_namespace(str name):
+    """RTM_GETLINK: return the index of an interface, and the id of the network namespace that its other end is in.
 
-    None if it is this one, or there is no other end, or no interface; GOING if that namespace, and so the interface, is
-    about to go.
+    That is None if it is this one, or there is no other end, or no interface; GOING if that namespace, and so the
+    interface, is about to go.
     """
     cdef Request request
+    cdef bytes text = encoded(name)
+    cdef int index = if_nametoindex(PyBytes_AsString(text))
     start(&request, RTM_GETLINK, 0, sizeof(ifinfomsg))
     request.about.link.ifi_index = index
     try:
         found = number_in_answer(&request, sizeof(ifinfomsg), IFLA_LINK_NETNSID, "find the interface", name)
     except OSError as error:
-        if error.errno != ENODEV:
+        if error.errno not in (ENODEV, EINVAL):     # it has just gone; of the index 0
             raise
-        return None
-    return found if found is None or found == GOING or is_in_use(found) else GOING
+        return index, None
+    return index, found if found is None or found == GOING or is_in_use(found) else GOING
 
 
 def namespace_id(int namespace):

@@ -279,6 +279,9 @@ def bring_up(str interface):
 # Record locks, fcntl(2), of one byte of a file.  They belong to the process,
 # and the kernel tells which: closing ANY descriptor of the file drops them.
 
+cdef int LOOKS = 500        # in as many milliseconds
+
+
 cdef flock one_byte(short kind, long byte):
     cdef flock record
     memset(&record, 0, sizeof(record))
@@ -307,13 +310,22 @@ def lock(int fd, long byte, *, bint wait=False):
 
 
 def locked_by(int fd, long byte):
-    """The process id of the other process that has locked the byte, or 0.  Of one that cannot be seen from here: EPERM."""
-    cdef flock record = one_byte(F_WRLCK, byte)
-    if fcntl(fd, F_GETLK, &record) < 0:
-        raise failure("ask for the lock of the state file")
-    if record.l_type != F_UNLCK and record.l_pid <= 0:      # in another PID namespace
-        raise failure("see the process that has locked the state file", None, EPERM)
-    return 0 if record.l_type == F_UNLCK else record.l_pid
+    """The process id of the other process that has locked the byte, or 0.  Of one that cannot be seen from here: EPERM.
+
+    One that was killed has it as long as a child has its descriptors, helper.pxi, which is killed as well.
+    """
+    cdef flock record
+    cdef int again
+    for again in range(LOOKS):
+        record = one_byte(F_WRLCK, byte)
+        if fcntl(fd, F_GETLK, &record) < 0:
+            raise failure("ask for the lock of the state file")
+        if record.l_type == F_UNLCK:
+            return 0
+        if record.l_pid > 0:
+            return record.l_pid
+        poll(NULL, 0, 1)
+    raise failure("see the process that has locked the state file", None, EPERM)        # in another PID namespace
 
 
 def lock_open_file(int fd, long start, long length, *, bint exclusive):

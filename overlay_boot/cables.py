@@ -11,7 +11,7 @@ from errno import EAGAIN, EINVAL, ENODEV, ENOENT, EOPNOTSUPP, EROFS
 
 from . import INTERFACES, PATH, environment, files, interruption, links, namespaces, paths, state
 from .errors import Failure, complain, reason
-from .network import Entered
+from .network import Entered, interfaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -531,8 +531,7 @@ def leading_to(network: int, name: str) -> dict[str, int]:
 
 def far_namespaces(name: str) -> "list[tuple[str, int, int | None]]":
     """Return (interface, index, id of the network namespace that it leads to) of what is named like the cables."""
-    found = [(interface, index_of(interface)) for interface in posix.listdir(INTERFACES) if is_one_of(name, interface)]
-    return [(interface, index, links.far_namespace(index, interface)) for interface, index in found if index]
+    return [(interface, *links.far_namespace(interface)) for interface in interfaces() if is_one_of(name, interface)]
 
 
 def remove_unnoted(name: str, network: "files.Fd | None") -> None:

@@ -1,12 +1,11 @@
 """The clearing that every subhost ends with, and every boot that fails, at once or by the next command."""
 import _signal
-import posix
 
-from . import INTERFACES, cgroup, files, network, paths
+from . import cgroup, files, network, paths
 from .errors import doing
 from .namespaces import COMMAND, REBOOT, lock
 from .record import GONE, SCHEMA, Damaged, Record
-from .state import State, is_place_of, now, tidy_directories
+from .state import FORWARDING_NOTE, STATES, State, is_place_of, now, tidy_directories
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +43,9 @@ def clear_leftovers(state: State) -> None:
     record = state.record()
     if record.mounts:
         state.note("init", GONE)        # half of it is not to be woken
+    if not record.table and files.kind(f"{STATES}/{FORWARDING_NOTE}"):      # of which a record may have lost the line
+        from .nat import table_of
+        record.table = table_of(state.name)
     cleared = set()
     for field in SCHEMA:
         if field.cleared_by and getattr(record, field.attribute) and field.cleared_by not in cleared:
@@ -75,7 +77,7 @@ def remove_cables(name: str, record: Record) -> None:
 def remove_network(name: str, record: Record) -> None:
     assert record.netns
     # Of a record that has lost lines, or of another subhost, whose name is longer.
-    if files.kind(INTERFACES) and any(interface.startswith(name) for interface in posix.listdir(INTERFACES)):
+    if any(interface.startswith(name) for interface in network.interfaces()):
         from . import cables
         cables.remove_unnoted(name, network.opened(name, record.netns))
     network.remove(name, record.netns)

@@ -145,6 +145,13 @@ def reopened(state: State) -> Fd:
     return network
 
 
+def interfaces() -> list[str]:
+    """Return the names of the interfaces here: sysfs(5) can be that of another network namespace."""
+    with files.opened("/proc/self/net/dev") as fd:
+        lines = paths.decode(files.read_all(fd)).split("\n")[2:-1]
+    return [line.partition(":")[0].strip() for line in lines]
+
+
 def opened(name: str, inodes: tuple[int, int]) -> Fd | None:
     """Return a descriptor of the network namespace that make() made, None if it is not mounted on its name any more."""
     path = path_of(name)

@@ -1,10 +1,11 @@
 """Configuration files, generated and mutated, site-wide defaults, and lists of them: --check, boot, stop."""
 import os
 
-NAMES = ("NAME", "BASE", "IMAGE", "LIVE", "UPPER", "WORK", "LOWER", "HIDE", "LAYER", "LAYER_LIMIT", "CABLES", "START", "AFTER",
+NAMES = ("NAME", "BASE", "IMAGE", "LIVE", "UPPER", "WORK", "LOWER", "HIDE", "LAYER", "LAYER_LIMIT", "CABLES", "ADDRESS", "ADDRESS_POOL", "NAT", "PUBLISH", "USERNS", "CAPABILITIES", "SYSTEM_CALLS", "LOWER_MOUNTS", "STAY", "FOLLOW", "OVERLAY",
+         "START", "AFTER",
          "PREMOUNT", "POSTMOUNT", "INIT", "LOG", "RAM_SIZE", "SHM_SIZE", "DEVICES", "BOOT_TIMEOUT", "STOP_TIMEOUT", "SHARE", "PIDS_MAX", "MEMORY_MAX", "CPU_MAX",
          "CPUSET_CPUS", "IO_MAX", "NAMES", "export START", "START ", " START", "# START", "")
-SITE_WIDE = tuple(name for name in NAMES if name not in ("NAME", "BASE", "IMAGE", "LIVE", "UPPER", "WORK", "AFTER"))
+SITE_WIDE = tuple(name for name in NAMES if name not in ("NAME", "BASE", "IMAGE", "LIVE", "UPPER", "WORK", "AFTER", "PUBLISH"))
 VALUES = (
     "", ".", "..", "./", "root", "work", "live", "shared", "mnt", "layer", "layer.tar.gz", "root/", "root/.", "none", "/none", "none/none",
     "root:root", "shared:/data", "shared:", ":/data", ":", "shared:data", "shared:/data/../..", "shared:/", "shared:/.reaper",
@@ -17,12 +18,16 @@ VALUES = (
     "a\vb", "'root'", '"root"', "$HOME", "$(id)", "root # all", "#", "x" * 12, "x" * 13, "x" * 255, "x" * 256, "x/" * 2100, "y" * 5000,
     "x" * 70000, "kx0n", "a%d", "a:b", "..a", "-a", "/dev/null", "/dev/full", "/dev/zero", "/dev/loop0 /dev/fuse", "/dev/net/tun", "/proc/self/fd/0", "/proc/1/root", "/proc/self/exe",
     "secrets", "secrets /etc /none", "/", "/etc/passwd /lib", "max", "150%", "1000 2000", "0-1", "0-", "1:0 rbps=1", "/dev/loop0 rbps=max",
+    "auto", "yes", "no", "none", "all", "ula", "10.231.0.0/30", "10.231.0.0/16 ula", "fd00::/48", "10.9.8.2/24@10.9.8.1", "eth0:10.9.8.2/31@10.9.8.3",
+    "fd00::2/64@fd00::1", "eth1:fd00::3/64", "10.9.8.2", "300.1.1.1/8", "::/0", "8080:80", "80", "127.0.0.1:81:80/udp", "[fd00::1]:80", "0", "65536", "80 80",
+    "net_raw", "all -sys_admin", "default +mount", "view", "packages", "restart", "metacopy=on", "volatile", "redirect_dir=off index=on",
     "fifo", "file", "loop", "mnt 1", "kx.img 1", "none.img", "/dev/loop999")
 LINES = ("", "\ufeff", "\r", "# comment", "START", "START: ssh", "export START=ssh", "=", "==", "\0", "NAME=\0", "\udcff\udcfe", "[section]",
          "if true; then", "START=none\r", "x" * 70000)
 COMMANDS = (("overlay-boot", "{conf}"), ("overlay-boot", "--check", "{conf}"), ("overlay-boot", "--check", "--verbose", "{conf}"),
             ("overlay-boot", "--foreground", "{conf}"), ("overlay-boot", "--shell", "{conf}"), ("overlay-boot", "--all"),
-            ("overlay-stop", "{conf}"), ("overlay-go", "{name}", "true"), ("overlay-ls",))
+            ("overlay-stop", "{conf}"), ("overlay-go", "{name}", "true"), ("overlay-ls",), ("overlay-diff", "{conf}"), ("overlay-log", "{conf}"),
+            ("overlay-follow", "{conf}"), ("overlay-new", "--like", "{conf}", "{base}.new"), ("overlay-new", "--like", "{conf}", "--with-upper", "{base}.new"))
 LISTED = ("{conf}", "{conf} ", " {conf}", "{conf}\t{conf}", "{conf} # not", "#{conf}", "", "/none", "none", "/", "/dev/null", "\ufeff{conf}",
           "\udcff", "{conf}\r", "\u00a0{conf}", "{base}", "{base}/fifo.conf", "\0", "/" + "x" * 300, "{conf}/", "/{conf}", "'{conf}'")
 
@@ -50,7 +55,7 @@ def play(round):
     checked = round.run("overlay-boot", "--check", one.conf)
     for _ in range(chance.randrange(1, 4)):
         was_clear = not round.left()
-        words = [word.format(conf=one.conf, name=one.name) for word in chance.choice(COMMANDS)]
+        words = [word.format(conf=one.conf, name=one.name, base=one.base) for word in chance.choice(COMMANDS)]
         ended = round.run(*words, typed=b"exit\n")
         if was_clear and words[0] == "overlay-boot" and ended.status and not {"--shell", "--foreground", "--all"} & {*words}:
             round.must_be_clear(f"{' '.join(words)} that fails")

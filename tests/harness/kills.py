@@ -13,7 +13,8 @@ COMMANDS = (
     ("overlay-stop", "{conf}"), ("overlay-stop", "{conf}"), ("overlay-stop", "{name}"), ("overlay-stop", "--all"),
     ("overlay-go", "{name}", "true"), ("overlay-go", "{name}", "sleep", "1000"), ("overlay-go", "{name}"), ("overlay-ls",),
     ("overlay-ls", "--json"), ("overlay-boot", "--check", "{conf}"), ("overlay-share", "{base}/shared:/other", "{name}"),
-    ("overlay-share", "--undo", "/other", "{name}"))
+    ("overlay-share", "--undo", "/other", "{name}"), ("overlay-follow", "{name}"), ("overlay-follow", "--all"),
+    ("overlay-diff", "{name}"), ("overlay-log", "{name}"), ("overlay-new", "{base}/new"))
 VICTIMS = ("command", "command", "command", "group", "keeper", "init", "clear", "any")
 LASTING = (("overlay-boot", "--foreground"), ("overlay-go", "{name}", "sleep"))
 ON_TERMINAL = 0.2       # how often a command is on a terminal

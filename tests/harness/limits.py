@@ -12,7 +12,9 @@ COMMANDS = (
     ("overlay-boot", "{conf}"), ("overlay-boot", "{conf}"), ("overlay-boot", "--foreground", "{conf}"),
     ("overlay-boot", "--shell", "{conf}"), ("overlay-boot", "--check", "{conf}"), ("overlay-boot", "--all"),
     ("overlay-stop", "{conf}"), ("overlay-stop", "{name}"), ("overlay-stop", "--all"), ("overlay-go", "{name}", "true"),
-    ("overlay-go", "{name}"), ("overlay-ls",), ("overlay-ls", "--json"), ("overlay-share", "{base}/shared:/other", "{name}"))
+    ("overlay-go", "{name}"), ("overlay-ls",), ("overlay-ls", "--json"), ("overlay-share", "{base}/shared:/other", "{name}"),
+    ("overlay-diff", "{name}"), ("overlay-log", "{name}"), ("overlay-follow", "{name}"), ("overlay-follow", "--all"),
+    ("overlay-new", "{base}/new"), ("overlay-layers",))
 BEFORE = ("nothing", "nothing", "running", "hibernating", "dead")
 LAYERS = [f"LAYER=layers/{number}" for number in range(17)]
 # What the subhost can be after these options though the command has failed: the shell has, or what waits for the boots.

@@ -11,7 +11,9 @@ STATES = "/run/overlay-boot"
 COMMANDS = (
     ("overlay-ls",), ("overlay-ls", "--json"), ("overlay-go",), ("overlay-go", "{name}", "true"), ("overlay-stop", "{name}"),
     ("overlay-stop", "{conf}"), ("overlay-stop", "--all"), ("overlay-boot", "{conf}"), ("overlay-boot", "--all"),
-    ("overlay-share", "{base}/shared:/other", "{name}"), ("overlay-layers",))
+    ("overlay-share", "{base}/shared:/other", "{name}"), ("overlay-layers",), ("overlay-diff", "{name}"), ("overlay-diff", "{conf}"),
+    ("overlay-log", "{name}"), ("overlay-log", "{conf}"), ("overlay-follow", "{name}"), ("overlay-follow", "--all"),
+    ("overlay-boot", "--check", "--verbose", "{conf}"), ("overlay-new", "{base}/new"))
 OTHER_VERSION = re.compile(rb"^format (?!2$)[0-9]{1,20}$", re.MULTILINE)
 NETNS = re.compile(rb"^netns [0-9]+ [0-9]+$", re.MULTILINE)
 BYTES = b"\0\n :/0a\xff"

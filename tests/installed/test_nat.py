@@ -304,6 +304,24 @@ def test_a_damaged_record(subhost, machine):
     is_as_before()
 
 
+@pytest.mark.parametrize("is_killed", [False, True])
+@pytest.mark.parametrize("lost", ["table .*\n", "(table|cable|lower)(.|\n)*"])
+def test_a_record_that_has_lost_the_table(subhost, machine, lost, is_killed):
+    machine.look()
+    one = subhost(NAT="yes").booted()
+    init, keeper = one.init, one.keeper
+    with open(one.state, "r+") as file:
+        text = re.sub(lost, "", file.read())
+        file.seek(0)
+        file.truncate()
+        file.write(text)
+    if is_killed:
+        kill(keeper, signal.SIGKILL)
+        wait_for(lambda: not is_alive(init))
+    one.stop()
+    is_as_before()
+
+
 def test_hibernation_keeps_it(subhost, world):
     one = subhost(NAT="yes", PUBLISH="8080:80")
     assert run(BOOT, "--shell", one.conf, input="exit\n").returncode == 0

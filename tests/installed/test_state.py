@@ -204,6 +204,25 @@ def ended_without_lines(one, end, nameless, foreground):
         run(STOP, end.replace("NAME", one.name))
 
 
+def test_cables_where_sysfs_shows_other_interfaces(subhost, machine, host):
+    """Those of the network namespace in which it was mounted."""
+    machine.look()
+    one = subhost(CABLES="= =").booted()
+    rewritten(one, lambda text: re.sub("cable:.*\n", "", text))
+    done("unshare", "--mount", "sh", "-c", 'umount --lazy /sys && exec "$@"', "sh", STOP, one.name)
+    assert not [name for name in links() if name.startswith(one.name)]
+    machine.is_as_before()
+
+
+def test_a_state_file_larger_than_any(subhost, machine):
+    machine.look()
+    one = subhost().booted()
+    os.truncate(one.state, 1 << 40)
+    assert one.row()["state"] in ("running", "unreadable")
+    assert one_line_of(run("prlimit", f"--as={1 << 28}", STOP, one.name)).startswith("overlay-stop: the state file of")
+    machine.is_as_before()
+
+
 @pytest.mark.parametrize("init", ["init 1", "init 0", "init 4194303"])
 def test_a_state_file_that_tells_of_another_process(subhost, machine, init):
     """It runs, so it is not told to be stopping."""

@@ -204,6 +204,7 @@ def serve(inside, directory):
     # mount(2) refuses to mount a file system over itself, whatever control group each shows as the root.
     if cgroup2() == GROUPS:
         subprocess.run(["umount", "--lazy", GROUPS], check=True)
+    mount("-t", "sysfs", "none", "/sys")        # which shows the interfaces of the namespace that it is mounted in
     mount("-t", "cgroup2", "none", GROUPS)
     for controller in ("memory", "pids"):
         with contextlib.suppress(OSError), open(f"{GROUPS}/cgroup.subtree_control", "w") as file:
