@@ -92,16 +92,15 @@ start() {{
         set -- service "$1" start ;;
     esac
     echo "overlay-boot: $*"
+    if command -v setsid >/dev/null; then
+        set -- /bin/sh -c '{{ echo "$$" >{SESSION}; }} 2>/dev/null; exec setsid "$@"' sh "$@"
+    fi
     if [ "$limit" ] && command -v timeout >/dev/null; then set -- timeout -k {KILLED_AFTER} "$limit" "$@"; fi
-    if command -v setsid >/dev/null; then set -- setsid "$@"; fi
     status=0 left= seconds=0
     clock
     begin=$seconds
     (
-        if [ -e "$door" ]; then
-            echo 0 >"$door"
-            read -r own _ </proc/self/stat && echo "$own" >{SESSION}
-        fi 2>/dev/null
+        if [ -e "$door" ]; then echo 0 >"$door"; fi 2>/dev/null
         exec "$@"
     ) </dev/null {SERVICES}>&- || status=$?
     why="exit status $status"
