@@ -4,6 +4,7 @@ import re
 import socket
 import subprocess
 
+from ground import control_group
 from limits import arrange
 from sandbox import patiently
 
@@ -16,6 +17,7 @@ COMMANDS = (
     ("overlay-boot", "--check", "--verbose", "{conf}"), ("overlay-new", "{base}/new"))
 OTHER_VERSION = re.compile(rb"^format (?!2$)[0-9]{1,20}$", re.MULTILINE)
 NETNS = re.compile(rb"^netns [0-9]+ [0-9]+$", re.MULTILINE)
+BEGINNING = re.compile(rb"^(format 2|config .*)\n", re.MULTILINE)
 BYTES = b"\0\n :/0a\xff"
 LINES = (b"init 1", b"init 0", b"init 99999", b"init -1", b"init x", b"cgroup ..", b"cgroup /", b"cgroup", b"cgroup overlay-boot",
          b"netns 1 2", b"netns", b"netns x y", b"cable:lo 1", b"cable: 1", b"cable:x y", b"format 3", b"format", b"mounts /",
@@ -38,31 +40,33 @@ def play(round):
     made = [foreign(round, kind) for kind in NEIGHBOURS if chance.random() < 0.1]
     with open(path, "rb") as file:
         whole = file.read()
-    spoiled, is_misled = "", False
+    spoiled, is_misled, is_bare = "", False, False
     if chance.random() < 0.05:
         path = as_2_0_0(round, one, path, whole)
     else:
         text = spoil(round, path, whole)
         spoiled, is_misled = one.name, NETNS.findall(text)[-1:] not in ([], NETNS.findall(whole))
+        is_bare = not BEGINNING.sub(b"", text)
     round.must_be_listed(spoiled)
     for _ in range(chance.randrange(1, 5)):
         command = chance.choice(COMMANDS)
         words = [word.format(conf=one.conf, name=one.name, base=one.base) for word in command]
         if command[0] == "overlay-stop":
-            stop(round, one, path, *words, is_misled=is_misled)
+            stop(round, one, path, *words, is_misled=is_misled, is_bare=is_bare)
         else:
             round.run(*words)
             round.must_be_listed(spoiled)
     for entry in made:
         remove(entry)
-    clear(round, one, other, path, whole, is_misled)
+    clear(round, one, other, path, whole, is_misled, is_bare)
 
 
-def stop(round, one, path, *words, is_misled=False):
+def stop(round, one, path, *words, is_misled=False, is_bare=False):
     """Stop the subhost, maybe others as well: nothing of it may be left if that has succeeded, or taken the record away.
 
     But what it has left of its network may be, when it has no process, if the record tells of none, and the stop has failed
-    then, as one of all may not; or if the record misleads, by telling of another one.
+    then, as one of all may not; or if the record misleads, by telling of another one.  Its control group may be as well, if
+    the record is that of a boot at its beginning, to which another group of that name belongs to somebody else.
     """
     was_running = one.name in round.running()
     ended = round.run(*words)
@@ -73,6 +77,8 @@ def stop(round, one, path, *words, is_misled=False):
     left = [line for line in round.left().split("; ") if re.search(rf"\b{one.name}(\d+|\b)", line)]
     if (ended.status or "--all" in words or is_misled) and not was_running:
         left = [line for line in left if not re.search(rf"/run/netns/|^interface in \S+ {one.name}\d+$", line)]
+    if is_bare and not was_running:
+        left = [line for line in left if line != f"control group {control_group(one.name)}"]
     left = {re.search(rf"\S*\b{one.name}\S*", line)[0] for line in left}
     if one.name in round.running():
         left.add("PID 1")
@@ -81,14 +87,17 @@ def stop(round, one, path, *words, is_misled=False):
     return ended
 
 
-def clear(round, one, other, path, whole, is_misled):
+def clear(round, one, other, path, whole, is_misled, is_bare):
     """Stop them, by their names: the configuration file that is on record may be another one.
 
     Only a record of another version can be left then, as the spoiled one can seem to be.
     """
     for each in (other, one):
         ended = stop(round, each, path if each is one else f"{STATES}/{each.name}/state", "overlay-stop", each.name,
-                     is_misled=is_misled)
+                     is_misled=is_misled, is_bare=is_bare)
+    if is_bare and os.path.isdir(control_group(one.name)):
+        round.note("the control group was left, and is removed")
+        os.rmdir(control_group(one.name))
     if os.path.isfile(path):
         with open(path, "rb") as file:
             left = file.read()
