@@ -6,9 +6,9 @@ from . import files, log, paths, terminal
 from .config import LOGS, Config, check_name
 from .errors import Failure
 from .files import Fd
+from .record import Record
 from .running import find
 from .services import are_systemds
-from .record import Record
 from .state import State, names
 from .subhosts_conf import listed
 

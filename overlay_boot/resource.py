@@ -125,7 +125,7 @@ def refuse_failed(found: "running.Running") -> None:
     """Raises Failure if a service of a running subhost has failed or ended, with the names of all of them."""
     from .listing import services_of
     from .services import ill
-    if services := ill(services_of(found, None) or []):
+    if services := ill(services_of(found) or []):
         raise Failure(f"{found.name}: services have failed or ended: {' '.join(services)}")
 
 

@@ -78,10 +78,10 @@ def unpacked(wanted: list[str]) -> list[str]:
     """Return the directories of layers, the topmost first."""
     found = []
     for path in wanted:
-        directory = layers.unpacked(path)
-        if not directory:
+        directories = layers.unpacked(path)
+        if not directories:
             raise Failure(f"LAYER={path} is not unpacked: a boot of the subhost does that")
-        found.append(directory)
+        found += directories
     return [*dict.fromkeys(reversed(found))]
 
 
