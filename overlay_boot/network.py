@@ -189,13 +189,14 @@ def locked_directory() -> Fd:
     """
     made = False
     while True:
-        if not files.kind(NETNS):
-            note_making(directory=True)
-        try:
-            posix.mkdir(NETNS, 0o755)
-            made = True
-        except FileExistsError:
-            pass
+        with locked_note():
+            if not files.kind(NETNS):
+                note_making(directory=True)
+            try:
+                posix.mkdir(NETNS, 0o755)
+                made = True
+            except FileExistsError:
+                pass
         directory = files.opened(NETNS, posix.O_RDONLY | posix.O_DIRECTORY)
         fcntl.flock(directory, fcntl.LOCK_EX)
         if posix.fstat(directory).st_nlink:
@@ -206,6 +207,13 @@ def locked_directory() -> Fd:
     except BaseException:
         posix.close(directory)
         raise
+    return directory
+
+
+def locked_note() -> Fd:
+    """Return a descriptor of the directory of the note, locked: NETNS is not made meanwhile, nor the note forgotten."""
+    directory = files.opened(STATES, posix.O_RDONLY | posix.O_DIRECTORY)
+    fcntl.flock(directory, fcntl.LOCK_EX)
     return directory
 
 
@@ -264,7 +272,7 @@ def take_back() -> None:
     try:
         directory = files.opened(NETNS, posix.O_RDONLY | posix.O_DIRECTORY)
     except FileNotFoundError:
-        forget_making()
+        forget_nothing()
         return
     with directory:
         fcntl.flock(directory, fcntl.LOCK_EX)
@@ -279,6 +287,16 @@ def take_back() -> None:
         if posix.stat(NOTE).st_size:
             posix.rmdir(NETNS)
         forget_making()
+
+
+def forget_nothing() -> None:
+    """Forget the note of what was not made, unless another command is just making it."""
+    try:
+        with locked_note():
+            if not files.kind(NETNS):
+                forget_making()
+    except FileNotFoundError:           # nor is anything else there
+        pass
 
 
 def forget_making() -> None:
