@@ -43,7 +43,7 @@ def clear_leftovers(state: State) -> None:
     record = state.record()
     if record.mounts:
         state.note("init", GONE)        # half of it is not to be woken
-    if not record.table and files.kind(f"{STATES}/{FORWARDING_NOTE}"):      # of which a record may have lost the line
+    if not record.table and may_have_table(state.name, record):
         from .nat import table_of
         record.table = table_of(state.name)
     cleared = set()
@@ -51,6 +51,13 @@ def clear_leftovers(state: State) -> None:
         if field.cleared_by and getattr(record, field.attribute) and field.cleared_by not in cleared:
             cleared.add(field.cleared_by)
             REMOVERS[field.cleared_by](state.name, record)
+
+
+def may_have_table(name: str, record: Record) -> bool:
+    """Tell whether a record can have lost the line of a table: others have one, or another line is lost."""
+    return bool(files.kind(f"{STATES}/{FORWARDING_NOTE}")) or any(
+        interface.startswith(name) and interface not in record.cables and interface not in record.vlans
+        for interface in network.interfaces())
 
 
 def end_inherited(name: str, record: Record) -> None:

@@ -322,6 +322,20 @@ def test_a_record_that_has_lost_the_table(subhost, machine, lost, is_killed):
     is_as_before()
 
 
+def test_a_dead_one_whose_record_has_lost_all_but_its_beginning(subhost, machine):
+    """And another one, whose stop has put back forwarding."""
+    one, other = subhost(NAT="yes").booted(), subhost().booted()
+    init, keeper = one.init, one.keeper
+    with open(one.state, "r+") as file:
+        file.truncate(file.read().index("netns"))
+    kill(keeper, signal.SIGKILL)
+    wait_for(lambda: not is_alive(init))
+    other.stopped()
+    one.stop()
+    done("ip", "netns", "delete", one.name)         # of which nothing tells that it was the subhost's
+    is_as_before()
+
+
 def test_hibernation_keeps_it(subhost, world):
     one = subhost(NAT="yes", PUBLISH="8080:80")
     assert run(BOOT, "--shell", one.conf, input="exit\n").returncode == 0
