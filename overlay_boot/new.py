@@ -9,7 +9,7 @@ import shutil
 
 from . import beneath, clearing, config, files, interruption, plan, processes, rootfs, state, template, uppers
 from .config import TMPFS, Config
-from .errors import Failure, complain
+from .errors import Failure, complain, doing
 from .files import Fd, Fds
 from .sources import Sources, followed
 from .subhosts_conf import LIST, listed
@@ -144,8 +144,7 @@ class Workshop:
 
 def make_in(place: str, file: str, text: str, source: Config | None, *, with_upper: bool) -> None:
     """Make what is in the directory of a subhost, at the place where that is made."""
-    with files.opened(f"{place}/{file}", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644) as fd:
-        files.write_all(fd, text)
+    write_configuration(f"{place}/{file}", text)
     assigned = config.read(f"{place}/{file}")
     if source:
         copy_files(source, place, file)
@@ -153,6 +152,12 @@ def make_in(place: str, file: str, text: str, source: Config | None, *, with_upp
             copy_upper(source, place, assigned)
     for path, mode in directories(assigned):
         make_directory(place, path, mode)
+
+
+@doing("write the configuration")
+def write_configuration(path: str, text: str) -> None:
+    with files.opened(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644) as fd:
+        files.write_all(fd, text)
 
 
 def directories(assigned: "config.Assignments") -> "list[tuple[str, int]]":

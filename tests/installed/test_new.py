@@ -142,6 +142,13 @@ def test_twice(place):
     assert "START is assigned twice" in one_line(run(NEW, place, "START=a", "START=b")) and is_nothing_made(place)
 
 
+def test_a_configuration_that_cannot_be_written(place, machine):
+    machine.look()
+    assert one_line(run("prlimit", "--fsize=0", NEW, place)).startswith("overlay-new: cannot write the configuration: ")
+    assert not os.path.exists(place)
+    machine.is_as_before()
+
+
 def test_an_image_is_left_alone_by_what_fails_afterwards(place, directory):
     """It is mounted for the check, in what is removed then."""
     assert run(DISKFILE, "--create", "20M", f"{directory}/image").returncode == 0
