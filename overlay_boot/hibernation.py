@@ -18,7 +18,7 @@ from . import files, namespaces, network, paths, proc
 from .config import Config
 from .errors import Failure, doing
 from .files import Fd
-from .record import Record
+from .record import UNKNOWN, Record
 from .rootfs import Inside, View, lock_mounts, unshare_mounts
 from .state import State, directory_of
 
@@ -201,7 +201,7 @@ def refuse_others(config: Config, state: State) -> None:
     """Raises Failure if the subhost was made from another configuration file."""
     made_from = state.record().config
     if made_from != config.path:
-        raise Failure(f"{state.name} is hibernating, and was booted from {made_from}")
+        raise Failure(f"{state.name} is hibernating, and was booted from {made_from or UNKNOWN}")
 
 
 @doing("wake the subhost")

@@ -19,6 +19,7 @@ LONGEST_SHOWN = 80      # characters of a line that is told of
 LONGEST_NUMBER = 20     # digits, of 64 bits
 PROCESSES = 1 << 22     # PID_MAX_LIMIT, proc(5)
 AGES = 1e11             # seconds: more than a calendar has
+UNKNOWN = "a file that is not on record"       # in place of a configuration file
 GONE = 0                # in the place of PID 1's process id: the subhost is being cleared
 
 

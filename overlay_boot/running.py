@@ -91,7 +91,7 @@ def find(name: str) -> Running:
 def refuse_hibernating(state: State) -> None:
     """Raises Failure if it hibernates and nobody is at work with it."""
     if state.is_hibernating() and not locked_by(state.fd, COMMAND):
-        config = state.record().config
+        config = state.record().config or "CONF"
         raise Failure(f"{state.name} is hibernating: overlay-boot {config} wakes it, with --shell for a shell in it, "
                       f"and overlay-stop {config} removes it")
 

@@ -254,7 +254,7 @@ def claim(name: str) -> State:
                 continue
             found = state.record()
             if not found.follower:
-                raise Taken(f"{name} is running already, from {found.config}")
+                raise Taken(f"{name} is running already, from {found.config or record.UNKNOWN}")
             state.close()                   # with COMMAND, which its end takes
             await_follower(name, keeper)
             continue

@@ -3,6 +3,7 @@ import json
 import os
 import re
 import signal
+import time
 
 import pytest
 from machine import BOOT, LAYERS, LS, NETNS, PREFIX, STATES, STOP, is_alive, kill, one_line, read, root_of_control_groups, run, start, wait_for, write
@@ -168,7 +169,7 @@ def test_a_state_file_without_the_line_of_a_cable(subhost, machine, host, now):
 
 @pytest.mark.parametrize("nameless", [False, True], ids=["named", "nameless"])
 @pytest.mark.parametrize("end", ["NAME", "--all", "boot", "PID 1", "--foreground"])
-def test_cables_of_which_no_line_tells(subhost, machine, host, end, nameless):
+def test_cables_of_which_no_line_tells(subhost, machine, host, directory, end, nameless):
     """They are gone as soon as the subhost is, however it ends, and also when its network namespace is going already.
 
     The kernel removes network namespaces one batch after the other, and has a lot of them to remove.
@@ -178,12 +179,13 @@ def test_cables_of_which_no_line_tells(subhost, machine, host, end, nameless):
     foreground = start(BOOT, "--foreground", one.conf) if end == "--foreground" else one.booted() and None
     wait_for(one.is_running)
     rewritten(one, lambda text: re.sub("cable:.*\n", "", text))
-    others = start("sh", "-c", "while :; do unshare --net true; done")
+    goes_on = write(f"{directory}/goes-on", "")
+    others = start("sh", "-c", f"while [ -e {goes_on} ]; do unshare --net true; done")
     try:
         ended_without_lines(one, end, nameless, foreground)
         assert not [name for name in links() if name.startswith(one.name)]
     finally:
-        others.kill()
+        os.unlink(goes_on)
         others.communicate()
     machine.is_as_before()
 
@@ -211,6 +213,40 @@ def test_cables_where_sysfs_shows_other_interfaces(subhost, machine, host):
     rewritten(one, lambda text: re.sub("cable:.*\n", "", text))
     done("unshare", "--mount", "sh", "-c", 'umount --lazy /sys && exec "$@"', "sh", STOP, one.name)
     assert not [name for name in links() if name.startswith(one.name)]
+    machine.is_as_before()
+
+
+def test_an_end_while_a_boot_makes_the_directory_of_network_namespaces(subhost, machine, host):
+    """The end finds that a boot before was killed before it made that, and is slow to forget it."""
+    machine.look()
+    one, other = subhost(), subhost()
+    traced = ("strace", "-qq", "-o", "/dev/null", "-e")
+    run(*traced, "trace=mkdir", "-P", NETNS, "-e", "inject=mkdir:signal=SIGKILL", "/usr/bin/python3", "-IS", BOOT, one.conf)
+    note = f"{STATES}/.netns-is-ours"
+    assert os.path.exists(note) and not os.path.exists(NETNS)
+    ending = start(*traced, "trace=unlink", "-P", note, "-e", "inject=unlink:delay_enter=2000000", "/usr/bin/python3", "-IS", STOP, one.conf)
+    time.sleep(1)
+    other.booted()
+    ending.communicate()
+    other.stopped()
+    assert not os.path.exists(note) and not os.path.exists(NETNS)
+    machine.is_as_before()
+
+
+def test_a_state_file_without_the_configuration_file(subhost, machine):
+    """It is told of in words."""
+    machine.look()
+    one = subhost()
+    unknown = "a file that is not on record"
+    one.booted()
+    rewritten(one, lambda text: re.sub("config .*\n", "", text))
+    assert one_line(one.boot()) == f"overlay-boot: {one.name} is running already, from {unknown}"
+    one.stop()
+    assert one.boot("--shell", input="exit\n").returncode == 0
+    rewritten(one, lambda text: re.sub("config .*\n", "", text))
+    assert one_line(one.boot()) == f"overlay-boot: {one.name} is hibernating, and was booted from {unknown}"
+    assert "overlay-boot CONF wakes it" in one_line(one.go("true"))
+    one.stop()
     machine.is_as_before()
 
 
