@@ -7,7 +7,7 @@ import posix
 from . import beneath, dpkg, files, hooks, overlayfs, paths, rootfs, state, trees
 from .columns import columns
 from .config import Config
-from .errors import Failure, complain
+from .errors import Failure, complain, doing
 from .overlayfs import ABSENT, METACOPY, Entry, Tree
 
 TYPE_CHECKING = False
@@ -28,6 +28,7 @@ MIB = 1 << 20
 EXAMPLES = 3            # paths that the summary names of each line
 
 
+@doing("find what the subhost is made of")
 def tree_of(name: str, config: str) -> Tree:
     """Return the tree of the subhost NAME: as it is on record, or as its configuration file has it now."""
     try:
@@ -185,6 +186,7 @@ def has_same_bytes(one: int, other: int, name: str) -> bool:
     return False
 
 
+@doing("compare the subhost with what is beneath it")
 def compared(tree: Tree) -> "list[Row]":
     """Return a row for each file that a subhost has of its own: a dictionary, see overlay-diff(8)."""
     with tree:

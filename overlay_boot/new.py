@@ -25,6 +25,7 @@ LARGEST = 1 << 20                               # bytes of a file that is copied
 OPEN, CLOSED = 0o755, 0o700                     # modes: UPPER is the root directory of the subhost
 
 
+@doing("make the subhost")
 def make(directory: str, given: "Given", like: str | None = None, *, with_upper: bool = False) -> tuple[str, str]:
     """Make the directory of a subhost with a configuration that has the values given.  Return its file and its NAME.
 
@@ -144,7 +145,8 @@ class Workshop:
 
 def make_in(place: str, file: str, text: str, source: Config | None, *, with_upper: bool) -> None:
     """Make what is in the directory of a subhost, at the place where that is made."""
-    write_configuration(f"{place}/{file}", text)
+    with files.opened(f"{place}/{file}", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644) as fd:
+        files.write_all(fd, text)
     assigned = config.read(f"{place}/{file}")
     if source:
         copy_files(source, place, file)
@@ -152,12 +154,6 @@ def make_in(place: str, file: str, text: str, source: Config | None, *, with_upp
             copy_upper(source, place, assigned)
     for path, mode in directories(assigned):
         make_directory(place, path, mode)
-
-
-@doing("write the configuration")
-def write_configuration(path: str, text: str) -> None:
-    with files.opened(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644) as fd:
-        files.write_all(fd, text)
 
 
 def directories(assigned: "config.Assignments") -> "list[tuple[str, int]]":
