@@ -235,9 +235,9 @@ def remove_doors() -> None:
 def seen(running: "Running", memory: "dict[int, int] | None" = None) -> "list[Seen] | None":
     """Return what has become of the services of a subhost, in the order of START; None if that is not to be seen.
 
-    A dictionary for each: name, state, status (with which its start has returned), processes; with what is known of the
-    memory of processes, also memory (bytes), and since (when its oldest process was started, in seconds of the epoch).
-    None where there is nothing to tell.
+    A dictionary for each: name (its word of START), state, status (with which its start has returned), processes; with
+    what is known of the memory of processes, also memory (bytes), and since (when its oldest process was started, in
+    seconds of the epoch).  None where there is nothing to tell.
     """
     record = running.record
     if not record.start:
@@ -261,7 +261,7 @@ def one_seen(word: str, verdict: "tuple[int, bool] | None", own: int, memory: "d
         state = FAILED
     else:
         state = ENDED if has_left else DONE
-    found = {"name": name_of(word), "state": state, "status": status, "processes": len(members)}
+    found = {"name": word, "state": state, "status": status, "processes": len(members)}
     return {**found, **details(members, memory)}
 
 

@@ -327,7 +327,7 @@ def one_seen(word: str, said: dict[str, str], own: int, memory: "dict[int, int] 
     place = said.get("ControlGroup", "").strip("/")
     is_below = place and ".." not in place.split("/") and "\0" not in place
     members = services.members_of(place, own) if is_below else []
-    return {"name": services.name_of(word), "state": state_of(said, members), "status": status_of(said),
+    return {"name": word, "state": state_of(said, members), "status": status_of(said),
             "processes": len(members), **services.details(members, memory)}
 
 

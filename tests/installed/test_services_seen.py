@@ -83,7 +83,10 @@ def test_a_service_by_its_path(subhost):
     for path in ("opt/x/run", "etc/init.d/other"):
         one.write(path, f"#!/bin/sh\n[ $1 = stop ] || {{ {DAEMON}; }}\n", 0o755)
     one.booted()
-    assert services(one) == {"opt-x-run": ("running", 0, 1), "other": ("running", 0, 1)} and table(one) == "2/2"
+    assert services(one) == {"/opt/x/run": ("running", 0, 1), "/etc/init.d/other": ("running", 0, 1)} and table(one) == "2/2"
+    one.sh("kill $(cat /run/run.pid)")
+    wait_for(lambda: services(one)["/opt/x/run"] == ("ended", 0, 0))
+    assert table(one) == "1/2 /opt/x/run"
     one.stopped()
 
 
@@ -95,7 +98,7 @@ def test_a_service_by_its_path_that_is_restarted(subhost):
                               ("opt/z/run", "z", "echo 0 >/run/overlay-services/opt-z-run"), ("etc/init.d/other", "other", ":")):
         one.write(path, restart % (reads, name, name), 0o755)
     one.booted()
-    running = dict.fromkeys(("opt-x-run", "opt-y-run", "opt-z-run", "other"), ("running", 0, 1))
+    running = dict.fromkeys(("/opt/x/run", "/opt/y/run", "/opt/z/run", "/etc/init.d/other"), ("running", 0, 1))
     assert services(one) == running
     one.inside("/opt/x/run", "restart")
     one.inside("/etc/init.d/other", "restart")
@@ -125,7 +128,7 @@ def test_a_root_that_has_not_got_what_start_scripts_read(subhost, small_root, ow
     for _ in range(2):
         one.booted()
         one.sh("kill -9 $(cat /run/daemon.pid); cd /etc/init.d; ./daemon start")
-        assert services(one) == {"daemon": ("running", 0, 1)}
+        assert services(one) == {"/etc/init.d/daemon": ("running", 0, 1)}
         assert one.inside("cat", f"/{functions}.d/50-overlay-boot") == read(f"/{functions}.d/50-overlay-boot").strip("\n")
         one.sh(f"echo : >/{functions}.d/50-overlay-boot")       # which belongs to root there
         one.stopped()
