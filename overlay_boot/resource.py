@@ -106,10 +106,10 @@ class Resource:
 
     def reload(self) -> None:
         """Boot it again if its configuration file has changed since its boot.  Raises Failure."""
-        config = self.config()
-        if not self.is_running():
+        config, name = self.config(), self.name()
+        if name is None or not self.is_running():
             raise Unfit(STOPPED, f"{config.name} is not running")
-        with running.find(config.name) as found, found.state:
+        with running.find(name) as found, found.state:      # which may have another NAME than its file has now
             if posix.stat(self.conf).st_mtime <= (found.record.since or 0):
                 return
         self.stop()

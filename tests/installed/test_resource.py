@@ -115,6 +115,14 @@ def test_reload_where_the_file_has_changed(served):
     assert act("reload", served.conf) == (SUCCESS, "", [])
     assert served.init != before and act("monitor", served.conf, 10)[0] == SUCCESS
     before = served.init
+    old, new = f"{STATES}/{served.name}", f"{STATES}/{served.name}r"
+    served.configure(START="one", NAME=f"{served.name}r")
+    assert act("reload", served.conf) == (SUCCESS, "", [])
+    assert os.path.exists(new) and not os.path.exists(old)
+    served.configure(START="one")
+    assert act("reload", served.conf) == (SUCCESS, "", [])
+    assert os.path.exists(old) and not os.path.exists(new)
+    before = served.init
     served.configure(NAME="a/b")
     status, why, _ = act("reload", served.conf)
     assert status == ARGUMENTS and why.startswith("NAME=a/b: ")
