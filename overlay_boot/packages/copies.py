@@ -104,10 +104,10 @@ class Copies:
             if status.st_mode & files.KIND != files.REGULAR:
                 return False
             mode, uid, gid = self.attributes_to_be(path, mine or status, status)
-            if at == there and (mode, uid, gid) == attributes(status):
-                return False
             if mine:
                 self.tell_lost_bits(one, at, mine.st_mode & ~mode)
+            if at == there and (mode, uid, gid) == attributes(status):
+                return False
             with self.attributes_of(at if mine else "", source) as like:
                 self.site.write(at, source, mode, uid, gid, like)
         return True
@@ -174,8 +174,9 @@ class Copies:
         if at in self.told or at in self.settled or theirs is None:
             return
         wanted = self.attributes_to_be(path, status, theirs)
+        lost = status.st_mode & ~wanted[0] & SET_ID
         if self.has_attribute(at, overlayfs.METACOPY):      # the content is the host's
-            self.take_bits(one, at, status.st_mode & ~wanted[0] & SET_ID)
+            self.take_bits(one, at, lost)
             return
         if status.st_mode & theirs.st_mode & files.KIND == files.SYMLINK and (
                 self.upper.link(at) == self.plan.lower.link(outside)):
@@ -185,8 +186,9 @@ class Copies:
             if at not in self.others:
                 if at == outside and wanted == attributes(theirs):
                     self.upper.unlink(at)
+                    self.tell_lost_bits(one, at, lost)
                 else:
-                    self.take_bits(one, at, status.st_mode & ~wanted[0] & SET_ID)
+                    self.take_bits(one, at, lost)
         elif own and at not in self.others and (own == self.former_md5(path) or self.is_overridden(path, at, status)):
             if not self.put(one, path, at, status):
                 self.upper.unlink(at)

@@ -614,22 +614,24 @@ def test_a_copy_of_a_file_of_the_hosts(ground):
 def test_a_copy_of_what_is_set_user_id_no_more(ground):
     """A host that does not trust its program any more is not answered by a copy in a subhost that does, but for an override."""
     write(f"{ground.root}/etc/group", "root:x:0:\n")
-    names = ("mode", "group", "same", "still", "back", "override", "own")
-    files = [{f"usr/bin/{name}": "" if name == "same" else version for name in names} for version in "12"]
-    before = dict.fromkeys((f"usr/bin/{name}" for name in names), 0o6755)
+    names = ("mode", "group", "same", "still", "back", "override", "own", "added", "kept")
+    files = [{f"usr/bin/{name}": "" if name in ("same", "kept") else version for name in names} for version in "12"]
+    before = dict.fromkeys((f"usr/bin/{name}" for name in names if name not in ("added", "kept")), 0o6755)
     versions = [deb(ground.root, "lib", "1", files[0], modes=before), deb(ground.root, "lib", "2", files[1], modes={"usr/bin/still": 0o6755})]
     dpkg(ground.root, "-i", versions[0])
     one = ground.subhost(deb(ground.root, "own", "1"))
     assert changes(follow(one)) == set()
     one.sh("""cd /usr/bin; chmod 4711 mode same; chmod 2711 group; chmod 6711 still; chmod 600 back; chmod 6755 back; echo mine >own; chmod 4755 own
+        chmod u+s added kept
         dpkg-statoverride --update --add root root 4711 /usr/bin/override""")
     dpkg(ground.root, "-i", versions[1])
     assert {*follow_as_told(one)["left"]} == {
         *(f"/usr/bin/{name} is not {kind} any more, as that of lib is not (see dpkg-statoverride(1))"
-          for name, kind in {"mode": "set-user-ID", "same": "set-user-ID", "group": "set-group-ID"}.items()),
+          for name, kind in {"mode": "set-user-ID", "same": "set-user-ID", "group": "set-group-ID", "added": "set-user-ID",
+                             "kept": "set-user-ID", "back": "set-user-ID and set-group-ID"}.items()),
         "/usr/bin/own is the subhost's own, and hides that of lib"}
     assert one.inside("stat", "-c", "%n %a", *(f"/usr/bin/{name}" for name in names)).replace("/usr/bin/", "").split("\n") == [
-        "mode 711", "group 711", "same 711", "still 6711", "back 755", "override 4711", "own 4755"]
+        "mode 711", "group 711", "same 711", "still 6711", "back 755", "override 4711", "own 4755", "added 755", "kept 755"]
     assert one.inside("cat", "/usr/bin/mode", "/usr/bin/override", "/usr/bin/back") == "222" and "usr/bin/back" not in upper_files(one)
     assert follow(one)["left"] == [] and follow(one, "--dry-run")["is_done"] is True
 
