@@ -73,8 +73,8 @@ def follow(name: str, path: str, wish: Wish, begun: "Callable[[], object]" = lam
     if wish.dry_run:
         return {**row, **followed(name, path, wish, may_change=False)}
     store = store_on_record(name) or (sources.Sources(complete(path)).followed if wish.packages else "")
-    if not store:
-        return row
+    if not store:           # UPPER is not known, or nothing of it is wanted
+        return {**row, **followed(name, path, wish, may_change=False)}
     with lock_of(store) as lock:
         may_change = is_taken(lock) or not wish.is_brief and bool(await_others(lock))
         begun()
@@ -129,9 +129,9 @@ def lock_of(store: str) -> Fd:
 
     It is the directory with what the host had: only root can open that, and what is in it is written by one at a time.
     """
-    from .followed import make
-    make(store)
-    return files.opened(store, files.READ_DIRECTORY | posix.O_NOFOLLOW)
+    from .followed import directory
+    with directory(store, make=True) as at:
+        return files.opened(".", files.READ_DIRECTORY, directory=at)
 
 
 @doing("lock what the host had")

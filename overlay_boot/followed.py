@@ -1,12 +1,14 @@
 """What the host had when the packages of a subhost followed it last, in a directory for its UPPER: sources.followed().
 
-What is kept there has the names in KEPT, and those below.
+What is kept there has the names in KEPT, and those below.  BASE may be inside of UPPER, and so the subhost's own: no
+symbolic link in it is followed.
 """
 import posix
 
 from . import beneath, files, paths
 from .dpkg import DIVERSIONS, LONGEST, RECORDS, STATUS, lines_of
 from .errors import doing
+from .files import Fd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,8 +26,8 @@ SHOWN = "shown"             # the path of what UPPER has ceased to hide, but for
 def kept(store: str, name: str) -> bytes:
     """Return what the host had in a file when it was followed last, b"" if that is not known."""
     try:
-        with files.opened(f"{store}/{name}", posix.O_RDONLY) as fd:
-            return files.read_all(fd)
+        with directory(store) as at:
+            return beneath.content(at, name, LONGEST, beneath.REFUSED)
     except FileNotFoundError:
         return b""
 
@@ -38,32 +40,49 @@ def is_kept(store: str, name: str) -> bool:
     return bool(files.kind(f"{store}/{name}"))
 
 
-def make(store: str) -> None:
-    """Make the directory, unless it is there; only root can open it."""
-    for path in (paths.parent(store), store):
-        files.make_directory(path, 0o700)
+def directory(store: str, *, make: bool = False) -> Fd:
+    """Return a descriptor of the directory, a place to start from; with make, one that only root can open is made."""
+    above = paths.parent(store)
+    base = paths.parent(above)
+    with files.opened(base, files.PLACE) as at:
+        return beneath.directory(at, f"{paths.name(above)}/{paths.name(store)}", beneath.REFUSED,
+                                 make=0o700 if make else None)
+
+
+def write(at: int, name: str, data: bytes, *, part: str, sync: bool) -> None:
+    """Write or replace a file in the directory of a descriptor, which has the name part until it is whole."""
+    try:
+        posix.unlink(part, dir_fd=at)               # of one that was killed
+    except FileNotFoundError:
+        pass
+    with files.opened(part, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL, 0o600, directory=at) as fd:
+        files.write_all(fd, data)
+        if sync:
+            posix.fsync(fd)
+    posix.rename(part, name, src_dir_fd=at, dst_dir_fd=at)
 
 
 @doing("keep what the host has")
 def keep(store: str, found: dict[str, bytes], *, sync: bool = True) -> None:
     """Keep what the host has, for the next time: {name: data}.  With sync it is on the disk then."""
-    make(store)
-    for name, data in found.items():
-        if data != kept(store, name) or not is_kept(store, name):
-            with files.opened(f"{store}/.{name}", posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC, 0o600) as fd:
-                files.write_all(fd, data)
-                if sync:
-                    posix.fsync(fd)
-            posix.rename(f"{store}/.{name}", f"{store}/{name}")
+    with directory(store, make=True) as at:
+        for name, data in found.items():
+            if data != kept(store, name) or not is_kept(store, name):
+                write(at, name, data, part=f".{name}", sync=sync)
 
 
 def forget(store: str, names: "Iterable[str]" = (*KEPT, MD5SUMS, CHOSEN, UNFINISHED, SHOWN)) -> None:
     """Have nothing kept of these."""
-    for name in names:
-        try:
-            posix.unlink(f"{store}/{name}")
-        except FileNotFoundError:
-            pass
+    try:
+        at = directory(store)
+    except FileNotFoundError:
+        return
+    with at:
+        for name in names:
+            try:
+                posix.unlink(name, dir_fd=at)
+            except FileNotFoundError:
+                pass
 
 
 def begin(store: str, lower: list[str], *, is_new: bool) -> None:

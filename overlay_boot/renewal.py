@@ -8,7 +8,7 @@ import hashlib
 import posix
 from errno import EISDIR
 
-from . import beneath, files, namespaces, overlayfs, packages, paths
+from . import beneath, files, followed, namespaces, overlayfs, packages, paths
 from .old_files import INODE_BITS
 
 TYPE_CHECKING = False
@@ -39,7 +39,7 @@ def renew(site: "Site", tree: "Tree", store: str, old: "Iterable[str]", mounts: 
         if found and data:
             site.write(path, data, found.st_mode & 0o7777, found.st_uid, found.st_gid)
             remove(tree, path)
-    posix.unlink(f"{store}/{COPIES}")
+    followed.forget(store, (COPIES,))
     return True
 
 
@@ -61,17 +61,14 @@ def is_stale(site: "Site", tree: "Tree", path: str, mounts: set[int]) -> bool:
 
 def take_back(tree: "Tree", store: str) -> None:
     """Remove the copies that one who was killed has left."""
-    try:
-        with files.opened(f"{store}/{COPIES}", posix.O_RDONLY) as fd:
-            lines = paths.decode(files.read_all(fd)).splitlines()
-    except FileNotFoundError:
+    if not followed.is_kept(store, COPIES):
         return
-    for line in lines:
+    for line in paths.decode(followed.kept(store, COPIES)).splitlines():
         wanted, _, path = line.partition(" ")
         remove(tree, f"{paths.parent(f'/{path}')}/{packages.part_of(paths.name(path))}"[1:])
         if md5(beneath.content(tree.roots[0], path, LONGEST, beneath.REFUSED)) == wanted:
             remove(tree, path)
-    posix.unlink(f"{store}/{COPIES}")
+    followed.forget(store, (COPIES,))
 
 
 def remove(tree: "Tree", path: str) -> None:
@@ -86,11 +83,9 @@ def remove(tree: "Tree", path: str) -> None:
 
 def note(store: str, lines: list[str]) -> None:
     """Note the copies that are about to be made."""
-    place = f"{store}/{COPIES}"
-    with files.opened(f"{place}.new", posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC, 0o600) as fd:
-        files.write_all(fd, paths.encode("".join(f"{line}\n" for line in lines)))
-        posix.fsync(fd)
-    posix.rename(f"{place}.new", place)
+    with followed.directory(store) as at:
+        data = paths.encode("".join(f"{line}\n" for line in lines))
+        followed.write(at, COPIES, data, part=f"{COPIES}.new", sync=True)
 
 
 def md5(data: bytes) -> str:

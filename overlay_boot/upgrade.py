@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LIMIT = 10              # seconds, for a look at a subhost: all of them are looked at at once
 MOMENT = 1              # seconds, between two looks at what the host's package manager has locked
+TO_LOCK = posix.O_WRONLY | posix.O_CREAT | posix.O_NOFOLLOW | posix.O_NONBLOCK
 QUEUE = "waiting"       # a file beside what the host had, locked by the one who is the next to follow
 
 
@@ -140,7 +141,7 @@ class Later(Follower):
         store = follow.store_on_record(self.word)
         if not store:                   # it has ended
             return None
-        with follow.lock_of(store), files.opened(f"{store}/{QUEUE}", posix.O_WRONLY | posix.O_CREAT, 0o600) as queue:
+        with follow.lock_of(store) as at, files.opened(QUEUE, TO_LOCK, 0o600, directory=at) as queue:
             try:
                 fcntl.flock(queue, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

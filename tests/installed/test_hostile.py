@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 from conftest import cannot_run
-from machine import GO, PROGRAMS, UNFENCED, kill, mounts, one_line, read, run, start, wait_for, write
+from machine import FOLLOW, GO, PROGRAMS, UNFENCED, kill, mounts, one_line, read, run, start, wait_for, write
 
 # Every path that a boot writes, mounts on or reads.
 PATHS = ["etc", "etc/network", "etc/network/interfaces", "etc/hostname", "etc/adjtime", ".reaper", "dev", "sys", "proc", "run", "srv", "srv/share",
@@ -214,6 +214,19 @@ def test_a_log_that_is_no_file(subhost):
     one = subhost(LOG="root/log")
     os.mkfifo(f"{one.upper}/log")
     assert f"LOG={one.upper}/log: not a regular file" in one_line(one.boot())
+
+
+@pytest.mark.parametrize("link, to", [("followed", "dir"), ("followed/{store}", "dir"), ("followed/{store}/.status", "file")])
+def test_what_the_host_had_in_the_subhosts_own_files(subhost, outside, link, to):
+    """BASE may be in UPPER: what is kept there for overlay-follow is written by no link of the subhost's."""
+    one = subhost()
+    one.configure(BASE="root/base", UPPER=one.upper, WORK=f"{one.base}/work", LIVE=f"{one.base}/live", START="none")
+    place = f"{one.upper}/base/{link.format(store=one.upper.replace('/', '%2F'))}"
+    os.makedirs(os.path.dirname(place))
+    os.symlink(f"{outside}/{to}", place)
+    one.booted()
+    assert os.path.isfile(f"{one.upper}/base/followed/{one.upper.replace('/', '%2F')}/status") is (to == "file")
+    run(FOLLOW, "--view", one.conf)
 
 
 # Programs of its own
