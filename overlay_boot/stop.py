@@ -120,6 +120,8 @@ def stop(name: str, config: str) -> None:
         from . import log
         from .clearing import clear_leftovers, forget
         log.mark_end(running.record, "stopped")
+        if running.record.table:
+            end_keeper(running)             # until then nobody else can delete that
         clear_leftovers(state)
         end_keeper(running)
         forget(state)

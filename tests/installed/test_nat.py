@@ -292,6 +292,16 @@ def test_a_boot_that_is_killed(subhost, machine, call):
     machine.is_as_before()
 
 
+def test_a_keeper_that_is_stopped(subhost, machine):
+    """The table is its own, and the end of the subhost does not wait for it."""
+    machine.look()
+    one = subhost(NAT="yes").booted()
+    kill(one.keeper, signal.SIGSTOP)
+    assert one.stop().returncode == 0
+    is_as_before()
+    machine.is_as_before()
+
+
 def test_a_damaged_record(subhost, machine):
     machine.look()
     one = subhost(NAT="yes").booted()
