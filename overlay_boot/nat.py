@@ -5,6 +5,7 @@ tells that a table is ours: one of the same name that somebody else has made is 
 """
 import fcntl
 import posix
+import time
 from errno import EEXIST, ENOENT, EOPNOTSUPP, EPERM, EPROTONOSUPPORT
 
 from . import PATH, addresses, cables, files, forwarding, links, namespaces, paths, ports, state
@@ -153,13 +154,11 @@ def remove(name: str, table: str) -> None:
     """Remove the table of a subhost, and put back forwarding if this was the last one."""
     if table == table_of(name):
         delete(table)
-    forwarding.tidy(lambda: any(record.table if record else links.find_table(FAMILY, table_of(other))
-                                for other, record in others(name)))
+    forwarding.tidy(lambda: any(record.table if record else is_there(other) for other, record in others(name)))
 
 
 def delete(table: str) -> None:
     """Delete the table of a subhost that has ended.  Its keeper may still be about to: then it is the keeper's."""
-    import time
     end = time.monotonic() + OWNER_TIMEOUT
     while True:
         try:
@@ -174,18 +173,28 @@ def delete(table: str) -> None:
 # Other subhosts
 
 def others(name: str) -> "Iterator[tuple[str, Record | None]]":
-    """Yield (name, record) of all subhosts but one that have something on record; None for one that is damaged."""
+    """Yield (name, record) of all subhosts but one that may have a table, or make one; None for a damaged record.
+
+    Of a subhost that was killed, which nothing has cleared yet, the table has gone with the keeper, if that had it.
+    """
     for other in state.names():
         if other == name:
             continue
         try:
             with State(other) as found:
-                yield other, None if found.is_cut() else found.record()
+                record = None if found.is_cut() else found.record()
+                if not record or (record.table or record.publish) and (found.is_in_use() or is_there(other)):
+                    yield other, record
         except OSError as error:        # it has just gone
             if error.errno in files.SCARCE:
                 raise
         except Failure:
             yield other, None
+
+
+def is_there(name: str) -> bool:
+    """Tell whether there is a table of the name that a subhost's has."""
+    return links.find_table(FAMILY, table_of(name)) is not None
 
 
 def refuse_published(wanted: list[Port], name: str) -> None:

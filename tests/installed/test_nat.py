@@ -443,6 +443,20 @@ def test_a_port_that_another_subhost_has(subhost, fails, machine):
     assert other.is_running()
 
 
+def test_a_port_of_a_subhost_that_was_killed(subhost, machine):
+    """Nobody has it any more.  Its end, late, leaves alone what others need."""
+    machine.look()
+    one, other = subhost(PUBLISH="8080").booted(), subhost(PUBLISH="8080")
+    kill(one.keeper, signal.SIGKILL)
+    wait_for(lambda: not tables() - {"ip overlay-boot", "ip6 overlay-boot"})
+    other.booted()
+    one.stop()
+    assert settings() == ["1", "1"] and f"inet overlay-boot-{other.name}" in tables()
+    other.stopped()
+    is_as_before()
+    machine.is_as_before()
+
+
 @pytest.mark.parametrize("spoiled", ["garbled", "cut"])
 def test_a_port_that_a_subhost_with_a_damaged_record_has(subhost, spoiled):
     """The kernel knows.  Nor is forwarding put back while it runs."""
