@@ -229,8 +229,10 @@ cdef extern from "<sys/socket.h>" nogil:
     struct sockaddr:
         pass
     int socket(int domain, int kind, int protocol)
+    int setsockopt(int fd, int level, int option, const void *value, unsigned int size)
     ssize_t sendto(int fd, const void *text, size_t size, int flags, const sockaddr *to, unsigned int length)
     enum: AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, SOCK_RAW, SOCK_DGRAM, SOCK_CLOEXEC, MSG_NOSIGNAL
+    enum: SOL_SOCKET, SO_SNDBUFFORCE
 
 cdef extern from "<net/if.h>" nogil:
     struct ifreq:

@@ -186,7 +186,7 @@ def make_tables(list tables, *, bint owned):
     """
     cdef list messages = []
     cdef bytes wanted
-    cdef int fd
+    cdef int fd, size
     for place, (family, table, chains) in enumerate(tables):
         number, named = FAMILIES[family], text_of(NFTA_TABLE_NAME, table)
         there = find_table(family, table)
@@ -208,6 +208,8 @@ def make_tables(list tables, *, bint owned):
                 + (attribute(NFTA_RULE_USERDATA, commented(comment)) if comment else b""))) for rule, comment in rules]
     wanted = batch(messages)
     fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_NETFILTER)
+    size = len(wanted)                          # of many ports it is too large otherwise; the kernel doubles this
+    setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size))     # if that fails, sendto(2) tells
     try:
         converse_by(fd, PyBytes_AsString(wanted), len(wanted), "make the table", " ".join(tables[0][:2]))
     except BaseException:

@@ -457,6 +457,18 @@ def test_a_port_of_a_subhost_that_was_killed(subhost, machine):
     machine.is_as_before()
 
 
+def test_many_ports(subhost):
+    """More than fit into one message, unless that is asked for."""
+    words = [str(number) for number in range(20000, 21000)]
+    one = subhost(PUBLISH=" ".join(words)).booted()
+    with serving(one.name, 20999):
+        assert asked("127.0.0.1", 20999)[0] == one.name
+    assert re.findall(r'comment "(.+)"', done("nft", "list", "chain", "inet", f"overlay-boot-{one.name}", "output")) == [
+        word for word in words for _ in range(2)]
+    one.stopped()
+    is_as_before()
+
+
 @pytest.mark.parametrize("spoiled", ["garbled", "cut"])
 def test_a_port_that_a_subhost_with_a_damaged_record_has(subhost, spoiled):
     """The kernel knows.  Nor is forwarding put back while it runs."""
