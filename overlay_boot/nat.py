@@ -227,7 +227,11 @@ def in_the_way(names: list[str]) -> list[str]:
     """Return a line for each chain of others that drops what is forwarded, and has no rule for these interfaces."""
     found = []
     others_ = [chain for chain in links.forward_chains() if not is_ours(chain[1])]
-    rules = rules_of_others() if others_ else []
+    rules: "list[dict[str, object]]" = []
+    try:
+        rules = rules_of_others() if others_ else []
+    except NotTold as failure:
+        found.append(f"what the rules of nftables drop is not known: {failure}")
     for family, table, chain, is_dropping in others_:
         of_table = [rule for rule in rules if (rule["family"], rule["table"]) == (family, table)]
         last = [rule for rule in of_table if rule["chain"] == chain][-1:]
@@ -259,8 +263,12 @@ def rules_of_others() -> "list[dict[str, object]]":
     return [one["rule"] for one in listed if "rule" in one]
 
 
+class NotTold(Failure):
+    """A program that was asked about rules has failed.  The boot does not need it."""
+
+
 def said_by(command: list[str]) -> str:
-    """Return what a command prints.  Raises Failure, with its first line, if it fails."""
+    """Return what a command prints.  Raises NotTold, with its first line, if it fails."""
     with Fd(posix.memfd_create("said")) as said, files.null() as null:
         process, pidfd = namespaces.spawn(command[:1], command, {"PATH": PATH, "LANG": "C.UTF-8"},
                                           standard=(null, said, said), directory="/", bound=True)
@@ -272,7 +280,7 @@ def said_by(command: list[str]) -> str:
             raise
         text = paths.decode(posix.pread(said, posix.fstat(said).st_size, 0))
     if status:
-        raise Failure(f"{paths.name(command[0])}: {text.partition(chr(10))[0] or f'exit status {status}'}")
+        raise NotTold(f"{paths.name(command[0])}: {text.partition(chr(10))[0] or f'exit status {status}'}")
     return text
 
 
@@ -293,9 +301,13 @@ def mentions(expression: object, name: str) -> bool:
 def in_the_way_of_old(program: str, names: list[str]) -> list[str]:
     """Return the same for the table filter of iptables-legacy(8)."""
     chain = f"the chain FORWARD of {paths.name(program)}"
+    unknown = f"whether {chain} drops what is forwarded is not known"
     if not files.kind(program):
-        return [f"whether {chain} drops what is forwarded is not known: {program} is not installed"]
-    rules = [paths.words(line) for line in said_by([program, "-w", "-S"]).split("\n")]
+        return [f"{unknown}: {program} is not installed"]
+    try:
+        rules = [paths.words(line) for line in said_by([program, "-w", "-S"]).split("\n")]
+    except NotTold as failure:
+        return [f"{unknown}: {failure}"]
     last = [rule for rule in rules if rule[:2] == ["-A", "FORWARD"]][-1:]
     why = ("its policy is drop" if ["-P", "FORWARD", "DROP"] in rules else
            "its last rule is for all packets" if any(rule[2:4] in (["-j", "DROP"], ["-j", "REJECT"]) for rule in last)

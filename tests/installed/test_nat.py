@@ -638,6 +638,15 @@ def test_without_nft_the_rules_of_others_are_not_known(subhost, host):
     assert booted.returncode == 0 and "NAT: the chain FORWARD of the table ip filter drops" in booted.stderr
 
 
+def test_an_nft_that_fails_is_told(subhost, host):
+    """What only looks at the rules of others is no reason not to boot."""
+    done("nft", "-f", "-", input=DROPPING.format(family="ip", policy="drop", rules=""))
+    done("mount", "--bind", "/usr/bin/false", os.path.realpath("/usr/sbin/nft"))
+    booted = subhost(NAT="yes").boot()
+    assert booted.returncode == 0 and "NAT: what the rules of nftables drop is not known: nft: exit status 1\n" in booted.stderr
+    assert "NAT: the chain FORWARD of the table ip filter drops" in booted.stderr
+
+
 LEGACY = "/usr/sbin/iptables-legacy"
 IPT_SO_GET_INFO = 64
 
