@@ -5,6 +5,7 @@ which knows the host's addresses only.
 """
 import contextlib
 import ctypes
+import glob
 import os
 import re
 import signal
@@ -300,6 +301,64 @@ def test_a_keeper_that_is_stopped(subhost, machine):
     assert one.stop().returncode == 0
     is_as_before()
     machine.is_as_before()
+
+
+# What the command reboot sends, initctl(8).
+REBOOT = """
+import struct
+with open("/run/initctl", "wb", buffering=0) as requests:
+    requests.write(struct.pack("=iiii368x", 0x03091969, 1, ord("6"), 0))
+"""
+
+
+@pytest.mark.parametrize("foreground", [False, True])
+def test_reboot(subhost, world, foreground, machine):
+    """The table is made anew, and goes with that keeper, whichever process asked for the end."""
+    machine.look()
+    one = subhost(NAT="yes", PUBLISH="8080:80", START="x")
+    one.write("etc/init.d/x", "#!/bin/sh\n[ $1 != start ] || sleep 1000000 &\n", 0o755)
+    process = start(BOOT, "--foreground", one.conf) if foreground else None
+    if not foreground:
+        one.booted()
+
+    def check():
+        wait_for(lambda: one.is_running() and one.row()["services"])
+        with serving(one.name), serving(world):
+            assert asked(OUTSIDE[0], 8080, world) == (one.name, WORLD[0])
+            assert asked(WORLD[1], 80, one.name) == (world, OUTSIDE[1])
+        assert settings() == ["1", "1"] and sockets_of_nftables() == {one.keeper}
+
+    check()
+    before = one.init
+    one.inside("python3", "-c", REBOOT)
+    wait_for(lambda: not is_alive(before) and one.is_running(), 20)
+    check()
+    one.stopped()
+    if process:
+        assert process.wait(10) == 0
+        process.communicate()
+    is_as_before()
+    machine.is_as_before()
+
+
+def sockets_of_nftables():
+    """Which processes have one of NETLINK_NETFILTER open."""
+    inodes = {line.split()[-1] for line in read("/proc/net/netlink").splitlines()[1:] if line.split()[1] == "12"}
+    found = set()
+    for path in glob.glob("/proc/[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            if os.readlink(path).removeprefix("socket:[").rstrip("]") in inodes:
+                found.add(int(path.split("/")[2]))
+    return found
+
+
+def test_nobody_else_has_the_socket(subhost):
+    """Neither hooks nor PID 1 nor services: only who has it can change the table, and it is there as long as that."""
+    one = subhost(NAT="yes", START="x", POSTMOUNT="./hook")
+    one.write("etc/init.d/x", "#!/bin/sh\nls -l /proc/*/fd\nsleep 1000000 &\n", 0o755)
+    one.script("hook", "ls -l /proc/self/fd\noverlay-postmount\n")
+    one.booted()
+    assert sockets_of_nftables() == {one.keeper} and "socket:" not in one.said()
 
 
 def test_a_damaged_record(subhost, machine):
