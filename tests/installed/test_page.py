@@ -6,7 +6,6 @@ import contextlib
 import functools
 import hashlib
 import http.server
-import os
 import re
 import socket
 import struct
@@ -15,7 +14,6 @@ import urllib.request
 
 import debs
 import pytest
-from conftest import cannot_run
 from machine import TREE, new_name, read, run, wait_for
 from network import done, within
 
@@ -104,8 +102,6 @@ def commands():
 
 
 def test_a_page_is_served(subhost, mirror):
-    if not os.path.exists("/usr/sbin/nft"):
-        cannot_run("no nft")
     one = subhost()
     made, booted, installed = commands()
     assert (booted, installed) == ("overlay-boot /opt/web/web.conf", "overlay-go web apt-get -y install nginx-light")
