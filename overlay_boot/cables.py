@@ -211,7 +211,6 @@ def await_bridges(bridges: list[str]) -> None:
 
     They are brought up when they have the MTU that cables are to have.  Raises Failure if a signal arrives meanwhile.
     """
-    import time
     complain(f"CABLES: waiting for {', '.join(bridges)}, for {BRIDGE_TIMEOUT} s at most")
     end = time.monotonic() + BRIDGE_TIMEOUT
     while time.monotonic() < end and not all(number_of(bridge, "flags") & UP for bridge in bridges):
