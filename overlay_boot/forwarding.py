@@ -90,9 +90,17 @@ def change(note: int, setting: str, value: str) -> None:
 
 
 def lines_of(note: int) -> list[tuple[str, str]]:
-    """Return [(setting, its value before)] of what was changed."""
+    """Return [(setting, its value before)] of what was changed; of a damaged note, what can be that."""
     text = paths.decode(posix.pread(note, posix.fstat(note).st_size, 0))
-    return [(setting, value) for setting, _, value in (line.partition(" ") for line in text.split("\n")[:-1])]
+    pairs = (line.partition(" ")[::2] for line in text.split("\n")[:-1])
+    return [(setting, value) for setting, value in pairs if is_setting(setting) and value.isdecimal()]
+
+
+def is_setting(text: str) -> bool:
+    """Tell whether it is a path of a setting that is changed here."""
+    begins, ends = ROUTER_ADVERTISEMENTS.split("{}")
+    name = text.removeprefix(begins).removesuffix(ends)
+    return text in SWITCHES.values() or text == f"{begins}{name}{ends}" and not {"/", "\0"} & {*name} and name != ".."
 
 
 def value_of(setting: str) -> str:

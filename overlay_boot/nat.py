@@ -151,10 +151,14 @@ def rule_of(port: Port, end: Address) -> bytes:
 
 @doing("remove the table of nftables")
 def remove(name: str, table: str) -> None:
-    """Remove the table of a subhost, and put back forwarding if this was the last one."""
+    """Remove the table of a subhost, and put back forwarding if this was the last one.
+
+    The tables tell, not the records: of two subhosts that end at the same time, each would see the record of the other.
+    A boot that has not made its table yet turns forwarding on when it does.
+    """
     if table == table_of(name):
         delete(table)
-    forwarding.tidy(lambda: any(record.table if record else is_there(other) for other, record in others(name)))
+    forwarding.tidy(lambda: any(is_there(other) for other in state.names() if other != name))
 
 
 def delete(table: str) -> None:
@@ -193,18 +197,22 @@ def others(name: str) -> "Iterator[tuple[str, Record | None]]":
 
 
 def is_there(name: str) -> bool:
-    """Tell whether there is a table of the name that a subhost's has."""
-    return links.find_table(FAMILY, table_of(name)) is not None
+    """Tell whether there is a table of ours with the name that a subhost's has."""
+    found = links.find_table(FAMILY, table_of(name))
+    return found is not None and found[1]
 
 
 def refuse_published(wanted: list[Port], name: str) -> None:
     """Raises Failure if another subhost than NAME has published one of the ports."""
     for other, record in others(name):
-        # What a damaged record says may be wrong: the kernel knows.
-        words = links.comments(FAMILY, table_of(other), LED) if record is None else record.publish
-        for word in words:
+        # The record has what is still to be made; where it is damaged, the kernel knows what was.
+        for word in {*links.comments(FAMILY, table_of(other), LED), *(record.publish if record else ())}:
+            try:
+                theirs = Port(word)
+            except Failure:
+                continue
             for port in wanted:
-                if port.meets(Port(word)):
+                if port.meets(theirs):
                     raise Failure(f"PUBLISH: {port.word}: the subhost {other} has published {word}")
 
 

@@ -255,6 +255,27 @@ def test_forwarding_is_put_back_by_the_last_one(subhost, world):
     is_as_before()
 
 
+def test_forwarding_is_put_back_where_two_end_at_a_time(subhost):
+    """Both have removed their tables before either looks whether it is the last one."""
+    ending = [start("strace", "-qq", "-o", "/dev/null", "-e", "trace=flock", "-P", "/run/overlay-boot/.forwarding",
+                    "-e", "inject=flock:delay_enter=2000000", "/usr/bin/python3", "-IS", STOP, one.conf)
+              for one in (subhost(NAT="yes").booted(), subhost(PUBLISH="8080:80").booted())]
+    for one in ending:
+        assert one.communicate()[1] == b"" and one.returncode == 0
+    is_as_before()
+
+
+@pytest.mark.parametrize("line", ["nonsense", "ipv4/../../kernel/sysrq 1", "ipv4/ip_forward \\x00", "\\x00 0", "ipv6/conf/../x 0"])
+def test_a_damaged_note_of_forwarding(subhost, line):
+    one = subhost(NAT="yes").booted()
+    before = read("/proc/sys/kernel/sysrq")
+    with open("/run/overlay-boot/.forwarding", "a") as file:
+        file.write(line.replace("\\x00", "\0") + "\n")
+    one.stopped()
+    assert read("/proc/sys/kernel/sysrq") == before
+    is_as_before()
+
+
 def test_what_forwards_already_is_left_alone(subhost):
     with open("/proc/sys/net/ipv4/ip_forward", "w") as file:
         file.write("1")
