@@ -26,6 +26,7 @@ LAYOUT, INDEX, BLOBS = "oci-layout", "index.json", "blobs/sha256"
 OF_INDEX = "application/vnd.oci.image.index.v1+json"
 REF_NAME = "org.opencontainers.image.ref.name"
 LONGEST = 1 << 22           # bytes of a layout's JSON
+WRITABLE = 0o022            # by others
 
 
 def text_of(value: "Json") -> bytes:
@@ -58,7 +59,6 @@ class Destination:
         self.time = time
         self.index = index_of(self.path, tag)           # of a layout that is there
         self.workshop = f"{paths.parent(self.path).rstrip('/')}/.{paths.name(self.path)}.overlay-export"
-        self.made = f"{self.workshop}/image"
         self.written: set[str] = set()                  # sums of blobs
 
     def __enter__(self) -> "Destination":
@@ -69,7 +69,8 @@ class Destination:
         except OSError as error:
             raise Failure(f"cannot make {self.workshop}: {error.strerror}") from None
         try:
-            clear(self.workshop)                        # of one that was killed
+            clear(self.lock)                            # of one that was killed
+            self.index = index_of(self.path, self.tag)  # which another one may just have written
             self.begin()
         except BaseException:
             self.remove()
@@ -82,11 +83,24 @@ class Destination:
 
     def remove(self) -> None:
         with self.lock:
-            clear(self.workshop)
+            clear(self.lock)
             os.rmdir(self.workshop)
 
+    @property
+    def inside(self) -> str:
+        """The path of that directory by its descriptor: who renames it, or puts another one there, leads us nowhere."""
+        return paths.of_descriptor(self.lock)
+
+    @property
+    def made(self) -> str:
+        """The path of what will be DEST."""
+        return f"{self.inside}/image"
+
     def locked(self) -> Fd:
-        """Make and lock the directory, which another process may just remove; return a descriptor of it."""
+        """Make and lock the directory, which another process may just remove; return a descriptor of it.
+
+        Raises Failure if somebody else has made it.
+        """
         while True:
             try:
                 os.mkdir(self.workshop, 0o700)
@@ -97,6 +111,9 @@ class Destination:
             except FileNotFoundError:
                 continue
             with Fds([fd]) as fds:
+                status = os.fstat(fd)
+                if status.st_uid != os.geteuid() or status.st_mode & WRITABLE:
+                    raise Failure(f"cannot write {self.path}: {self.workshop} is somebody else's")
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.fstat(fd).st_nlink:
                     fds.let_go()
@@ -168,12 +185,12 @@ class Directory(Destination):
         self.put(LAYOUT, text_of(VERSION))
 
     def new_blob(self) -> Place:
-        return Place(files.opened(f"{self.workshop}/blob", os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644))
+        return Place(files.opened(f"{self.inside}/blob", os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644))
 
     def keep_blob(self, place: Place, digest: str, size: int) -> None:
         self.written.add(digest)
         os.fsync(place.fd)
-        os.rename(f"{self.workshop}/blob", f"{self.made}/{BLOBS}/{digest}")
+        os.rename(f"{self.inside}/blob", f"{self.made}/{BLOBS}/{digest}")
 
     def put(self, name: str, data: bytes) -> None:
         with files.opened(f"{self.made}/{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644) as fd:
@@ -292,11 +309,10 @@ def sync(directory: str) -> None:
         os.fsync(fd)
 
 
-def clear(directory: str) -> None:
-    """Remove all that is in a directory of ours."""
+def clear(directory: int) -> None:
+    """Remove all that is in the directory of a descriptor."""
     for name in os.listdir(directory):
-        path = f"{directory}/{name}"
-        if os.path.isdir(path) and not os.path.islink(path):
-            shutil.rmtree(path)
-        else:
-            os.unlink(path)
+        try:
+            os.unlink(name, dir_fd=directory)
+        except IsADirectoryError:
+            shutil.rmtree(name, dir_fd=directory)

@@ -37,9 +37,7 @@ class Frozen:
         if cgroup.is_frozen(self.group):        # by somebody else, who thaws it
             return self
         source, self.sink = processes.make_pipe()
-        self.guard = posix.fork()
-        if self.guard == 0:
-            guard(source, self.group)
+        self.guard = forked(source, self.group)
         posix.close(source)
         try:
             cgroup.write(self.group, "cgroup.freeze", "1")
@@ -81,12 +79,25 @@ class Frozen:
             self.group.close()
 
 
+def forked(source: int, group: int) -> int:
+    """Start guard(); return its process id.  From then on it is out of reach of what ends our process group.
+
+    That is also what comes from the terminal.
+    """
+    mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP))
+    try:
+        process = posix.fork()
+        if process == 0:
+            guard(source, group)
+        posix.setpgid(process, process)
+        return process
+    finally:
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+
+
 def guard(source: int, group: int) -> None:
     """In a process of its own: wait for the end of the other end of a pipe, and let the control group run."""
     try:
-        posix.setsid()                          # what ends its parent by the terminal does not end it
-        for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
-            _signal.signal(number, _signal.SIG_IGN)
         with files.opened("cgroup.freeze", posix.O_WRONLY, directory=group) as freezer:
             kept = (posix.dup2(source, 0), posix.dup2(freezer, 1))
             posix.closerange(2, posix.sysconf("SC_OPEN_MAX"))

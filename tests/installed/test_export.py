@@ -12,9 +12,9 @@ import subprocess
 import tarfile
 
 import pytest
-from machine import DISKFILE, EXPORT, one_line, read, root_of_control_groups, run, start, wait_for, write
+from machine import DIFF, DISKFILE, EXPORT, one_line, read, root_of_control_groups, run, start, wait_for, write
 
-SPARSE, HOLE = 1 << 30, 300 << 20       # the length of a sparse file, and where something is in it
+SPARSE, HOLE = 1 << 28, 75 << 20        # the length of a sparse file, and where something is in it
 CAPABILITY = bytes.fromhex("0100000200040000000000000000000000000000")         # security.capability: net_bind_service
 WHITEOUT = ".wh."
 
@@ -355,6 +355,20 @@ def test_what_is_there_already(subhost, lower, directory, machine):
     assert not [name for name in os.listdir(directory) if name.endswith(".overlay-export")]
 
 
+def test_a_workshop_of_somebody_else(subhost, lower, directory):
+    """Where others can write, one may be there before us."""
+    one = subhost(LOWER=lower)
+    workshop = f"{directory}/.image.overlay-export"
+    write(f"{workshop}/theirs", "x")
+    os.chown(workshop, 1000, 1000)
+    assert "is somebody else's" in one_line(run(EXPORT, one.conf, f"{directory}/image"))
+    assert os.listdir(workshop) == ["theirs"]
+    shutil.move(workshop, f"{directory}/elsewhere")
+    os.symlink("elsewhere", workshop)
+    assert run(EXPORT, one.conf, f"{directory}/image").returncode == 1
+    assert os.listdir(f"{directory}/elsewhere") == ["theirs"] and not os.path.exists(f"{directory}/image")
+
+
 def test_wrong_calls(subhost, lower, directory):
     one = subhost(LOWER=lower, INIT="echo exec /sbin/init")
     assert "--entrypoint tells" in one_line(run(EXPORT, one.conf, f"{directory}/a"))
@@ -366,6 +380,59 @@ def test_wrong_calls(subhost, lower, directory):
     two = subhost(LOWER=lower, LAYER="layer.tar.gz")
     shutil.move(f"{directory}/layer.tar.gz", two.base)
     assert "a boot of the subhost does that" in one_line(run(EXPORT, two.conf, f"{directory}/b"))
+
+
+def test_out_again_and_in_again(subhost, lower, directory, own_cache):
+    """What a subhost over the host's root shows is what one over nothing shows, with its image as LAYER."""
+    for path in ("etc/dir/a", "etc/dir/b", "etc/opaque/x", "etc/moved/in/file"):
+        write(f"{lower}/{path}", path)
+    write(f"{directory}/layer/etc/dir/c", "layer")
+    os.mknod(f"{directory}/layer/etc/passwd", stat.S_IFCHR, 0)
+    one = subhost(LOWER=lower, LAYER=f"{directory}/layer")
+    of_all_kinds(one.upper)
+    os.unlink(f"{one.upper}/srv/device")
+    os.unlink(f"{one.upper}/srv/socket")
+    one.booted()
+    one.sh("rm /etc/dir/a; mv /etc/moved /etc/renamed; rm -r /etc/opaque; mkdir /etc/opaque; echo y >/etc/opaque/y")
+    export(one.name, f"{directory}/image.tar")
+    two = subhost(LOWER="empty", LAYER=f"oci:{directory}/image.tar")
+    os.mkdir(f"{two.base}/empty")
+    two.booted()
+    before, after = seen_by(one), seen_by(two)
+    assert after.pop(".entrypoint")
+    for path in ("etc/hostname", "etc/hosts", "etc/network", "etc/network/interfaces"):
+        before.pop(path), after.pop(path)
+    assert before == after
+    assert run(DIFF, two.conf).returncode == 0
+    export(two.name, f"{directory}/again.tar")
+    first, second = Image(f"{directory}/image.tar"), Image(f"{directory}/again.tar")
+    assert [set(second.members(number)) for number in (1, 2, 3)] == [set(first.members(number)) for number in (0, 1, 2)]
+
+
+def content_of(path):
+    """What is in a file, but for holes of 1 MiB and more."""
+    with open(path, "rb") as file:
+        return [part for part in iter(lambda: file.read(1 << 20), b"") if part.count(0) < 1 << 20]
+
+
+def seen_by(one):
+    """{path: what there is to say of it} of a running subhost, but for what is mounted in it."""
+    root, found = f"/proc/{one.init}/root", {}
+    for place, directories, names in os.walk(root):
+        if place == root:
+            directories[:] = set(directories) - {"dev", "proc", "run", "sys"}
+        for name in (*directories, *names):
+            path = f"{place}/{name}"
+            status = os.lstat(path)
+            kind = stat.S_IFMT(status.st_mode)
+            content = content_of(path) if kind == stat.S_IFREG else os.readlink(path) if kind == stat.S_IFLNK else ""
+            found[os.path.relpath(path, root)] = (
+                (status.st_mode, status.st_uid, status.st_gid, kind != stat.S_IFDIR and (status.st_size, status.st_mtime_ns, status.st_nlink)),
+                content,
+                {key: os.getxattr(path, key, follow_symlinks=False) for key in os.listxattr(path, follow_symlinks=False)
+                 if not key.startswith("trusted.overlay")})
+    found.pop(".reaper", None)
+    return found
 
 
 # One that runs
