@@ -258,9 +258,14 @@ def text(of: "Any", key: str) -> str:
     found = of.get(key) if isinstance(of, dict) else []
     if found is None:
         return ""
-    if not isinstance(found, str) or "\0" in found:
+    if not is_text(found):
         raise Failure(f"{key} in it is not a string")
-    return found
+    return str(found)
+
+
+def is_text(found: object) -> bool:
+    """Tell whether it is a string that a path or an argument can be: JSON can have a NUL, and halves of characters."""
+    return isinstance(found, str) and "\0" not in found and not any("\ud800" <= letter <= "\udfff" for letter in found)
 
 
 def whole(of: "Any", key: str) -> int:
@@ -284,7 +289,7 @@ def many(of: "Any", key: str) -> "list[Any]":
 def texts(of: "Any", key: str) -> list[str]:
     """Return an array of strings in an object."""
     found = many(of, key)
-    if not all(isinstance(one, str) and "\0" not in one for one in found):
+    if not all(map(is_text, found)):
         raise Failure(f"{key} in it is not an array of strings")
     return found
 

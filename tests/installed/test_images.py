@@ -173,6 +173,7 @@ def test_wrong_words_of_init(alone, fails, words, why):
     ({"Entrypoint": None}, "neither Entrypoint nor Cmd"), ({"User": "nobody"}, "the image has no user nobody"),
     ({"User": "0:staff"}, "the image has no group staff"), ({"StopSignal": "SIGNONE"}, "StopSignal SIGNONE"),
     ({"Entrypoint": "/bin/program"}, "Entrypoint in it is not an array"),
+    ({"Env": ["A=\ud800"]}, "Env in it is not an array of strings"), ({"WorkingDir": "/\udcff"}, "WorkingDir in it is not a string"),
     ({"Entrypoint": ["/none"]}, "cannot start /none: No such file or directory"), ({"Entrypoint": ["none"]}, "cannot start none: No such file"),
     ({"Entrypoint": ["/etc/note"]}, "cannot start /etc/note: Permission denied"), ({"WorkingDir": "/etc/note/x"}, "cannot enter the directory /etc/note/x: Not a dir"),
     ({"Env": [f"A{number}=" for number in range(5000)]}, "more arguments and variables than")])
