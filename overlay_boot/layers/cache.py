@@ -160,26 +160,29 @@ def fill(directory: int, archive: Archive, limit: tuple[int, int]) -> None:
 
 # Their removal
 
-def booted(*, complete: bool = True) -> dict[str, list[str]]:
+def booted(*, complete: bool = True, but: str = "") -> dict[str, list[str]]:
     """Return {digest: [name]} of the layers on record for a subhost, that is booted or waits to be cleared.
 
-    If it has to be complete, raises Failure for a state file that cannot be read.
+    If it has to be complete, raises Failure for a state file that cannot be read.  A boot leaves its own out, by but.
     """
     found: dict[str, list[str]] = {}
-    for name, record in state.noted(None if complete else {}):
+    for name, record in state.noted(None if complete else {}, but=but):
         for digest in record.layers:
             found.setdefault(digest, []).append(name)
     return found
 
 
-def removed(cache: Cache, digest: str) -> bool:
-    """Remove a layer, unless a subhost or a boot uses it; tell whether it was removed."""
+def removed(cache: Cache, digest: str, *, but: str = "") -> bool:
+    """Remove a layer, unless a subhost or a boot uses it; tell whether it was removed.
+
+    A boot does not count, and does not lose its lock, if it gives its own name by but.
+    """
     layer = cache.locked(digest, fcntl.LOCK_EX | fcntl.LOCK_NB)
     if layer is None:
         return False
     with layer:
         # Whoever came before us is on record; whoever comes now waits for the lock.
-        if digest in booted():
+        if digest in booted(but=but):
             return False
         part = digest + PART
         if files.exists(part, cache.fd):

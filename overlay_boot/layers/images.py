@@ -5,9 +5,10 @@
 What is unpacked of a layer depends on those below it, and so does its name in the cache: images with the same layers at
 the bottom share them.
 """
+import fcntl
 import posix
 
-from .. import files, oci, state
+from .. import files, interruption, oci, state
 from ..config import OCI
 from ..errors import Failure, doing, reason
 from ..files import Fd, Fds
@@ -57,7 +58,7 @@ def provide(path: str, limit: tuple[int, int], record: "State") -> list[str]:
         except BaseException:
             record.note("image", "")
             for key in reversed(made):
-                removed(cache, key)
+                removed(cache, key, but=record.name)
             raise
         remember(path, [layer.key for layer in image.layers])
     return [f"{LAYERS}/{layer.key}" for layer in image.layers]
@@ -100,15 +101,24 @@ def keys(path: str) -> list[str]:
 
 # Configurations
 
-def keep_config(image: "Image") -> None:
+def locked_configs() -> Fd:
+    """Return a descriptor of their directory, which one process at a time has locked."""
     files.make_directory(CONFIGS, 0o700)
+    with Fds([files.opened(CONFIGS, files.READ_DIRECTORY)]) as fds, interruption.Wait():
+        fcntl.flock(fds[0], fcntl.LOCK_EX)
+        return Fd(fds.pop())
+
+
+def keep_config(image: "Image") -> None:
+    """Have the configuration of an image, which is on record, among them."""
     path = f"{CONFIGS}/{image.digest}"
-    if files.kind(path):
-        return
-    with files.opened(path + PART, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_NOFOLLOW, 0o600) as fd:
-        files.write_all(fd, image.data)
-        posix.fsync(fd)
-    posix.rename(path + PART, path)
+    with locked_configs():
+        if files.kind(path):
+            return
+        with files.opened(path + PART, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_NOFOLLOW, 0o600) as fd:
+            files.write_all(fd, image.data)
+            posix.fsync(fd)
+        posix.rename(path + PART, path)
 
 
 def config(digest: str) -> bytes:
@@ -119,11 +129,9 @@ def config(digest: str) -> bytes:
 
 def forget_configs() -> None:
     """Remove the configurations that no subhost uses.  Raises Failure if that cannot be told."""
-    used = {noted.image for _, noted in state.noted(None)}
-    try:
-        names = posix.listdir(CONFIGS)
-    except FileNotFoundError:
-        return
-    for name in names:
-        if name not in used:
-            posix.unlink(f"{CONFIGS}/{name}")
+    with locked_configs() as directory:
+        # Whoever came before us is on record; whoever comes now waits for the lock.
+        used = {noted.image for _, noted in state.noted(None)}
+        for name in posix.listdir(directory):
+            if name not in used:
+                posix.unlink(name, dir_fd=directory)

@@ -98,7 +98,7 @@ def configured(conf: str) -> list[str]:
 def digests_at(path: str, known: list[tuple[str, str, str]]) -> list[str]:
     """Return the digest of an archive as it is, or of one that is not there now as it was; none if it is not known.
 
-    Those of all layers of an image, the lowest first.
+    Those of all layers of an image, the lowest first; of one that is not there now, of all that it ever was.
     """
     if path.startswith(config.OCI):
         try:
@@ -113,8 +113,11 @@ def digests_at(path: str, known: list[tuple[str, str, str]]) -> list[str]:
 
 
 def unpacked(path: str) -> list[str]:
-    """Return the directories of the cache in which an archive is, or an image, the lowest first; none if not all is."""
-    wanted = digests_at(path, seen())
+    """Return the directories of the cache in which an archive is, or an image, the lowest first; none if not all is.
+
+    Raises Failure for an image that is not there now: which of the layers that it had belong together is not known.
+    """
+    wanted = images.keys(path) if path.startswith(config.OCI) else digests_at(path, seen())
     return [f"{LAYERS}/{digest}" for digest in wanted] if {*wanted} <= {*digests()} else []
 
 

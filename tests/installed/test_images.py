@@ -1,4 +1,5 @@
 """LAYER=oci:PATH[:TAG], and INIT=overlay-oci-init: images of OCI and docker."""
+import fcntl
 import gzip
 import hashlib
 import json
@@ -671,11 +672,40 @@ def test_two_boots_at_a_time(subhost, directory):
     assert len(os.listdir(f"{CACHE}/layers")) == 4
 
 
+def test_configurations_are_kept_one_at_a_time(subhost):
+    """The boot of another subhost, or overlay-layers, may be at the same one."""
+    one = subhost(LOWER="empty", LAYER="oci:image")
+    os.mkdir(f"{one.base}/empty")
+    image(f"{one.base}/image", tar(member("a", b"")))
+    os.makedirs(f"{CACHE}/images", 0o700)
+    directory = os.open(f"{CACHE}/images", os.O_RDONLY)
+    fcntl.flock(directory, fcntl.LOCK_EX)
+    boot = start(BOOT, one.conf)
+    wait_for(lambda: cached() and not cached()[0].endswith(".part"))
+    with pytest.raises(subprocess.TimeoutExpired):
+        boot.wait(0.5)
+    assert os.listdir(directory) == []
+    os.close(directory)
+    assert boot.wait(60) == 0 and len(os.listdir(f"{CACHE}/images")) == 1
+
+
+def test_an_image_that_is_gone_is_not_mixed_with_what_was_there_before(subhost):
+    one = over(subhost, tar(member("base", b"")), tar(member("first", b"")))
+    one.stopped()
+    shutil.rmtree(f"{one.base}/image")
+    image(f"{one.base}/image", tar(member("base", b"")), tar(member("second", b"")))
+    assert run(DIFF, one.conf).returncode == 0
+    one.booted()
+    one.stopped()
+    shutil.rmtree(f"{one.base}/image")
+    assert "LAYER=oci:" in one_line(run(DIFF, one.conf)) and len(os.listdir(f"{CACHE}/layers")) == 3
+
+
 def test_killed_at_it(subhost, directory):
     """What is left of a boot that is killed while it unpacks goes with the next one."""
     one = subhost(LOWER="empty", LAYER="oci:image")
     os.mkdir(f"{one.base}/empty")
-    image(f"{one.base}/image", tar(member("first", b"")), tar(*(member(f"{number}", b"x" * 2000) for number in range(8000))))
+    image(f"{one.base}/image", tar(member("first", b"")), tar(*(member(f"{number}", b"x" * 2000) for number in range(3000))))
     boot = start(BOOT, one.conf)
     wait_for(lambda: any(name.endswith(".part") for name in cached()) and len(cached()) == 2)
     boot.kill()
@@ -694,10 +724,10 @@ def test_a_plain_boot_loads_nothing_of_it(subhost, small_root):
 
 
 def test_memory_is_bounded(subhost):
-    """A layer of 200 MB, and many members, in less than 64 MiB more than another boot."""
+    """A layer of 100 MB in less than 64 MiB."""
     one = subhost(LOWER="empty", LAYER="oci:image")
     os.mkdir(f"{one.base}/empty")
-    image(f"{one.base}/image", tar(member("zeros", bytes(200_000_000))), pack=lambda data: subprocess.run(["gzip", "-1c"], input=data, stdout=subprocess.PIPE, check=True).stdout)
+    image(f"{one.base}/image", tar(member("zeros", bytes(100_000_000))), pack=lambda data: subprocess.run(["gzip", "-1c"], input=data, stdout=subprocess.PIPE, check=True).stdout)
     done = run("/usr/bin/python3", "-c", "import resource, subprocess, sys; r = subprocess.run(sys.argv[1:]).returncode; "
                "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, r)", BOOT, one.conf)
     most, status = map(int, done.stdout.split())
