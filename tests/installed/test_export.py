@@ -342,6 +342,7 @@ def test_what_is_there_already(subhost, lower, directory, machine):
     before = Image(dest).files
     assert f"an image {one.name}:latest already" in one_line(run(EXPORT, one.conf, dest))
     assert Image(dest).files == before
+    write(f"{one.upper}/etc/more", "more")
     export(one.conf, dest, "second")
     both = Image(dest, "second")
     assert sorted(both.tags) == sorted([f"{one.name}:latest", "second"]) and set(before) < set(both.files)
