@@ -102,7 +102,7 @@ def test_a_service_that_hangs_has_failed(hanging):
     assert time.monotonic() - begin < 5
     assert hanging.sh("ps -o args= -C sleep").split() == ["sleep", "1000001", "sleep", "1000001"]
     services = {service["name"]: service["state"] for service in hanging.row()["services"]}
-    assert services == {"opt-one": "running", "opt-hangs": "failed", "opt-two": "running"}
+    assert services == {"/opt/one": "running", "/opt/hangs": "failed", "/opt/two": "running"}
     assert "cannot start /opt/hangs: it has not ended after BOOT_TIMEOUT=1 seconds\n" in hanging.said()
     hanging.stopped()
 

@@ -289,7 +289,7 @@ class Scenario:
         self.shell = "--shell" in self.command
         self.enters = self.command[0] in ("overlay-go", "overlay-share")
         # What is opened first that concerns the subhost; what is before it is Python's start.
-        self.begin = "" if keeper else "/run/overlay-boot/kx" if self.enters else "kx.conf"
+        self.begin = "" if keeper else "kx.conf" if "kx.conf" in self.command else "/run/overlay-boot/kx"
 
 
 TYPED = b"exit\n"       # on a terminal, for a shell
