@@ -13,7 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-BARE = {"START": "none", "CABLES": "", "INIT": "overlay-init"}      # what of a configuration is not as it says
+# What of a configuration is not as it says.  ADDRESS would imply a cable, and NAT and PUBLISH an address.
+BARE = {"START": "none", "CABLES": "", "ADDRESS": "", "NAT": "no", "PUBLISH": "", "INIT": "overlay-init"}
 BOOTED = b"1"
 # DPKG_FRONTEND_LOCKED: who has dpkg at work has its lock for front ends, as apt has.
 TAKEN = 3                   # the exit status of the child, if another process boots it

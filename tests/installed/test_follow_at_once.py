@@ -68,8 +68,9 @@ def test_two_of_them(held, is_running):
 
 def test_one_with_cables_that_is_stopped(held):
     """It is booted without them."""
-    held.configure(LOWER=held.host, CABLES="=", ADDRESS="192.0.2.2/24", BOOT_TIMEOUT="5")
+    held.configure(LOWER=held.host, CABLES="=", ADDRESS="192.0.2.2/24", PUBLISH="8080:80", BOOT_TIMEOUT="5")
     one = begun(held)
+    assert not os.path.exists(f"/sys/class/net/{held.name}0")
     let_on(held)
     assert told(one) == {("lib", "upgraded")}
 
