@@ -130,9 +130,9 @@ def test_what_others_have_booted_is_waited_for(slow, subhost, listed, directory)
     assert second.is_running()
 
 
-def test_units_that_others_have_booted_are_waited_for(subhost, listed, init_root):
+def test_units_that_others_have_booted_are_waited_for(systemd_root, subhost, listed):
     """Of a subhost in which systemd starts them."""
-    first = subhost(LOWER=init_root("systemd"), INIT="overlay-systemd", START="slow")
+    first = subhost(LOWER=systemd_root, INIT="overlay-systemd", START="slow")
     first.write("etc/systemd/system/slow.service", "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'until [ -e /go ]; do sleep 0.02; done'\n")
     second = subhost(AFTER=first.name)
     listed(second)
