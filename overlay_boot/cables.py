@@ -29,6 +29,7 @@ DRY = "--no-act", "--no-mappings", "--no-scripts", "--force"    # how it only re
 DUMPS = 20                  # attempts at one, while interfaces come and go
 BRIDGE_TIMEOUT = 30         # seconds, for a bridge that the host's network does not have yet
 LOOK = 0.05                 # seconds, between two looks at that
+MOUNTS_TIMEOUT = 0.5        # seconds, for the mounts of a subhost that was just killed
 IFDOWN_TIMEOUT = 60         # seconds: it may give back an address, and hooks of the host's run
 MACHINE_ID, PURPOSE = "/etc/machine-id", b"overlay-boot"
 # The first octets of hardware addresses: locally administered ones, and at the host end ones above those of all
@@ -536,14 +537,19 @@ def far_namespaces(name: str) -> "list[tuple[str, int, int | None]]":
 def remove_unnoted(name: str, network: "files.Fd | None") -> None:
     """Remove the cables of NAME that are not on record, and lead into its network namespace, that of a descriptor.
 
-    The kernel would remove them some time after that.  For those of one that is going already this waits.
+    The kernel would remove them some time after that.  For those of one that is going already this waits.  So it does
+    for one that is on no name any more, for a while: the mounts in which PID 1 had it end some time after PID 1.
     """
     if network:
         with network:
             remove(leading_to(network, name), {})
-    end = time.monotonic() + state.PATIENCE
-    while any(namespace == links.GOING for _, _, namespace in far_namespaces(name)):
-        if time.monotonic() > end:
+    begun = time.monotonic()
+    while True:
+        far = [namespace for _, _, namespace in far_namespaces(name) if namespace is not None]
+        is_going = links.GOING in far
+        if not is_going and (network or not far or time.monotonic() > begun + MOUNTS_TIMEOUT):
+            return
+        if time.monotonic() > begun + state.PATIENCE:
             complain(f"the kernel has not removed the cables of {name} yet")
             return
         time.sleep(0.001)
