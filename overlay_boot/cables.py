@@ -186,6 +186,11 @@ def mac_address(text: str) -> bytes:
     return address
 
 
+def is_taken(name: str) -> bool:
+    """Tell whether there is an interface of that name: sysfs(5) has it for a moment after the kernel has removed it."""
+    return bool(files.kind(f"{INTERFACES}/{name}") and links.far_namespace(name)[0])
+
+
 def check(planned: list[Interface], own: dict[str, int] | None = None) -> None:
     """Raise Failure if the host has not got what the cables need, or has interfaces of their names.
 
@@ -193,7 +198,7 @@ def check(planned: list[Interface], own: dict[str, int] | None = None) -> None:
     """
     for one in planned:
         with Specifier("CABLES", one.word):
-            if files.kind(f"{INTERFACES}/{one.name}") and not (own and own.get(one.name) == index_of(one.name)):
+            if is_taken(one.name) and not (own and own.get(one.name) == index_of(one.name)):
                 raise Failure(f"an interface {one.name} exists already, and overlay-boot has no record of it")
             if one.bridge and not files.kind(f"{INTERFACES}/{one.bridge}"):
                 raise Failure(f"there is no bridge {one.bridge}")
