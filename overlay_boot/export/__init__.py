@@ -150,7 +150,7 @@ def finish(made: Destination, config: Config, command: list[str], found: "list[t
     of_config = made.add(image.configuration(config, command, seconds,
                                              [(diff_id, made_by) for diff_id, _, made_by in found], base))
     manifest = made.add(image.manifest(of_config, [*below, *(descriptor for _, descriptor, _ in found)]))
-    made.deliver({"mediaType": image.MANIFEST, **manifest, "platform": image.platform()})
+    made.deliver({"mediaType": image.MANIFEST, **manifest, "platform": oci.platform()})
 
 
 def copied(made: Destination, path: str) -> "tuple[Json, list[Json]]":

@@ -1,8 +1,7 @@
 """The configuration of an image, as OCI's image-spec has it, and its manifest."""
-import posix
 import time
 
-from .. import PATH, files, paths
+from .. import PATH, files, oci, paths
 from ..config import REPEATABLE, Config
 from ..ports import parse
 
@@ -15,22 +14,12 @@ OCI = "application/vnd.oci.image."
 MANIFEST, CONFIG, LAYER = f"{OCI}manifest.v1+json", f"{OCI}config.v1+json", f"{OCI}layer.v1.tar"
 LABEL = "overlay-boot."             # before the name of a variable
 STOP_SIGNAL = "SIGTERM"
-# What a machine is to Go, and so to OCI, by what uname(2) calls it: (architecture, variant).
-MACHINES = {"x86_64": ("amd64", ""), "i686": ("386", ""), "i586": ("386", ""), "aarch64": ("arm64", "v8"),
-            "armv7l": ("arm", "v7"), "armv6l": ("arm", "v6"), "mips64": ("mips64le", ""),
-            "loongarch64": ("loong64", "")}
 ROOT = "/"
 
 
 def stamp(seconds: int) -> str:
     """Return a time as RFC 3339 has it."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
-
-
-def platform() -> "Json":
-    machine = posix.uname().machine
-    architecture, variant = MACHINES.get(machine, (machine, ""))
-    return {"os": "linux", "architecture": architecture, **({"variant": variant} if variant else {})}
 
 
 def configuration(config: Config, command: list[str], seconds: int, layers: "list[tuple[str, str]]",
@@ -44,7 +33,7 @@ def configuration(config: Config, command: list[str], seconds: int, layers: "lis
     below = base.get("rootfs", {}).get("diff_ids", [])
     runs = {"Entrypoint": command, "Env": [f"PATH={PATH}"], "WorkingDir": ROOT, "StopSignal": STOP_SIGNAL,
             "ExposedPorts": ports(config), "Volumes": volumes(config), "Labels": labels(config)}
-    return {"created": created, **platform(), "config": {key: value for key, value in runs.items() if value},
+    return {"created": created, **oci.platform(), "config": {key: value for key, value in runs.items() if value},
             "rootfs": {"type": "layers", "diff_ids": [*below, *(diff_id for diff_id, _ in layers)]},
             "history": [*base.get("history", []),
                         *({"created": created, "created_by": made_by} for _, made_by in layers)]}

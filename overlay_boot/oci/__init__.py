@@ -24,6 +24,12 @@ def place_of(path: str) -> str:
     return split(path)[0]
 
 
+def platform() -> dict[str, str]:
+    """Return the platform of images that are made on this machine, as an index has it."""
+    from .manifest import platform
+    return platform()
+
+
 def choice(words: list[str], base: str) -> "Choice":
     """Return what the words of INIT choose of what runs.  Raises Failure for wrong ones.  base is BASE."""
     from .process import Choice

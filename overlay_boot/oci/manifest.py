@@ -248,6 +248,12 @@ def architectures() -> "tuple[tuple[str, tuple[str, ...]], ...]":
     return MACHINES.get(machine, ((machine, ("",)),))
 
 
+def platform() -> "dict[str, str]":
+    """Return the platform of what this machine makes."""
+    architecture, (variant, *_) = architectures()[0]
+    return {"os": LINUX, "architecture": architecture, **({"variant": variant} if variant else {})}
+
+
 def fitness(platform: "dict[str, Any]") -> int:
     """Return how well a platform fits this machine, 0 being the best, UNFIT not at all."""
     if layout.text(platform, "os") != LINUX:
